@@ -1,0 +1,39 @@
+"""Bilevel optimisation by hypergradients: jax and optax only, of any pytrees. Architectures are one use of it."""
+
+from jnas.bilevel.curvature import Curvature, gauss_newton, hessian
+from jnas.bilevel.estimators import finite_difference, first_order, implicit, unrolled
+from jnas.bilevel.learners import SearchState, alternating, simultaneous, supervised
+from jnas.bilevel.momentum import StormState, decaying, moving_average, mrbo_schedules, storm
+from jnas.bilevel.problem import Bilevel, Estimator, Point
+from jnas.bilevel.solvers import Solver, conjugate_gradient, neumann
+from jnas.types import Aux, Batches, Context, Learner, Loss
+
+__all__ = [
+    "Aux",
+    "Batches",
+    "Bilevel",
+    "Context",
+    "Curvature",
+    "Estimator",
+    "Learner",
+    "Loss",
+    "Point",
+    "SearchState",
+    "Solver",
+    "StormState",
+    "alternating",
+    "conjugate_gradient",
+    "decaying",
+    "finite_difference",
+    "first_order",
+    "gauss_newton",
+    "hessian",
+    "implicit",
+    "moving_average",
+    "mrbo_schedules",
+    "neumann",
+    "simultaneous",
+    "storm",
+    "supervised",
+    "unrolled",
+]

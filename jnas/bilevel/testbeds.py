@@ -1,0 +1,111 @@
+"""Bilevel problems whose hypergradient is known in closed form: oracles for estimators, solvers and momentum."""
+
+from collections.abc import Callable
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+
+from jnas.bilevel.problem import Bilevel, Point
+from jnas.types import Array, Aux, Batches, Context, Key
+
+
+class Noise(NamedTuple):
+    """One sample of the stochastic quadratic: additive errors of the gradients and a relative one of the Hessian."""
+
+    weights: Array  # [num_weights], added to grad_w
+    alpha: Array  # [num_alpha], added to grad_a
+    hessian: Array  # [num_weights, num_weights], added to H (inner level only)
+
+
+class Quadratic(NamedTuple):
+    """A quadratic bilevel problem and what is known of it.
+
+    L_tr(w, a) = w^T H w / 2 - w^T B a ;     w*(a) = H^-1 B a
+    L_val(w, a) = |w - t|^2 / 2 + rho |a|^2 / 2
+    """
+
+    problem: Bilevel  # over batches of `Noise`
+    hessian: Array  # H, [num_weights, num_weights]
+    coupling: Array  # B, [num_weights, num_alpha]
+    target: Array  # t, [num_weights]
+    implicit: Callable[[Point], Array]  # grad_a L_val + B^T H^-1 grad_w L_val at any point, [num_alpha]
+    response: Callable[[Array], Array]  # w*(a)
+    sample: Callable[[Key, float], Batches]  # independent noise of the given scale for both levels
+
+
+def quadratic(
+    key: Key, num_weights: int = 12, num_alpha: int = 5, *, spectrum: tuple[float, float] = (0.5, 1.8), rho: float = 0.1
+) -> Quadratic:
+    """A quadratic with a Hessian of the given spectrum, in the default float dtype.
+
+    Args:
+      key: of the instance.
+      num_weights: n >= 2.
+      num_alpha: m.
+      spectrum: smallest and largest eigenvalue of H; the others are spread evenly between.
+      rho: curvature of the outer loss in alpha.
+
+    Returns:
+      The problem and its closed forms.
+
+    Example:
+      >>> import jax
+      >>> bed = quadratic(jax.random.key(0))
+      >>> bed.hessian.shape, bed.coupling.shape
+      ((12, 12), (12, 5))
+    """
+    keys = jax.random.split(key, 3)
+    basis, _ = jnp.linalg.qr(jax.random.normal(keys[0], (num_weights, num_weights)))
+    hessian = basis @ jnp.diag(jnp.linspace(*spectrum, num_weights)) @ basis.T
+    coupling = jax.random.normal(keys[1], (num_weights, num_alpha))
+    target = jax.random.normal(keys[2], (num_weights,))
+
+    def inner(w: Array, a: Array, noise: Noise, context: Context) -> tuple[Array, Aux]:
+        noisy = hessian + noise.hessian
+        return 0.5 * w @ noisy @ w - w @ coupling @ a + w @ noise.weights + a @ noise.alpha, Aux(context.variables)
+
+    def outer(w: Array, a: Array, noise: Noise, context: Context) -> tuple[Array, Aux]:
+        value = 0.5 * jnp.sum((w - target) ** 2) + 0.5 * rho * jnp.sum(a**2)
+        return value + w @ noise.weights + a @ noise.alpha, Aux(context.variables)
+
+    def implicit(point: Point) -> Array:
+        return rho * point.alpha + coupling.T @ jnp.linalg.solve(hessian, point.weights - target)
+
+    def draw(key: Key, scale: float) -> Noise:
+        w, a, h = jax.random.split(key, 3)
+        square = jax.random.normal(h, (num_weights, num_weights))
+        symmetric = (square + square.T) / (2 * num_weights)
+        return Noise(
+            scale * jax.random.normal(w, (num_weights,)), scale * jax.random.normal(a, (num_alpha,)), scale * symmetric
+        )
+
+    def sample(key: Key, scale: float) -> Batches:
+        first, second = jax.random.split(key)
+        return Batches(draw(first, scale), draw(second, scale))
+
+    response = lambda a: jnp.linalg.solve(hessian, coupling @ a)
+    return Quadratic(Bilevel(inner, outer), hessian, coupling, target, implicit, response, sample)
+
+
+def one_step_example() -> tuple[Bilevel, Point, float]:
+    """The smallest problem that tells the one-step hypergradient from first order.
+
+    `L_val = a w - 2 a + 1`, `L_tr = w^2 - 2 a w + a^2`, learning rate 0.5, from (a, w) = (2, -2): first order gives
+    -4, one exact
+    unrolled step 2; dropping the implicit term of that step gives 0.
+
+    Returns:
+      The problem, the point and the learning rate.
+
+    References:
+      https://github.com/quark0/darts/issues/116
+    """
+
+    def inner(w, a, batch, context):
+        return w * w - 2 * a * w + a * a, Aux(context.variables)
+
+    def outer(w, a, batch, context):
+        return a * w - 2 * a + 1, Aux(context.variables)
+
+    return Bilevel(inner, outer), Point(jnp.asarray(-2.0), jnp.asarray(2.0)), 0.5

@@ -1,0 +1,70 @@
+"""The nouns that several rooms of the package share: what a batch, a context, a learner and a source are."""
+
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+import jax
+
+Array = jax.Array
+Key = jax.Array  # a typed PRNG key, [] key<...>
+PyTree = Any
+Weights = PyTree
+Alpha = PyTree
+Batch = PyTree
+State = PyTree
+Metrics = dict[str, Array]  # scalars, [] float32
+
+
+class Examples(NamedTuple):
+    """A batch of labelled images."""
+
+    image: Array  # [batch, height, width, channels] float32, normalised
+    label: Array  # [batch] int32
+
+
+class Batches(NamedTuple):
+    """What one bilevel step reads."""
+
+    inner: Batch  # of the training loss
+    outer: Batch  # of the validation loss
+    curvature: Batch | None = None  # leading axis [num_terms]: a fresh batch for each Neumann term; None: use `inner`
+
+
+class Context(NamedTuple):
+    """What a loss reads beside weights, alpha and batch, and is not differentiated in."""
+
+    variables: PyTree = ()  # running batch-norm statistics and the like
+    key: Key | None = None  # dropout, drop path: the SAME key wherever two evaluations are compared
+
+
+class Aux(NamedTuple):
+    """What a loss returns beside its value."""
+
+    variables: PyTree = ()  # the updated `Context.variables`
+    metrics: Metrics = {}  # noqa: RUF012 - never mutated
+
+
+Loss = Callable[[Weights, Alpha, Batch, Context], tuple[Array, Aux]]
+
+
+class Learner(NamedTuple):
+    """A pure gradient method: `fit` runs it and knows nothing else about it.
+
+    Build it once and keep it: the functions are closures, and a learner built again compiles again.
+    """
+
+    init: Callable[[Key], State]
+    update: Callable[[State, Batch, Key], tuple[State, Metrics]]
+
+
+class Source(NamedTuple):
+    """Where the batches of `fit` come from: a pure function of the step, so that the iterator is an integer.
+
+    `arrays` stay on the device and enter the compiled step as an argument (a constant would be copied into the
+    program).
+    With `fetch`, `arrays` is ignored and the host supplies what step k needs: `batch(fetch(k), k, key)`.
+    """
+
+    batch: Callable[[PyTree, Array, Key], Batch]  # (arrays, step [] int32, key) -> Batch; traced under jit
+    arrays: PyTree = ()
+    fetch: Callable[[int], PyTree] | None = None

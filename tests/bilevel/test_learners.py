@@ -1,0 +1,209 @@
+"""Learners: one table of implementations, one list of invariants; then what sets each apart."""
+
+import functools
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+import pytest
+
+from jnas import bilevel
+from jnas.bilevel import testbeds
+from jnas.types import Context
+
+pytestmark = pytest.mark.usefixtures("x64", "standard_promotion")
+
+LABELS = bilevel.Point("weights", "alpha")
+
+
+def chain(*first):
+    return optax.chain(*first, optax.partition({"weights": optax.sgd(0.1), "alpha": optax.adam(0.02)}, LABELS))
+
+
+def bed():
+    return testbeds.quadratic(jax.random.key(0))
+
+
+def init(key):
+    w, a = jax.random.split(key)
+    return bilevel.Point(jax.random.normal(w, (12,)), jax.random.normal(a, (5,))), ()
+
+
+ESTIMATORS = {
+    "first order": bilevel.first_order(),
+    "finite difference": bilevel.finite_difference(),
+    "unrolled": bilevel.unrolled(2),
+    "neumann": bilevel.implicit(bilevel.neumann(2)),
+    "conjugate gradient": bilevel.implicit(bilevel.conjugate_gradient(12)),
+}
+
+
+@functools.cache
+def table():
+    return dict(learners())
+
+
+def learners():
+    problem = bed().problem
+    for name, estimator in ESTIMATORS.items():
+        yield (
+            f"alternating, {name}",
+            bilevel.alternating(
+                problem, estimator, init, optax.sgd(0.1, momentum=0.9), optax.adam(0.02), learning_rate=0.1
+            ),
+        )
+        yield (
+            f"simultaneous storm, {name}",
+            bilevel.simultaneous(
+                problem, estimator, init, chain(bilevel.storm(0.3)), learning_rate=optax.constant_schedule(0.1)
+            ),
+        )
+    yield (
+        "simultaneous average",
+        bilevel.simultaneous(problem, ESTIMATORS["neumann"], init, chain(bilevel.moving_average(0.3))),
+    )
+    yield (
+        "supervised",
+        bilevel.supervised(
+            lambda w, a, batches, context: problem.inner(w, a, batches.inner, context), init, chain(bilevel.storm(0.3))
+        ),
+    )
+
+
+NAMES = [f"{learner}, {name}" for learner in ("alternating", "simultaneous storm") for name in ESTIMATORS]
+NAMES += ["simultaneous average", "supervised"]
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_invariants(name):
+    learner, traces = table()[name], []
+
+    def counted(state, batches, key):
+        traces.append(1)
+        return learner.update(state, batches, key)
+
+    update = jax.jit(counted)
+    state = first = learner.init(jax.random.key(0))
+    sample = bed().sample
+    batch = sample(jax.random.key(1), 0.1)
+    state, metrics = update(state, batch, jax.random.key(2))
+    again, _ = update(first, batch, jax.random.key(2))
+    assert all(a.tobytes() == b.tobytes() for a, b in zip(jax.tree.leaves(state), jax.tree.leaves(again), strict=True))
+    assert jax.tree.structure(state) == jax.tree.structure(first)
+    assert [x.dtype for x in jax.tree.leaves(state)] == [x.dtype for x in jax.tree.leaves(first)]
+    assert all(value.shape == () and np.isfinite(float(value)) for value in metrics.values())
+    assert int(state.step) == 1
+    state, _ = update(state, sample(jax.random.key(5), 0.1), jax.random.key(3))
+    assert len(traces) == 1  # the second call does not recompile
+    moved = jax.tree.map(lambda a, b: float(jnp.abs(a - b).max()), state.point, first.point)
+    assert all(value > 0 for value in jax.tree.leaves(moved))
+    mapped = jax.vmap(learner.init)(jax.random.split(jax.random.key(0), 2))
+    out, _ = jax.vmap(learner.update, in_axes=(0, None, None))(mapped, batch, jax.random.key(2))
+    assert out.point.weights.shape == (2, 12)
+
+
+@pytest.mark.parametrize("solver", [bilevel.conjugate_gradient(12), bilevel.neumann(60)])
+@pytest.mark.parametrize("together", [False, True])
+def test_without_noise_an_exact_hypergradient_leads_to_the_solution(solver, together):
+    quadratic = bed()
+    problem, estimator = quadratic.problem, bilevel.implicit(solver)
+    if together:
+        rates = {"weights": optax.sgd(0.3), "alpha": optax.sgd(0.003)}
+        tx = optax.chain(bilevel.storm(bilevel.decaying(0.9)), optax.partition(rates, LABELS))
+        learner = bilevel.simultaneous(problem, estimator, init, tx)
+    else:
+        learner = bilevel.alternating(problem, estimator, init, optax.sgd(0.3), optax.sgd(0.003))
+    batch = quadratic.sample(jax.random.key(1), 0.0)
+    body = lambda state, k: (learner.update(state, batch, jax.random.fold_in(jax.random.key(2), k))[0], None)
+    state = jax.jit(lambda s: jax.lax.scan(body, s, jnp.arange(6000))[0])(learner.init(jax.random.key(0)))
+    response = jnp.linalg.solve(quadratic.hessian, quadratic.coupling)
+    best = jnp.linalg.solve(response.T @ response + 0.1 * jnp.eye(5), response.T @ quadratic.target)
+    assert float(jnp.linalg.norm(state.point.alpha - best) / jnp.linalg.norm(best)) < 1e-3
+
+
+def test_alternating_moves_alpha_first_and_then_the_weights_at_the_new_alpha():
+    quadratic = bed()
+    learner = bilevel.alternating(quadratic.problem, bilevel.first_order(), init, optax.sgd(0.1), optax.sgd(0.2))
+    state = learner.init(jax.random.key(0))
+    batch = quadratic.sample(jax.random.key(1), 0.0)
+    new, _ = learner.update(state, batch, jax.random.key(2))
+    alpha = state.point.alpha - 0.2 * 0.1 * state.point.alpha
+    weights = state.point.weights - 0.1 * (quadratic.hessian @ state.point.weights - quadratic.coupling @ alpha)
+    np.testing.assert_allclose(new.point.alpha, alpha, rtol=1e-12)
+    np.testing.assert_allclose(new.point.weights, weights, rtol=1e-12)
+
+
+def test_simultaneous_moves_both_from_the_same_iterate():
+    quadratic = bed()
+    tx = optax.chain(bilevel.storm(0.5), optax.partition({"weights": optax.sgd(0.1), "alpha": optax.sgd(0.2)}, LABELS))
+    learner = bilevel.simultaneous(quadratic.problem, bilevel.first_order(), init, tx)
+    state = learner.init(jax.random.key(0))
+    new, _ = learner.update(state, quadratic.sample(jax.random.key(1), 0.0), jax.random.key(2))
+    gradient = quadratic.hessian @ state.point.weights - quadratic.coupling @ state.point.alpha
+    np.testing.assert_allclose(new.point.weights, state.point.weights - 0.1 * gradient, rtol=1e-12)
+    np.testing.assert_allclose(new.point.alpha, state.point.alpha * (1 - 0.2 * 0.1), rtol=1e-12)
+
+
+def test_several_inner_steps_use_their_batches_in_order():
+    quadratic = bed()
+    learner = bilevel.alternating(
+        quadratic.problem, bilevel.first_order(), init, optax.sgd(0.1), optax.sgd(0.0), inner_steps=3
+    )
+    samples = [quadratic.sample(jax.random.key(k), 0.5) for k in range(3)]
+    stacked = samples[0]._replace(inner=jax.tree.map(lambda *x: jnp.stack(x), *[s.inner for s in samples]))
+    state = learner.init(jax.random.key(0))
+    new, _ = learner.update(state, stacked, jax.random.key(2))
+    w = state.point.weights
+    for sample in samples:
+        w = w - 0.1 * jax.grad(quadratic.problem.inner, has_aux=True)(w, state.point.alpha, sample.inner, Context())[0]
+    np.testing.assert_allclose(new.point.weights, w, rtol=1e-12)
+    with pytest.raises(ValueError, match="inner_steps is 0"):
+        bilevel.alternating(
+            quadratic.problem, bilevel.first_order(), init, optax.sgd(0.1), optax.sgd(0.1), inner_steps=0
+        )
+
+
+def test_storm_sees_the_batch_and_the_key_of_this_step_at_both_points():
+    """The inner loss depends on the key: were the two keys different, the noise-free recursion would not be exact."""
+
+    def inner(w, a, batch, context):
+        mask = jax.random.bernoulli(context.key, 0.5, w.shape)
+        return jnp.sum(jnp.where(mask, (w - batch) ** 2, 0.0)) + jnp.sum(a * w), bilevel.Aux(context.variables + 1)
+
+    def outer(w, a, batch, context):
+        return jnp.sum(w**2) + jnp.sum(a**2), bilevel.Aux()
+
+    start = lambda key: (bilevel.Point(jnp.ones(4), jnp.ones(4)), jnp.zeros(()))
+    tx = optax.chain(bilevel.storm(1e-6), optax.partition({"weights": optax.sgd(0.1), "alpha": optax.sgd(0.1)}, LABELS))
+    learner = bilevel.simultaneous(bilevel.Bilevel(inner, outer), bilevel.first_order(), start, tx)
+    state, before = learner.init(jax.random.key(0)), None
+    for k in range(5):
+        key = jax.random.fold_in(jax.random.key(1), k)
+        old, state = state, learner.update(state, bilevel.Batches(jnp.asarray(0.5 * k), ()), key)[0]
+        slope = lambda p, k=k, key=key: jax.grad(inner, has_aux=True)(
+            p.weights, p.alpha, 0.5 * k, Context(jnp.zeros(()), key)
+        )[0]
+        if before is not None:
+            expected = slope(old.point) + (1 - 1e-6) * (before.direction.weights - slope(before.previous))
+            np.testing.assert_allclose(state.optimiser[0].direction.weights, expected, rtol=1e-9, atol=1e-9)
+        before = state.optimiser[0]
+    assert float(state.variables) == 5.0  # running statistics are taken once a step, from the current point
+
+
+def test_one_level_search_equals_two_optimisers_side_by_side():
+    quadratic = bed()
+    loss = lambda w, a, batch, context: quadratic.problem.inner(w, a, batch.inner, context)
+    weight_tx, alpha_tx = optax.sgd(0.1, momentum=0.9), optax.adam(0.02)
+    learner = bilevel.supervised(loss, init, optax.partition({"weights": weight_tx, "alpha": alpha_tx}, LABELS))
+    state = learner.init(jax.random.key(0))
+    (w, a), w_state, a_state = state.point, weight_tx.init(state.point.weights), alpha_tx.init(state.point.alpha)
+    for k in range(20):
+        batch = quadratic.sample(jax.random.key(k), 0.3)
+        state, _ = learner.update(state, batch, jax.random.key(0))
+        g_w, g_a = jax.grad(lambda w, a, batch=batch: loss(w, a, batch, Context())[0], argnums=(0, 1))(w, a)
+        u_w, w_state = weight_tx.update(g_w, w_state, w)
+        u_a, a_state = alpha_tx.update(g_a, a_state, a)
+        w, a = w + u_w, a + u_a
+        np.testing.assert_allclose(state.point.weights, w, rtol=1e-12)
+        np.testing.assert_allclose(state.point.alpha, a, rtol=1e-12)
