@@ -1,0 +1,122 @@
+"""Data sets in a folder of class folders of images."""
+
+import pathlib
+
+import numpy as np
+
+from jnas.data.arrays import Dataset, Splits
+from jnas.errors import UserError
+
+ENDINGS = (".png", ".jpg", ".jpeg")
+GREY = ("1", "L", "LA")
+COLOUR = ("RGB", "RGBA", "RGBX", "P", "PA", "CMYK", "YCbCr")
+HELD_OUT = 5  # without a test folder, one image in five is a test image
+
+
+def read_folder(path: pathlib.Path, size: tuple[int, int] | None) -> Splits:
+    """Reads `train/CLASS/*.png` and `test/CLASS/*.png`, or `CLASS/*.png` alone; .jpg and .jpeg likewise.
+
+    Classes are numbered in the order of their names. Without `train` and `test`, images 0, 5, 10, ... of each class, in
+    the order of their names, are the test images: no random number is involved, so that every machine divides alike.
+    Images have one channel if all of them are grey, otherwise three; transparency is dropped.
+
+    Args:
+        path: the folder.
+        size: (height, width) to which every image is resized (bilinear); None: all must have the size of the first.
+
+    Returns:
+        The two data sets.
+
+    Raises:
+        UserError: A folder has no images, the classes of the two parts differ, or an image cannot be used; it is named.
+    """
+    if size is not None and not (len(size) == 2 and all(side >= 1 for side in size)):
+        raise UserError(f"size {size} of the images: give (height, width) in pixels, each at least 1")
+    parts = {part: path / part for part in ("train", "test") if (path / part).is_dir()}
+    if len(parts) == 1:
+        (there,) = parts
+        raise UserError(f"{path} has a folder {there} alone: give it both train and test, or neither")
+    if parts:
+        train, test = (_classes(folder) for folder in parts.values())
+        if train.keys() != test.keys():
+            odd = ", ".join(sorted(train.keys() ^ test.keys()))
+            raise UserError(
+                f"the classes of {path}/train and {path}/test differ in {odd}: give both the same class folders"
+            )
+    else:
+        train, test = _hold_out(_classes(path))
+    files = [file for part in (train, test) for group in part.values() for file in group]
+    images = _read(files, size)
+    counts = [sum(map(len, part.values())) for part in (train, test)]
+    labels = np.concatenate(
+        [np.repeat(np.arange(len(part)), [len(group) for group in part.values()]) for part in (train, test)]
+    )
+    first = Dataset(
+        images.reshape(len(images), -1), labels.astype(np.int32), images.shape[1:], len(train), path.resolve().name
+    )
+    return Splits(
+        *(
+            Dataset(first.images[rows], first.labels[rows], first.shape, first.num_classes, first.name)
+            for rows in (slice(None, counts[0]), slice(counts[0], None))
+        )
+    )
+
+
+def _classes(folder) -> dict[str, list[pathlib.Path]]:
+    """The image files of each class, both in the order of their names."""
+    groups = {
+        entry.name: sorted(file for file in entry.iterdir() if file.suffix.lower() in ENDINGS)
+        for entry in sorted(folder.iterdir())
+        if entry.is_dir() and not entry.name.startswith(".")
+    }
+    if not groups:
+        raise UserError(f"{folder} has no class folders: put the images in one folder a class")
+    for name, files in groups.items():
+        if not files:
+            raise UserError(f"class folder {folder / name} has no image: add {', '.join(ENDINGS)} files or remove it")
+    return groups
+
+
+def _hold_out(groups):
+    for name, files in groups.items():
+        if len(files) < 2:
+            raise UserError(f"class {name} has 1 image, too few for training and test: add another or remove the class")
+    test = {name: files[::HELD_OUT] for name, files in groups.items()}
+    train = {name: [file for i, file in enumerate(files) if i % HELD_OUT] for name, files in groups.items()}
+    return train, test
+
+
+def _read(files, size) -> np.ndarray:
+    """Images `[N, H, W, C]` uint8."""
+    heads = [_open(file, lambda image: (image.mode, (image.height, image.width))) for file in files]
+    shape = size or heads[0][1]
+    for file, (mode, own) in zip(files, heads, strict=True):
+        if mode not in GREY + COLOUR:
+            raise UserError(f"image {file} has pixels of kind {mode}: save it with 8 bits a channel")
+        if size is None and own != shape:
+            raise UserError(
+                f"image {file} is {own[0]} x {own[1]} pixels and {files[0]} is {shape[0]} x {shape[1]}: "
+                "make all images one size, or load them with size=(height, width)"
+            )
+    kind = "L" if all(mode in GREY for mode, _ in heads) else "RGB"
+    images = np.empty((len(files), *shape, 1 if kind == "L" else 3), np.uint8)
+
+    def pixels(image):
+        image = image.convert(kind)
+        if (image.height, image.width) != shape:
+            image = image.resize((shape[1], shape[0]), resample=2)  # 2: bilinear
+        return np.asarray(image)
+
+    for row, file in zip(images, files, strict=True):
+        row[...] = _open(file, pixels).reshape(row.shape)
+    return images
+
+
+def _open(file, use):
+    from PIL import Image  # here: the command line must answer --help without it
+
+    try:
+        with Image.open(file) as image:
+            return use(image)
+    except (OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:  # SyntaxError: a broken PNG
+        raise UserError(f"image {file} cannot be read ({type(error).__name__}): replace it or remove it") from error

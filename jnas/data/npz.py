@@ -1,0 +1,106 @@
+"""Data sets in one .npz file."""
+
+import pathlib
+import zipfile
+import zlib
+
+import numpy as np
+
+from jnas.data.arrays import Dataset, Splits
+from jnas.errors import UserError
+
+KEYS = ("x_train", "y_train", "x_test", "y_test")
+
+
+def read_npz(path: pathlib.Path, name: str) -> Splits:
+    """Reads the arrays x_train, y_train, x_test and y_test of an .npz file.
+
+    Args:
+        path: the file.
+        name: what reports call the data.
+
+    Returns:
+        The two data sets; `num_classes` is one more than the largest training label.
+
+    Raises:
+        UserError: The file is missing or damaged, or an array of it is missing or unfit.
+    """
+    arrays = _arrays(path)
+    train = _checked(arrays["x_train"], arrays["y_train"], "train", path)
+    test = _checked(arrays["x_test"], arrays["y_test"], "test", path)
+    if train[0].shape[1:] != test[0].shape[1:]:
+        raise UserError(
+            f"x_train of {path} has images of shape {train[0].shape[1:]} and x_test of {test[0].shape[1:]}: "
+            "give both the same"
+        )
+    present = np.unique(train[1])
+    num_classes = len(present)
+    if present[-1] != num_classes - 1:
+        absent = int(np.argmax(present != np.arange(num_classes)))
+        raise UserError(
+            f"y_train of {path} goes up to {present[-1]} and no label is {absent}: "
+            "number the classes from 0 without a gap"
+        )
+    if test[1].max() >= num_classes:
+        raise UserError(
+            f"y_test of {path} has the label {test[1].max()} and y_train goes up to {num_classes - 1}: "
+            "give every class training images"
+        )
+    return Splits(
+        *(
+            Dataset(images.reshape(len(images), -1), labels.astype(np.int32), images.shape[1:], num_classes, name)
+            for images, labels in (train, test)
+        )
+    )
+
+
+def _arrays(path):
+    try:
+        with open(path, "rb") as handle:  # opened here: numpy.load leaves open what it cannot read
+            file = np.load(handle, allow_pickle=False)
+            if not isinstance(file, np.lib.npyio.NpzFile):
+                raise UserError(
+                    f"{path} holds a single array: save x_train, y_train, x_test and y_test with numpy.savez"
+                )
+            missing = [key for key in KEYS if key not in file.files]
+            if missing:
+                raise UserError(
+                    f"{path} has no array {', '.join(missing)} (it has {', '.join(file.files) or 'none'}): "
+                    f"save {', '.join(KEYS)} with numpy.savez"
+                )
+            return {key: file[key] for key in KEYS}
+    except FileNotFoundError:
+        raise UserError(f"there is no file {path}: check the name") from None
+    except UserError:
+        raise
+    except (OSError, ValueError, EOFError, KeyError, zipfile.BadZipFile, zlib.error) as error:
+        # NumPy's own words for a file that is no archive speak of pickles, which would lead the reader astray.
+        raise UserError(
+            f"{path} cannot be read ({type(error).__name__}): "
+            "it must be an undamaged file of numpy.savez without objects"
+        ) from error
+
+
+def _checked(images, labels, part, path):
+    """Images `[N, H, W, C]` and labels `[N]`, checked."""
+    where = f"x_{part} of {path}"
+    if images.dtype != np.uint8:
+        raise UserError(f"{where} is {images.dtype}: give the pixels as uint8, from 0 to 255")
+    if images.ndim == 3:
+        images = images[..., None]
+    if images.ndim != 4 or not images.size:
+        raise UserError(f"{where} has the shape {images.shape}: give [N, H, W, C] or [N, H, W], none of them 0")
+    if images.shape[1] in (1, 3) and images.shape[-1] not in (1, 3):
+        raise UserError(
+            f"{where} has the shape {images.shape}, channels first: numpy.moveaxis(x, 1, -1) puts them last"
+        )
+    where = f"y_{part} of {path}"
+    if labels.ndim == 2 and labels.shape[1] == 1:
+        labels = labels[:, 0]
+    if labels.ndim != 1 or not np.issubdtype(labels.dtype, np.integer):
+        raise UserError(f"{where} is {labels.dtype} of shape {labels.shape}: give whole numbers of shape [N] or [N, 1]")
+    if len(labels) != len(images):
+        raise UserError(f"{where} has {len(labels)} labels for {len(images)} images: give one for each")
+    if labels.min() < 0:
+        raise UserError(f"{where} has the label {labels.min()}: number the classes from 0")
+    return images, labels

@@ -1,0 +1,176 @@
+"""Batches of data that do not fit on the device: the host reads what each step needs, in the same order."""
+
+import concurrent.futures
+import functools
+from collections.abc import Callable
+from typing import Any, Protocol
+
+import jax
+import numpy as np
+
+from jnas.data.augment import Augment
+from jnas.data.sources import Rows, check_batch_size, check_levels, epoch_order, finish, level_keys
+from jnas.types import Batches, Key, Source
+
+
+class Indexable(Protocol):
+    """A data set on disk, such as a `tfds.data_source` or a grain source.
+
+    Item i is a mapping with "image" `[height, width, channels]` uint8 and "label", an integer. Where the object has a
+    method `__getitems__(indices)`, a batch is read by one call of it.
+    """
+
+    def __len__(self) -> int:
+        """Number of examples."""
+        ...
+
+    def __getitem__(self, index: int, /) -> Any:
+        """Example number `index`."""
+        ...
+
+
+def stream_source(data: Indexable, *, batch_size: int, augment: Augment, key: Key, read_ahead: int = 0) -> Source:
+    """Batches of one data set that is read from the host as training goes on.
+
+    When to use it: the images do not fit on the device; otherwise `supervised_source` is faster. With the same key in
+    `key` and in `batch`, both give the same batches bit for bit.
+
+    Args:
+        data: the examples; all images have the shape of the first.
+        batch_size: examples a batch.
+        augment: what happens to each image, on the device.
+        key: PRNG key of the order, which the host needs before the step runs.
+        read_ahead: number of steps that threads read in advance; 0: read when asked.
+
+    Returns:
+        A source of `Examples`, with `fetch`.
+
+    Raises:
+        ValueError: The batch is empty or larger than the data, `read_ahead < 0`, or an image is not uint8 `[height,
+            width, channels]`.
+
+    >>> data = [{"image": np.zeros((2, 2, 1), np.uint8), "label": i} for i in range(4)]
+    >>> source = stream_source(data, batch_size=4, augment=Augment(), key=jax.random.key(0))
+    >>> sorted(source.fetch(0).labels.tolist())
+    [0, 1, 2, 3]
+    """
+    check_batch_size(batch_size, data)
+    shape = _shape(data)
+    read = _reader(data, key, batch_size, shape)
+
+    def batch(rows, step, key):
+        return finish(rows, step, key, augment, shape)
+
+    return Source(batch=batch, fetch=_ahead(read, read_ahead))
+
+
+def bilevel_stream_source(
+    inner: Indexable,
+    outer: Indexable,
+    *,
+    batch_size: int,
+    augment: Augment,
+    key: Key,
+    num_terms: int = 0,
+    read_ahead: int = 0,
+) -> Source:
+    """Batches of two data sets that are read from the host: `bilevel_source` for data that do not fit on the device.
+
+    Args:
+        inner: the examples of the training loss.
+        outer: the examples of the validation loss, none of them in `inner`.
+        batch_size: examples a batch, the same on both levels.
+        augment: what happens to each image, on the device.
+        key: PRNG key of the orders, which the host needs before the step runs.
+        num_terms: number of further inner batches; 0: none.
+        read_ahead: number of steps that threads read in advance; 0: read when asked.
+
+    Returns:
+        A source of `Batches` of `Examples`, with `fetch`.
+
+    Raises:
+        ValueError: As `stream_source`; or the levels differ in shape, or `num_terms < 0`.
+    """
+    check_batch_size(batch_size, inner, outer)
+    shape = _shape(inner)
+    check_levels(shape, _shape(outer), num_terms)
+    keys = level_keys(key)
+    read_inner, read_outer, read_curvature = (
+        _reader(data, level_key, batch_size, shape) for data, level_key in zip((inner, outer, inner), keys, strict=True)
+    )
+
+    def read(step):
+        terms = [read_curvature(step * num_terms + number) for number in range(num_terms)]
+        return Batches(
+            read_inner(step), read_outer(step), jax.tree.map(lambda *rows: np.stack(rows), *terms) if terms else None
+        )
+
+    def batch(rows, step, key):
+        inner_key, outer_key, curvature_key = level_keys(key)
+
+        def term(number, of_term):
+            return finish(of_term, step * num_terms + number, curvature_key, augment, shape)
+
+        return Batches(
+            inner=finish(rows.inner, step, inner_key, augment, shape),
+            outer=finish(rows.outer, step, outer_key, augment, shape),
+            curvature=jax.vmap(term)(jax.numpy.arange(num_terms), rows.curvature) if num_terms else None,
+        )
+
+    return Source(batch=batch, fetch=_ahead(read, read_ahead))
+
+
+def _shape(data) -> tuple[int, int, int]:
+    image = np.asarray(data[0]["image"])
+    if image.dtype != np.uint8 or image.ndim != 3:
+        raise ValueError(
+            f"image 0 is {image.dtype} {image.shape}: give uint8 images of shape (height, width, channels)"
+        )
+    height, width, channels = image.shape
+    return height, width, channels
+
+
+def _reader(data, key, batch_size, shape) -> Callable[[int], Rows]:
+    """A function of the step that reads its batch from `data`."""
+    steps_per_epoch = len(data) // batch_size
+
+    @functools.lru_cache(maxsize=2)  # two: reading ahead crosses the border of an epoch
+    def order(epoch):
+        return np.asarray(epoch_order(key, epoch, len(data)))
+
+    def read(step):
+        epoch, position = divmod(step, steps_per_epoch)
+        index = order(epoch)[position * batch_size : (position + 1) * batch_size].tolist()
+        items = data.__getitems__(index) if hasattr(data, "__getitems__") else [data[i] for i in index]
+        images = [np.asarray(item["image"]) for item in items]
+        for i, image in zip(index, images, strict=True):
+            if image.dtype != np.uint8 or image.shape != shape:
+                raise ValueError(
+                    f"image {i} is {image.dtype} {image.shape} and the first is uint8 {shape}: "
+                    "bring all images to one shape"
+                )
+        labels = np.array([int(item["label"]) for item in items], np.int32)
+        return Rows(np.stack(images).reshape(batch_size, -1), labels)
+
+    return read
+
+
+def _ahead(read, depth):
+    """Reads the next `depth` steps in threads while the device works on this one."""
+    if depth < 0:
+        raise ValueError(f"read_ahead {depth} is a number of steps: give 0 or more")
+    if not depth:
+        return read
+    pool = concurrent.futures.ThreadPoolExecutor(depth)
+    pending: dict[int, concurrent.futures.Future] = {}
+
+    def fetch(step):
+        wanted = range(step, step + depth + 1)
+        for skipped in [other for other in pending if other not in wanted]:  # the run was resumed at another step
+            pending.pop(skipped).cancel()
+        for ahead in wanted:
+            if ahead not in pending:
+                pending[ahead] = pool.submit(read, ahead)
+        return pending.pop(step).result()
+
+    return fetch

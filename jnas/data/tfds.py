@@ -1,0 +1,106 @@
+"""Data sets that TensorFlow Datasets has prepared, read without TensorFlow."""
+
+import os
+from typing import Any, cast
+
+import numpy as np
+
+from jnas.data.arrays import Dataset, Splits
+from jnas.errors import UserError
+
+
+def read_tfds(name: str) -> Splits:
+    """Reads the splits train and test of a data set that is prepared on this machine as array_record.
+
+    Nothing is downloaded: preparing the common data sets needs TensorFlow (and the format it writes by default can be
+    read by TensorFlow only), so that is a step of its own, done once and anywhere.
+
+    Args:
+        name: `tfds:NAME` or `tfds:NAME:DATA_DIR`.
+
+    Returns:
+        The two data sets.
+
+    Raises:
+        UserError: The name is unknown, the data are not prepared as array_record, or they are not images of one shape
+            with one label each.
+    """
+    import tensorflow_datasets as tfds  # here: slow to import
+
+    _, dataset_name, *rest = name.split(":", 2)
+    data_dir = os.path.expanduser(rest[0]) if rest and rest[0] else None
+    try:
+        builder = cast(Any, tfds.builder(dataset_name, data_dir=data_dir))  # its decorators hide its types
+    except ValueError:  # its message lists every data set there is
+        raise UserError(
+            f"TensorFlow Datasets knows no data set {dataset_name!r}: write tfds:NAME or tfds:NAME:DATA_DIR "
+            "with a name of https://www.tensorflow.org/datasets/catalog"
+        ) from None
+    except Exception as error:  # a damaged description raises whatever its parser raises
+        raise UserError(
+            f"TensorFlow Datasets cannot open {name!r} ({type(error).__name__}): check the name, or delete the folder "
+            "of the data set and prepare it again"
+        ) from error
+    remedy = (
+        "prepare it once where TensorFlow is installed, with "
+        f"tfds.builder({dataset_name!r}, data_dir=..., file_format='array_record').download_and_prepare(), "
+        f"and name its folder as tfds:{dataset_name}:DATA_DIR"
+    )
+    where = f"data set {dataset_name!r} in {builder.data_dir}"
+    if not builder.is_prepared():
+        raise UserError(f"{where} is not prepared: {remedy}")
+    _check_parts(builder.info, dataset_name)
+    try:
+        sources = builder.as_data_source(split=["train", "test"])
+        parts = [_rows(source, dataset_name) for source in sources]
+    except NotImplementedError:  # a RuntimeError too, of which it speaks in the words of its own options
+        raise UserError(f"{where} is not prepared as array_record: {remedy}") from None
+    except (RuntimeError, OSError) as error:
+        raise UserError(f"{where} is damaged ({type(error).__name__}): delete the folder and {remedy}") from error
+    (images, labels), (test_images, test_labels) = parts
+    if images.shape[1:] != test_images.shape[1:]:
+        raise UserError(_shapes_differ(dataset_name, test_images.shape[1:], images.shape[1:]))
+    num_classes = builder.info.features["label"].num_classes
+    return Splits(
+        *(
+            Dataset(image.reshape(len(image), -1), label, images.shape[1:], num_classes, dataset_name)
+            for image, label in ((images, labels), (test_images, test_labels))
+        )
+    )
+
+
+def _check_parts(info, name):
+    absent = [f"split {part}" for part in ("train", "test") if part not in info.splits]
+    absent += [f"feature {part}" for part in ("image", "label") if part not in info.features]
+    if not absent and getattr(info.features["label"], "num_classes", None) is None:
+        absent = ["single class as its label"]
+    if absent:
+        raise UserError(
+            f"data set {name!r} has no {absent[0]}: "
+            "choose one with the splits train and test and the features image and label"
+        )
+
+
+def _rows(source, name) -> tuple[np.ndarray, np.ndarray]:
+    """Images `[N, H, W, C]` uint8 and labels `[N]` int32."""
+    shape = source[0]["image"].shape
+    images, labels = np.empty((len(source), *shape), np.uint8), np.empty(len(source), np.int32)
+    for i, example in enumerate(source):
+        image = example["image"]
+        if image.dtype != np.uint8:
+            raise UserError(f"images of data set {name!r} are {image.dtype}: choose one with uint8 images")
+        if image.shape != shape:
+            raise UserError(_shapes_differ(name, image.shape, shape))
+        images[i], labels[i] = image, example["label"]
+    if labels.min() < 0:
+        raise UserError(
+            f"data set {name!r} hides labels of its test images (as {labels.min()}): choose one that has them"
+        )
+    return images, labels
+
+
+def _shapes_differ(name, one, other):
+    return (
+        f"images of data set {name!r} differ in shape ({one} and {other}): "
+        "write them at one size into a folder or an .npz file, and load that"
+    )

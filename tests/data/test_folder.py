@@ -1,0 +1,142 @@
+import numpy as np
+import pytest
+from PIL import Image
+
+from jnas.data import load
+from jnas.errors import UserError
+
+RNG = np.random.default_rng(0)
+
+
+def picture(height=4, width=6, channels=3):
+    pixels = RNG.integers(0, 256, (height, width, channels), np.uint8)
+    return pixels if channels > 1 else pixels[..., 0]
+
+
+def write(path, pixels, **options):
+    path.parent.mkdir(parents=True, exist_ok=True)
+    Image.fromarray(pixels).save(path, **options)
+
+
+@pytest.fixture
+def two_parts(tmp_path):
+    """Classes "bird" and "cat"; returns the folder and the pixels of each file."""
+    pixels = {}
+    for name in ("train/bird/a.png", "train/bird/b.PNG", "train/cat/a.png", "test/bird/a.png", "test/cat/z.png"):
+        pixels[name] = picture()
+        write(tmp_path / name, pixels[name])
+    return tmp_path, pixels
+
+
+def test_reads_train_and_test_in_the_order_of_names(two_parts):
+    folder, pixels = two_parts
+    (folder / "train" / "cat" / "notes.txt").write_text("not an image")
+    (folder / "train" / ".cache").mkdir()
+    train, test = load(str(folder))
+    assert (train.shape, train.num_classes, train.name) == ((4, 6, 3), 2, folder.name)
+    expected = np.stack([pixels[name] for name in ("train/bird/a.png", "train/bird/b.PNG", "train/cat/a.png")])
+    np.testing.assert_array_equal(train.images.reshape(3, 4, 6, 3), expected)
+    assert train.labels.tolist() == [0, 0, 1]
+    expected = np.stack([pixels[name] for name in ("test/bird/a.png", "test/cat/z.png")])
+    np.testing.assert_array_equal(test.images.reshape(2, 4, 6, 3), expected)
+    assert test.labels.tolist() == [0, 1]
+
+
+def test_class_folders_alone_hold_out_every_fifth_image(tmp_path):
+    pixels = {(name, i): picture(channels=1) for name, count in (("b", 7), ("a", 5)) for i in range(count)}
+    for (name, i), image in pixels.items():
+        write(tmp_path / name / f"{i:02}.png", image)
+    train, test = load(str(tmp_path))
+    assert train.shape == (4, 6, 1)
+    expected = [("a", 0), ("b", 0), ("b", 5)]
+    np.testing.assert_array_equal(test.images.reshape(-1, 4, 6), np.stack([pixels[which] for which in expected]))
+    assert test.labels.tolist() == [0, 1, 1]
+    expected = [("a", 1), ("a", 2), ("a", 3), ("a", 4), ("b", 1), ("b", 2), ("b", 3), ("b", 4), ("b", 6)]
+    np.testing.assert_array_equal(train.images.reshape(-1, 4, 6), np.stack([pixels[which] for which in expected]))
+    assert train.labels.tolist() == [0] * 4 + [1] * 5
+
+
+def test_grey_images_beside_coloured_ones_get_three_channels(two_parts):
+    folder, _ = two_parts
+    grey = picture(channels=1)
+    write(folder / "train" / "cat" / "a.png", grey)
+    train, _ = load(str(folder))
+    np.testing.assert_array_equal(train.images[2].reshape(4, 6, 3), np.repeat(grey[..., None], 3, axis=-1))
+
+
+def test_reads_jpeg_and_resizes(tmp_path):
+    """A left half black and a right half white stay so at any size; height comes first."""
+    halves = np.zeros((16, 32), np.uint8)
+    halves[:, 16:] = 255
+    write(tmp_path / "a" / "0.jpg", halves, quality=95)
+    write(tmp_path / "a" / "1.JPEG", halves[:8], quality=95)
+    train, test = load(str(tmp_path), size=(4, 8))
+    for part in (train, test):
+        assert part.shape == (4, 8, 1)
+        image = part.images.reshape(4, 8)
+        assert image[:, :3].max() < 20
+        assert image[:, 5:].min() > 235
+
+
+def test_refuses_images_of_different_sizes_and_says_how_to_resize(two_parts):
+    folder, _ = two_parts
+    write(folder / "test" / "cat" / "z.png", picture(height=5))
+    with pytest.raises(UserError, match=r"z.png is 5 x 6 pixels and .*a.png is 4 x 6: .* size=\(height, width\)"):
+        load(str(folder))
+    assert load(str(folder), size=(3, 3)).test.shape == (3, 3, 3)
+
+
+@pytest.mark.parametrize("damage", ["text", "short", "empty"])
+def test_refuses_an_unreadable_image_by_name(two_parts, damage):
+    folder, _ = two_parts
+    file = folder / "train" / "cat" / "a.png"
+    content = {"text": b"not an image", "short": file.read_bytes()[:60], "empty": b""}[damage]
+    file.write_bytes(content)
+    with pytest.raises(UserError, match=r"a\.png cannot be read .*: replace it or remove it") as caught:
+        load(str(folder))
+    assert str(file) in str(caught.value)
+
+
+def test_refuses_sixteen_bits(two_parts):
+    folder, _ = two_parts
+    write(folder / "train" / "cat" / "a.png", np.full((4, 6), 1000, np.uint16))
+    with pytest.raises(UserError, match=r"a.png has pixels of kind I;16: save it with 8 bits a channel"):
+        load(str(folder))
+
+
+def test_refuses_an_empty_class_folder(two_parts):
+    folder, _ = two_parts
+    (folder / "test" / "dog").mkdir()
+    with pytest.raises(UserError, match=r"class folder .*dog has no image: add .png, .jpg, .jpeg files or remove it"):
+        load(str(folder))
+
+
+def test_refuses_classes_that_differ(two_parts):
+    folder, _ = two_parts
+    write(folder / "test" / "dog" / "a.png", picture())
+    with pytest.raises(UserError, match="differ in dog: give both the same class folders"):
+        load(str(folder))
+
+
+def test_refuses_train_without_test(tmp_path):
+    write(tmp_path / "train" / "a" / "0.png", picture())
+    with pytest.raises(UserError, match="has a folder train alone: give it both train and test, or neither"):
+        load(str(tmp_path))
+
+
+def test_refuses_a_folder_without_classes(tmp_path):
+    write(tmp_path / "0.png", picture())
+    with pytest.raises(UserError, match="has no class folders: put the images in one folder a class"):
+        load(str(tmp_path))
+
+
+def test_refuses_a_class_too_small_to_divide(tmp_path):
+    write(tmp_path / "a" / "0.png", picture())
+    with pytest.raises(UserError, match="class a has 1 image, too few for training and test"):
+        load(str(tmp_path))
+
+
+@pytest.mark.parametrize("size", [(0, 4), (4,), (-1, 2)])
+def test_refuses_an_impossible_size(two_parts, size):
+    with pytest.raises(UserError, match=r"give \(height, width\) in pixels, each at least 1"):
+        load(str(two_parts[0]), size=size)
