@@ -1,14 +1,22 @@
 """Strict tests: implicit promotion of dtypes and ranks is an error, warnings are errors (pyproject.toml)."""
 
 import os
+import pathlib
+import tempfile
 
 os.environ.setdefault("JAX_PLATFORMS", "cpu")
+# One cache for all the tests and the processes they start: what one compiled the others read. Not the user's own.
+CACHE = os.environ.setdefault(
+    "JNAS_CACHE_DIR", str(pathlib.Path(tempfile.gettempdir()) / f"jnas-test-cache-{os.getuid()}")
+)
 
-import jax
-import pytest
+import jax  # noqa: E402 - after its environment
+import pytest  # noqa: E402
 
 jax.config.update("jax_numpy_dtype_promotion", "strict")
 jax.config.update("jax_numpy_rank_promotion", "raise")
+jax.config.update("jax_compilation_cache_dir", CACHE)
+jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.5)
 
 
 @pytest.fixture

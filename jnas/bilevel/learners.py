@@ -1,6 +1,6 @@
 """Learners: how directions become steps. Run them with `jnas.fit`."""
 
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -71,7 +71,7 @@ def simultaneous(
             return estimator.estimate(problem, point, batches, context, kept, learning_rate=rate, refresh=False)[0]
 
         steps, optimiser = tx.update(direction, state.optimiser, state.point, grad_fn=grad_fn)
-        point = optax.apply_updates(state.point, steps)
+        point: Any = optax.apply_updates(state.point, steps)
         return SearchState(state.step + 1, point, aux.variables, kept, optimiser), aux.metrics
 
     return Learner(start, update)
@@ -195,7 +195,7 @@ def supervised(loss: Loss, init: Init, tx: optax.GradientTransformation) -> Lear
 
         gradient, value, aux = gradient_at(state.point)
         steps, optimiser = tx.update(gradient, state.optimiser, state.point, grad_fn=lambda p: gradient_at(p)[0])
-        point = optax.apply_updates(state.point, steps)
+        point: Any = optax.apply_updates(state.point, steps)
         metrics = {"loss": value, **aux.metrics, "gradient_norm": optax.tree.norm(gradient)}
         return SearchState(state.step + 1, point, aux.variables, (), optimiser), metrics
 

@@ -78,9 +78,10 @@ def storm(decay: Decay) -> optax.GradientTransformationExtraArgs:
             return jnp.where(plain, gradient, gradient + (1 - coefficient).astype(gradient.dtype) * (direction - old))
 
         direction = _map_prefix(corrected, decay, state.count, updates, state.direction, before)
-        return direction, StormState(optax.safe_increment(state.count), params, direction)
+        return direction, StormState(jnp.asarray(optax.safe_increment(state.count)), params, direction)
 
-    return optax.GradientTransformationExtraArgs(init, update)
+    # optax types a state as any tree of numbers, and extra arguments as any keywords: ours are narrower.
+    return optax.GradientTransformationExtraArgs(init, update)  # pyright: ignore[reportArgumentType]
 
 
 class AverageState(NamedTuple):
@@ -120,9 +121,9 @@ def moving_average(decay: Decay) -> optax.GradientTransformation:
             return jnp.where(plain, gradient, (1 - share) * old + share * gradient)
 
         average = _map_prefix(averaged, decay, state.count, updates, state.average)
-        return average, AverageState(optax.safe_increment(state.count), average)
+        return average, AverageState(jnp.asarray(optax.safe_increment(state.count)), average)
 
-    return optax.GradientTransformation(init, update)
+    return optax.GradientTransformation(init, update)  # pyright: ignore[reportArgumentType] - see `storm`
 
 
 def decaying(

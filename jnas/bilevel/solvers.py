@@ -191,7 +191,7 @@ def _inverse(value: Array, tiny) -> Array:
 def _safe_eigenvalue(vector: Weights, image: Weights) -> Array:
     """`|Hv|^2 / <v, Hv>`, whose inverse is the minimal-residual step; along negative curvature `|Hv| / |v|`."""
     tiny = jnp.finfo(_dtype(vector)).tiny
-    along, length = optax.tree.vdot(vector, image), optax.tree.norm(image)
+    along, length = jnp.asarray(optax.tree.vdot(vector, image)), optax.tree.norm(image)
     positive = length * (length / jnp.maximum(along, tiny))
     negative = length / jnp.maximum(optax.tree.norm(vector), tiny)
     return jnp.where(along > 0, positive, negative)

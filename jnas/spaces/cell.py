@@ -95,7 +95,7 @@ class CellSpace:
         """Whether nothing is left to choose: at most one operator on every edge."""
         return all(len(names) <= 1 for cell in self.edge_ops for names in cell)
 
-    @functools.cached_property
+    @property
     def choices(self) -> tuple[Choice, ...]:
         """One choice an edge where a node keeps all its in-edges, else one choice a node over valid sets of in-edges.
 

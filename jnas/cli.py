@@ -1,0 +1,253 @@
+"""The command line: `jnas search | train | evaluate | report | spaces`."""
+
+import argparse
+import json
+import os
+import pathlib
+import signal
+import sys
+from collections.abc import Sequence
+from typing import Any, NoReturn
+
+from jnas.errors import Diverged, Interrupted, UserError
+
+EPILOG = (
+    "Exit status: 2 after bad input, 1 if a run diverged, 143 or 130 after SIGTERM or Ctrl-C, with the state saved."
+)
+
+
+class _Parser(argparse.ArgumentParser):
+    """Says what is wrong in one line."""
+
+    def error(self, message: str) -> NoReturn:
+        self.exit(2, f"{self.prog}: {message}; see {self.prog} --help\n")
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run a command; returns the exit status."""
+    arguments = _parser().parse_args(argv)
+    try:
+        return arguments.command(arguments) or 0
+    except UserError as error:
+        return _say(error, 2)
+    except Diverged as error:
+        return _say(error, 1)
+    except Interrupted as error:
+        return _say(error, 130 if "SIGINT" in str(error) else 143)
+    except KeyboardInterrupt:
+        return _say("stopped", 130)
+    except BrokenPipeError:  # the reader of our output went away
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 128 + signal.SIGPIPE
+
+
+def _parser() -> argparse.ArgumentParser:
+    from jnas import __version__
+
+    parser = _Parser(prog="jnas", description="Neural architecture search by gradient in JAX.", epilog=EPILOG)
+    parser.add_argument("--version", action="version", version=f"jnas {__version__}")
+    commands = parser.add_subparsers(required=True, metavar="COMMAND", parser_class=_Parser)
+
+    search = commands.add_parser(
+        "search", help="search for an architecture, train it, and write a report page", epilog=EPILOG
+    )
+    search.add_argument(
+        "words", nargs="*", metavar="PRESET | FILE.yaml | key=value", help="settings, the later over the earlier"
+    )
+    search.add_argument(
+        "--out", metavar="DIR", help="folder of the run (runs/search-SPACE-SEED); an unfinished one goes on"
+    )
+    search.add_argument("--show", action="store_true", help="print the settings as YAML and stop")
+    search.set_defaults(command=_search)
+
+    train = commands.add_parser("train", help="train a found or named architecture", epilog=EPILOG)
+    train.add_argument(
+        "what", metavar="RUN | GENOTYPE", help="the folder of a finished search, DARTS_V2, or a genotype in quotes"
+    )
+    train.add_argument("words", nargs="*", metavar="FILE.yaml | key=value", help="settings, the later over the earlier")
+    train.add_argument("--out", metavar="DIR", help="folder of the run (runs/train-SPACE-SEED)")
+    train.add_argument("--show", action="store_true", help="print the settings as YAML and stop")
+    train.set_defaults(command=_train)
+
+    evaluate = commands.add_parser("evaluate", help="measure a trained network on a data set")
+    evaluate.add_argument("run", metavar="RUN", help="folder of a run, or of one network in it (RUN/train/NAME)")
+    evaluate.add_argument("--data", help="default: the data of the run")
+    evaluate.add_argument("--split", choices=("test", "train"), default="test")
+    evaluate.set_defaults(command=_evaluate)
+
+    report = commands.add_parser("report", help="write the page of a run, or compare runs")
+    report.add_argument("runs", nargs="+", metavar="RUN")
+    report.add_argument("--format", choices=("text", "markdown", "html"), default="text", help="of the table")
+    report.set_defaults(command=_report)
+
+    listing = commands.add_parser("spaces", help="list the search spaces, or show one")
+    listing.add_argument("name", nargs="?", metavar="SPACE")
+    listing.set_defaults(command=_spaces)
+    return parser
+
+
+def _search(arguments: argparse.Namespace) -> int:
+    from jnas import config
+    from jnas.methods import differentiable
+    from jnas.methods.settings import Search
+
+    settings = config.build(Search, *_layers(arguments.words))
+    if arguments.show:
+        return _show(settings)
+    folder = pathlib.Path(arguments.out or f"runs/search-{settings.space}-{settings.seed}")
+    _prepare_machine()
+    result = differentiable.run(settings, folder)
+    _summary(result, folder)
+    return 0
+
+
+def _train(arguments: argparse.Namespace) -> int:
+    from jnas import config
+    from jnas.methods import retrain
+    from jnas.methods.settings import TrainOne
+
+    settings = config.build(TrainOne, _what(arguments.what), *_layers(arguments.words))
+    if arguments.show:
+        return _show(settings)
+    folder = pathlib.Path(arguments.out or f"runs/train-{settings.space}-{settings.seed}")
+    _prepare_machine()
+    result = retrain.run(settings, folder)
+    _summary(result, folder)
+    return 0
+
+
+def _evaluate(arguments: argparse.Namespace) -> int:
+    from jnas.methods import retrain, runs
+
+    run, network = _network_folder(pathlib.Path(arguments.run))
+    stored = _settings_of(run)
+    _prepare_machine()
+    splits = runs.load_data(arguments.data or stored["data"], None if arguments.data else stored["image_size"])
+    dataset = splits.test if arguments.split == "test" else splits.train
+    measured = retrain.measure(network, dataset)
+    print(
+        json.dumps(
+            {
+                "network": str(network),
+                "data": dataset.name,
+                "split": arguments.split,
+                "examples": len(dataset),
+                **measured,
+            }
+        )
+    )
+    return 0
+
+
+def _report(arguments: argparse.Namespace) -> int:
+    from jnas import report
+
+    render = {"text": report.as_text, "markdown": report.as_markdown, "html": report.as_html}[arguments.format]
+    if len(arguments.runs) > 1:
+        print(render(report.compare(arguments.runs)))
+        return 0
+    page = report.write_report(arguments.runs[0])
+    print(render(report.trained_table(report.read_run(arguments.runs[0]))))
+    print(f"page: {page}")
+    return 0
+
+
+def _spaces(arguments: argparse.Namespace) -> int:
+    from jnas import spaces
+
+    names = [arguments.name] if arguments.name else ["darts", "nasbench201", "s1", "s2", "s3", "s4"]
+    for name in names:
+        space = spaces.by_name(name)
+        size = spaces.size(space)
+        shown = f"{size:,}" if size < 10**7 else f"{float(size):.2e}"
+        kept = "all in-edges" if space.kept is None else f"{space.kept} in-edges a node"
+        cells = ", ".join(space.cells)
+        print(f"{space.name}: {shown} architectures, cells {cells}, {space.num_nodes} nodes, keeps {kept}")
+        if arguments.name:
+            print(f"  operators: {', '.join(space.ops)}")
+            for cell in space.cells:
+                for edge in space.edges(cell):
+                    print(f"  {cell} {edge.source} -> {edge.target}: {', '.join(edge.ops)}")
+    return 0
+
+
+def _layers(words: Sequence[str]) -> list[dict[str, Any]]:
+    from jnas import config
+
+    files = [config.read_preset(word) for word in words if "=" not in word]
+    return [*files, config.read_words(word for word in words if "=" in word)]
+
+
+def _what(text: str) -> dict[str, Any]:
+    """What a run found, with its space, data and training; or a genotype."""
+    folder = pathlib.Path(text)
+    if not folder.is_dir():
+        return {"genotype": text, **({"space": "darts"} if "nor_conv" not in text and "~" not in text else {})}
+    from jnas.methods import runs
+
+    result = runs.read_json(folder / runs.RESULT)
+    if result is None:
+        raise UserError(f"{folder} holds no finished run ({runs.RESULT} is missing): finish it, or give a genotype")
+    stored = _settings_of(folder)
+    return {
+        "genotype": result["genotype"],
+        **{name: stored[name] for name in ("data", "image_size", "space", "seed", "train")},
+    }
+
+
+def _settings_of(run: pathlib.Path) -> dict[str, Any]:
+    from jnas import config
+    from jnas.methods import runs
+
+    return config.read_yaml(run / runs.CONFIG)
+
+
+def _network_folder(path: pathlib.Path) -> tuple[pathlib.Path, pathlib.Path]:
+    """`(run, network)` from the folder of either."""
+    from jnas.methods import retrain, runs
+
+    if (path / retrain.NETWORK).is_file():
+        return path.parent.parent, path
+    if not (path / runs.CONFIG).is_file():
+        raise UserError(f"{path} is no run: name the folder of one, as printed when it ended")
+    for name in ("found", "named"):
+        if (path / "train" / name / retrain.NETWORK).is_file():
+            return path, path / "train" / name
+    raise UserError(f"{path} holds no trained network yet: run it to the end")
+
+
+def _show(settings: Any) -> int:
+    import dataclasses
+
+    import yaml
+
+    print(yaml.safe_dump(dataclasses.asdict(settings), sort_keys=False), end="")
+    return 0
+
+
+def _prepare_machine() -> None:
+    from jnas import engine
+
+    engine.enable_compilation_cache()
+
+
+def _summary(result: dict[str, Any], folder: pathlib.Path) -> None:
+    found = result["found"]
+    print(f"genotype  {result['genotype']}")
+    print(f"accuracy  {100 * found['test_accuracy']:.2f} % on {result['data']['test']} test images")
+    accuracies = [100 * other["test_accuracy"] for other in result["random"]]
+    if accuracies:
+        mean = sum(accuracies) / len(accuracies)
+        each = ", ".join(f"{accuracy:.2f}" for accuracy in accuracies)
+        print(f"random    {mean:.2f} % mean of {len(accuracies)} random cells ({each})")
+    page = folder / "report.html"
+    print(f"{'report' if page.is_file() else 'run':9} {page if page.is_file() else folder}")
+
+
+def _say(message: object, status: int) -> int:
+    print(f"jnas: {message}", file=sys.stderr)
+    return status
+
+
+if __name__ == "__main__":
+    sys.exit(main())

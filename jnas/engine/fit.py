@@ -1,0 +1,226 @@
+"""`fit`: the only gradient loop."""
+
+import contextlib
+import os
+from collections.abc import Callable, Sequence
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax.sharding import Mesh, Sharding
+
+from jnas.engine.checkpoint import Checkpoints
+from jnas.engine.chunks import drive
+from jnas.engine.hooks import Event, Hook
+from jnas.engine.program import Program, compile_steps, split_key
+from jnas.engine.sharding import check_mesh, home
+from jnas.engine.signals import Stop, stop_on_signal
+from jnas.errors import Diverged, Interrupted, UserError
+from jnas.types import Array, Batch, Key, Learner, Source, State
+
+
+def default_steps_per_call(platform: str) -> int:
+    """How many steps run between two looks of the host, where nobody says.
+
+    On an accelerator the host must not be asked at every step. On a CPU a step is long and the gradient of a
+    convolution inside a compiled loop is many times slower than outside, so there is no loop.
+
+    Args:
+      platform: "cpu", "gpu" or "tpu".
+
+    Returns:
+      The number of steps.
+    """
+    return 1 if platform == "cpu" else 50
+
+
+def fit(
+    learner: Learner,
+    batches: Source | Callable[[Array, Key], Batch],
+    *,
+    key: Key,
+    num_steps: int,
+    mesh: Mesh | None = None,
+    hooks: Sequence[Hook] = (),
+    checkpoint_dir: str | os.PathLike[str] | None = None,
+    checkpoint_every: int | None = None,
+    steps_per_call: int | None = None,
+) -> State:
+    """Run a learner: `state = init(key)`, then `state, metrics = update(state, batch, key)` once a step, compiled.
+
+    Use it for everything that is trained. All that is random in step k is a function of `key` and k, so a run that was
+    killed and resumed ends in the same bits as one that was not, and the state is all there is to save.
+
+    A checkpoint is written every `checkpoint_every` steps, at the end, and when SIGTERM or SIGINT asks for a stop (the
+    running chunk of steps is finished first; a second signal is obeyed at once). If `checkpoint_dir` holds
+    checkpoints, the run goes on from the newest; if that is at `num_steps` or beyond, its state is returned and
+    nothing runs. Without `checkpoint_dir` signals are left alone.
+
+    Args:
+      learner: built once and kept: learners built anew compile anew.
+      batches: a `Source`, whose `batch(arrays, step, key)` gets the same key at every step, for the order of an epoch
+        is shared by its steps; or a function `(step [] int32, key) -> Batch` under jit, which gets a key of the step's
+        own.
+      key: a typed PRNG key, [] key<...>.
+      num_steps: steps of the whole run, those before a resumption included.
+      mesh: from `data_mesh`: the state is replicated and the batch split along its leading axis (along the second one
+        in `Batches.curvature`), with the result of one device up to rounding; None uses the default device.
+      hooks: see `Hook`.
+      checkpoint_dir: the folder of the checkpoints; None keeps none.
+      checkpoint_every: steps between two checkpoints; None writes one at the end and at a stop only.
+      steps_per_call: the most steps between two looks of the host; 1 compiles no loop. A chunk also ends where a
+        checkpoint is due and where a hook asks. None: `default_steps_per_call`. With `Source.fetch` steps are always
+        compiled singly.
+
+    Returns:
+      The state after `num_steps` steps.
+
+    Raises:
+      ValueError: if a number is out of range, or `update` returns another kind of state than `init`.
+      UserError: if the checkpoints cannot be written, or belong to a run with another state or key; if the devices of
+        the mesh do not divide a batch.
+      Diverged: at the first step with a metric that is not finite, and where a checkpoint would hold a state that is
+        not.
+      Interrupted: after a signal, when the state is saved.
+
+    Example: Newton's iteration for the square root of 2.
+
+      >>> import jax
+      >>> import jax.numpy as jnp
+      >>> from jnas.types import Learner
+      >>> def update(x, batch, key):
+      ...     return (x + batch / x) / 2, {"residual": abs(x * x - batch)}
+      >>> newton = Learner(init=lambda key: jnp.array(1.0), update=update)
+      >>> print(f"{fit(newton, lambda step, key: jnp.array(2.0), key=jax.random.key(0), num_steps=5):.4f}")
+      1.4142
+    """
+    _check(key, num_steps, mesh, checkpoint_dir, checkpoint_every, steps_per_call)
+    place = home(mesh)
+    most = min(steps_per_call or default_steps_per_call(next(iter(place.device_set)).platform), max(1, num_steps))
+    if isinstance(batches, Source):
+        batch, arrays, fetch = batches.batch, batches.arrays, batches.fetch
+    else:
+        batch, arrays, fetch = batches, (), None
+    own_key = not isinstance(batches, Source)
+    program = compile_steps(learner, batch, own_key, most if fetch is None else 1, mesh, place)
+    ends = [every for every in (checkpoint_every, *(hook.every for hook in hooks)) if every]
+    mine = [hook for hook in hooks if jax.process_index() == 0 or not hook.first_process_only]
+
+    with stop_on_signal(checkpoint_dir is not None) as stop, contextlib.ExitStack() as stack:
+        saver = None if checkpoint_dir is None else stack.enter_context(Checkpoints(checkpoint_dir))
+        step, state = _begin(program, key, place, saver)
+        if step >= num_steps:
+            return state
+        sound = {} if saver is None else _finite(state)
+        advance = stack.enter_context(drive(program, arrays, fetch, split_key(key), mesh, num_steps))
+        for hook in mine:
+            hook.start(step, num_steps)
+            stack.callback(lambda hook=hook: hook.end(step))
+
+        stopped = _stopped(stop)
+        while step < num_steps and not stopped:
+            chunk_end = min(num_steps, step + most, *(step - step % every + every for every in ends))
+            state, metrics = advance(state, step, chunk_end)
+            _check_metrics(metrics, step)
+            step = chunk_end
+            for hook in mine:
+                hook.steps(Event(step, num_steps, state, metrics))
+            stopped = _stopped(stop)
+            due = stopped or step == num_steps or (checkpoint_every is not None and step % checkpoint_every == 0)
+            if saver is not None and due:
+                _check_state(sound, _finite(state), step)
+                for hook in mine:
+                    hook.save(step)
+                saver.save(step, state, {"key": _key_numbers(key)})
+        if saver is not None:
+            saver.wait()
+
+    # Outside, so that a signal in the last moments is not lost.
+    if _stopped(stop):
+        raise Interrupted(
+            f"stopped by {stop.signal or 'a signal to another process'} after step {step} of {num_steps}: "
+            f"run it again with its checkpoints in {os.fspath(checkpoint_dir or '')} to go on from there"
+        )
+    return state
+
+
+def _begin(program: Program, key: Key, place: Sharding, saver: Checkpoints | None) -> tuple[int, State]:
+    """The newest stored state, or a fresh one."""
+    init_key = split_key(key).init
+    if saver is None or saver.latest() is None:
+        return 0, program.init(init_key)
+    shapes = jax.eval_shape(program.init, init_key)
+    abstract = jax.tree.map(lambda leaf: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=place), shapes)
+    step, state, meta = saver.restore(abstract)
+    if meta["key"] != _key_numbers(key):
+        raise UserError(
+            f"the checkpoint of step {step} in {saver.folder} was made with another key: "
+            "use that seed or choose another folder"
+        )
+    return step, state
+
+
+def _stopped(stop: Stop) -> bool:
+    """Whether any process of the run was asked to stop: they must leave the loop at the same step."""
+    if jax.process_count() == 1:
+        return stop.signal is not None
+    from jax.experimental import multihost_utils
+
+    return bool(np.any(multihost_utils.process_allgather(np.array(stop.signal is not None))))
+
+
+def _check_metrics(metrics: dict[str, np.ndarray], done: int) -> None:
+    """Raise for the first step with a metric that is not finite; `done` steps precede them."""
+    bad = [
+        (int(np.argmin(np.isfinite(values))), name) for name, values in metrics.items() if not np.isfinite(values).all()
+    ]
+    if bad:
+        row, name = min(bad)
+        before = f" ({metrics[name][row - 1]:.4g} the step before)" if row else ""
+        raise Diverged(
+            f"{name} is {metrics[name][row]} at step {done + row + 1}{before}: "
+            "lower the learning rate or clip the gradients"
+        )
+
+
+def _finite(state: State) -> dict[str, bool]:
+    """For each floating leaf, whether all of it is finite."""
+    leaves, _ = jax.tree_util.tree_flatten_with_path(state)
+    floating = {jax.tree_util.keystr(path): leaf for path, leaf in leaves if jnp.issubdtype(leaf.dtype, jnp.inexact)}
+    return {path: bool(value) for path, value in jax.device_get(_all_finite(floating)).items()}
+
+
+@jax.jit
+def _all_finite(leaves: dict[str, Array]) -> dict[str, Array]:
+    return {path: jnp.isfinite(leaf).all() for path, leaf in leaves.items()}
+
+
+def _check_state(before: dict[str, bool], now: dict[str, bool], step: int) -> None:
+    """Raise if a leaf that began finite is so no longer; a mask of -inf may stay.
+
+    The metrics do not tell: a loss is that of the state before its step.
+    """
+    for path, finite in now.items():
+        if before[path] and not finite:
+            raise Diverged(
+                f"state{path} is not finite after step {step}, of which no checkpoint is written: "
+                "lower the learning rate or clip the gradients"
+            )
+
+
+def _key_numbers(key: Key) -> list[int]:
+    return np.asarray(jax.random.key_data(key)).ravel().tolist()
+
+
+def _check(key, num_steps, mesh, checkpoint_dir, checkpoint_every, steps_per_call) -> None:
+    if not jnp.issubdtype(key.dtype, jax.dtypes.prng_key) or key.shape:
+        raise ValueError(f"key is {key.dtype}{list(key.shape)}: make one with jax.random.key(seed)")
+    if num_steps < 0:
+        raise ValueError(f"num_steps is {num_steps}: give 0 or more")
+    for name, value in (("checkpoint_every", checkpoint_every), ("steps_per_call", steps_per_call)):
+        if value is not None and value < 1:
+            raise ValueError(f"{name} is {value}: give at least 1 step, or None")
+    if checkpoint_every is not None and checkpoint_dir is None:
+        raise ValueError(f"checkpoint_every is {checkpoint_every} and checkpoint_dir is None: name the folder")
+    if mesh is not None:
+        check_mesh(mesh)

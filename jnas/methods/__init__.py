@@ -1,0 +1,1 @@
+"""Recipes: settings in, a run folder out."""

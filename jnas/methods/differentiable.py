@@ -1,0 +1,258 @@
+"""Search by gradient: supernet, hypergradients, recursive momentum, derivation, and the found cell beside random
+ones.
+"""
+
+import pathlib
+import time
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+import jax
+import numpy as np
+import optax
+
+from jnas import bilevel, data, engine, nets, report, spaces
+from jnas.bilevel.momentum import decaying
+from jnas.methods import retrain, runs
+from jnas.methods.problems import supernet_problem
+from jnas.methods.settings import Coefficient, Level, Search
+from jnas.spaces.cell import NONE
+from jnas.types import Array, Key, Learner, Source
+
+SHOWN = ("inner_loss", "outer_loss", "outer_accuracy")
+
+
+class _Plan(NamedTuple):
+    """Everything that a search needs, built and checked before anything is written."""
+
+    space: spaces.CellSpace
+    splits: data.Splits
+    num_outer: int
+    steps_per_epoch: int
+    learner: Learner
+    source: Source
+
+
+def run(config: Search, folder: str | pathlib.Path) -> dict[str, Any]:
+    """Search, derive, train the found cell and random ones in the same way, and write the report page.
+
+    Run again in the same folder it goes on from the last checkpoint of whatever phase was cut off; a finished run is
+    returned as it is.
+
+    Args:
+      config: the settings.
+      folder: of the run.
+
+    Returns:
+      The result, as written to `result.json`; the page is `report.html` beside it.
+
+    Raises:
+      UserError: for settings that do not fit each other, the data or the folder; nothing is written then.
+      Diverged: if a metric is not finite.
+      Interrupted: after a signal, when everything is saved.
+    """
+    with runs.as_user_input():
+        plan = _plan(config)
+        randoms = random_cells(plan.space, jax.random.fold_in(jax.random.key(config.seed), 2), config.random_cells)
+        for arch in spaces.sample(plan.space, jax.random.key(0), 1):  # before hours are spent
+            retrain.prepare(plan.space, arch, plan.splits, config.train)
+    path = runs.begin(folder, config, "search")
+    result = runs.read_json(path / runs.RESULT)
+    if result is None:
+        found = _search(config, plan, path / "search")
+        trained = {}
+        derived = spaces.from_string(plan.space, found["genotype"])
+        for name, arch in [("found", derived), *((f"random-{n}", arch) for n, arch in enumerate(randoms))]:
+            prepared = retrain.prepare(plan.space, arch, plan.splits, config.train)
+            trained[name] = retrain.train(
+                prepared, plan.splits, config.train, path / "train" / name, config.seed, config.steps_per_call
+            )
+        result = {
+            **found, "space": plan.space.name, "method": describe(config), "seed": config.seed,
+            "found": trained.pop("found"), "random": list(trained.values()),
+            "data": retrain.describe(plan.splits, validation=plan.num_outer),
+        }  # fmt: skip
+        runs.write_json(path / runs.RESULT, result)
+    report.write_report(path)
+    return result
+
+
+def search(config: Search, folder: str | pathlib.Path) -> dict[str, Any]:
+    """Only the search and the derivation, for comparisons that score a cell in another way; resumes like `run`.
+
+    Args:
+      config: the settings; those of the training are not used.
+      folder: of the run.
+
+    Returns:
+      `genotype`, `steps`, `seconds`, `derivation` (the rule, in words) and `connected`.
+
+    Raises:
+      UserError, Diverged, Interrupted: as `run`.
+    """
+    with runs.as_user_input():
+        plan = _plan(config)
+    return _search(config, plan, runs.begin(folder, config, "search") / "search")
+
+
+def supernet(space: spaces.CellSpace, config: Search, num_classes: int) -> nets.Network:
+    """The network that holds every candidate."""
+    return nets.network_for(
+        space, channels=config.channels, depth=config.depth, num_classes=num_classes, remat=config.remat
+    )
+
+
+def learner_of(config: Search, net: nets.Network, shape: tuple[int, int, int], num_steps: int) -> Learner:
+    """The learner that the settings name. With the default ones it is the double recursion.
+
+        simultaneous(problem, implicit(neumann(Q)), init, chain(storm(...), partition({weights, alpha})))
+
+    Args:
+      config: the settings.
+      net: the supernet.
+      shape: of an image.
+      num_steps: over which learning rates fall.
+
+    Returns:
+      A learner over `Batches` of `Examples`.
+    """
+    problem, gauss_newton = supernet_problem(net)
+
+    def init(key: Key):
+        weights_key, alpha_key = jax.random.split(key)
+        params, stats = nets.initialise(net, weights_key, shape)
+        return bilevel.Point(params, spaces.init_alpha(net.space, alpha_key, config.alpha_scale)), stats
+
+    estimator = _estimator(config, gauss_newton if config.curvature == "gauss_newton" else bilevel.hessian)
+    rate = _cosine(config.weights, num_steps)  # of the virtual step, where the estimator takes one
+    weights, alpha = (_optimiser(level, num_steps) for level in (config.weights, config.alpha))
+    first = _momentum(config)
+    if config.scheme == "alternating":
+        by_level = (
+            optax.chain(first(level.coefficient), tx)
+            for level, tx in ((config.weights, weights), (config.alpha, alpha))
+        )
+        return bilevel.alternating(problem, estimator, init, *by_level, learning_rate=rate)
+    tx = optax.chain(
+        first(bilevel.Point(config.weights.coefficient, config.alpha.coefficient)),
+        optax.partition({"weights": weights, "alpha": alpha}, bilevel.Point("weights", "alpha")),
+    )
+    return bilevel.simultaneous(problem, estimator, init, tx, learning_rate=rate)
+
+
+def random_cells(space: spaces.CellSpace, key: Key, num: int) -> list[Array]:
+    """Architectures drawn uniformly from those whose output depends on the input."""
+    drawn: list[Array] = []
+    while len(drawn) < num:
+        key, now = jax.random.split(key)
+        drawn += [arch for arch in spaces.sample(space, now, num) if spaces.is_connected(space, arch)]
+    return drawn[:num]
+
+
+def describe(config: Search) -> str:
+    """The method in the words of a table."""
+    estimator = (
+        f"{config.estimator}({config.terms})"
+        if config.estimator in ("neumann", "conjugate_gradient", "unrolled")
+        else config.estimator
+    )
+    return f"{config.scheme}, {estimator}, momentum {config.momentum}"
+
+
+def _plan(config: Search) -> _Plan:
+    space = spaces.by_name(config.space)
+    splits = runs.load_data(config.data, config.image_size)
+    inner, outer = data.split(splits.train, jax.random.fold_in(jax.random.key(config.seed), 0), config.inner_fraction)
+    source = _source(config, splits, inner, outer)
+    steps_per_epoch = len(inner) // config.batch_size
+    net = supernet(space, config, splits.train.num_classes)
+    learner = learner_of(config, net, splits.train.shape, config.epochs * steps_per_epoch)
+    return _Plan(space, splits, len(outer), steps_per_epoch, learner, source)
+
+
+def _search(config: Search, plan: _Plan, folder: pathlib.Path) -> dict[str, Any]:
+    """Run the search and derive; what was found is kept in `folder/found.json`, and read if it is there."""
+    stored = runs.read_json(folder / "found.json")
+    if stored is not None:
+        return stored
+    space, num_steps = plan.space, config.epochs * plan.steps_per_epoch
+    without = (NONE,) if config.without_none and NONE in space.ops else ()
+    started = time.time()
+
+    def record(event: engine.Event) -> dict[str, Any]:
+        alpha = jax.tree.map(np.asarray, event.state.point.alpha)
+        arch = spaces.discretise(space, alpha, without=without)
+        return {"epoch": event.step // plan.steps_per_epoch, "genotype": spaces.to_string(space, arch), "alpha": alpha}
+
+    state = engine.fit(
+        plan.learner,
+        plan.source,
+        key=jax.random.fold_in(jax.random.key(config.seed), 3),
+        num_steps=num_steps,
+        hooks=[
+            *runs.hooks(folder, "search", *SHOWN),
+            engine.jsonl_each(folder / "genotypes.jsonl", plan.steps_per_epoch, record),
+        ],
+        checkpoint_dir=folder / "checkpoints",
+        checkpoint_every=config.checkpoint_every or plan.steps_per_epoch,
+        steps_per_call=config.steps_per_call,
+    )
+    arch = spaces.discretise(space, state.point.alpha, without=without)
+    found = {
+        "genotype": spaces.to_string(space, arch), "steps": num_steps, "seconds": round(time.time() - started, 2),
+        "derivation": _rule(space, without), "connected": spaces.is_connected(space, arch),
+    }  # fmt: skip
+    runs.write_json(folder / "found.json", found)
+    return found
+
+
+def _rule(space: spaces.CellSpace, without: tuple[str, ...]) -> str:
+    if space.kept is not None:
+        return f"best operator but none on each edge, best {space.kept} edges into each node"
+    return "argmax on each edge" + (", none excluded" if without else ", none included")
+
+
+def _estimator(config: Search, curvature: bilevel.Curvature) -> bilevel.Estimator:
+    if config.estimator == "first_order":
+        return bilevel.first_order()
+    if config.estimator == "finite_difference":
+        return bilevel.finite_difference()
+    if config.estimator == "unrolled":
+        return bilevel.unrolled(config.terms)
+    if config.estimator == "conjugate_gradient":
+        return bilevel.implicit(bilevel.conjugate_gradient(config.terms, damping=config.damping), curvature=curvature)
+    series = bilevel.neumann(config.terms, step_size=config.neumann_step, damping=config.damping)
+    return bilevel.implicit(series, curvature=curvature)
+
+
+def _momentum(config: Search) -> Callable[[Any], optax.GradientTransformation]:
+    """Coefficients, a tree of `Coefficient`, to the transformation that stands first in the chain."""
+    if config.momentum == "none":
+        return lambda coefficients: optax.identity()
+    make = bilevel.storm if config.momentum == "storm" else bilevel.moving_average
+
+    def schedule(c: Coefficient) -> optax.Schedule:
+        return decaying(c.initial, offset=c.offset, power=c.power, floor=c.floor)
+
+    return lambda coefficients: make(jax.tree.map(schedule, coefficients))
+
+
+def _optimiser(level: Level, num_steps: int) -> optax.GradientTransformation:
+    rate = _cosine(level, num_steps)
+    last = optax.sgd(rate, level.heavy_ball or None) if level.optimiser == "sgd" else optax.adam(rate, 0.5, 0.999)
+    clip = optax.identity() if level.clip is None else optax.clip_by_global_norm(level.clip)
+    return optax.chain(clip, optax.add_decayed_weights(level.weight_decay), last)
+
+
+def _cosine(level: Level, num_steps: int) -> optax.Schedule:
+    return optax.cosine_decay_schedule(
+        level.learning_rate, num_steps, level.final_learning_rate / max(level.learning_rate, 1e-30)
+    )
+
+
+def _source(config: Search, splits: data.Splits, inner: data.Dataset, outer: data.Dataset):
+    mean, std = data.normalisation(splits.train)
+    change = config.augmentation
+    augment = data.Augment(change.crop, change.flip, change.cutout, mean, std)
+    num_terms = config.terms if config.fresh_batches else 0
+    return data.bilevel_source(inner, outer, batch_size=config.batch_size, augment=augment, num_terms=num_terms)

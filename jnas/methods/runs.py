@@ -1,0 +1,116 @@
+"""The folder of a run: what was asked, on what it ran, and what came out, so that the same command goes on or shows
+it.
+"""
+
+import contextlib
+import dataclasses
+import json
+import os
+import pathlib
+from collections.abc import Iterator
+from typing import Any
+
+import yaml
+
+from jnas import data, engine
+from jnas.errors import UserError
+
+CONFIG, RESULT = "config.yaml", "result.json"
+
+
+@contextlib.contextmanager
+def as_user_input() -> Iterator[None]:
+    """Inside the block a ValueError is an answer to what the user asked for.
+
+    Raises:
+      UserError: for any ValueError, with its sentence.
+    """
+    try:
+        yield
+    except UserError:
+        raise
+    except ValueError as error:
+        raise UserError(str(error)) from error
+
+
+def begin(folder: str | os.PathLike[str], settings: Any, kind: str) -> pathlib.Path:
+    """Take up a run: write its settings and environment, or check that the folder holds this very run.
+
+    Args:
+      folder: made if absent.
+      settings: a dataclass.
+      kind: of run, "search" or "train".
+
+    Returns:
+      The folder.
+
+    Raises:
+      UserError: if the folder cannot be written or holds another run.
+    """
+    wanted = {"kind": kind, **dataclasses.asdict(settings)}
+    path = pathlib.Path(folder)
+    stored = path / CONFIG
+    if stored.is_file():
+        _check_same(stored, wanted)
+        return engine.prepare_folder(path)
+    if path.is_dir() and any(path.iterdir()):
+        raise UserError(f"{path} is not empty and holds no run: choose another folder with --out")
+    path = engine.prepare_folder(path)
+    write_json(path / "environment.json", engine.environment())
+    engine.atomic_write(stored, yaml.safe_dump(wanted, sort_keys=False, allow_unicode=True))  # last: now it is a run
+    return path
+
+
+def read_json(path: pathlib.Path) -> Any:
+    """The content of a JSON file, or None where there is none.
+
+    Raises:
+      UserError: if the file is damaged.
+    """
+    if not path.is_file():
+        return None
+    try:
+        return json.loads(path.read_text())
+    except ValueError as error:
+        raise UserError(f"{path} is damaged: delete it and run the command again") from error
+
+
+def write_json(path: pathlib.Path, value: Any) -> None:
+    """Write a JSON file, whole or not at all."""
+    engine.atomic_write(path, json.dumps(value, indent=1, ensure_ascii=False) + "\n")
+
+
+def load_data(name: str, image_size: int | None) -> data.Splits:
+    """The data set of a run, see `data.load`."""
+    return data.load(name, size=None if image_size is None else (image_size, image_size))
+
+
+def hooks(folder: pathlib.Path, title: str, *metrics: str) -> list[engine.Hook]:
+    """What every long training keeps: progress, JSON lines and TensorBoard curves."""
+    return [
+        engine.progress(title, metrics=metrics),
+        engine.jsonl_log(folder / "metrics.jsonl"),
+        engine.tensorboard(str(folder)),
+    ]
+
+
+def _check_same(stored: pathlib.Path, wanted: dict[str, Any]) -> None:
+    try:
+        found = yaml.safe_load(stored.read_text())
+    except (OSError, ValueError, yaml.YAMLError) as error:
+        raise UserError(f"{stored} cannot be read: choose another folder with --out") from error
+    old, new = (dict(_flat(value)) for value in (found if isinstance(found, dict) else {}, wanted))
+    for key in {**new, **old}:
+        if old.get(key) != new.get(key):
+            raise UserError(
+                f"{stored.parent} holds a run with {key}={old.get(key)} and not {new.get(key)}: "
+                "choose another folder with --out, or the settings of that run"
+            )
+
+
+def _flat(value: dict[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:
+    for key, item in value.items():
+        if isinstance(item, dict):
+            yield from _flat(item, f"{prefix}{key}.")
+        else:
+            yield f"{prefix}{key}", item

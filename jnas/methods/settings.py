@@ -1,0 +1,149 @@
+"""The settings of searches and trainings: plain frozen data, checked when it is built.
+
+Names are looked up in one place each (`differentiable.learner_of`, `spaces.by_name`, `data.load`); the library below
+takes values.
+"""
+
+import dataclasses
+from typing import Literal
+
+
+def _at_least(bound, settings, *names: str) -> None:
+    for name in names:
+        if getattr(settings, name) < bound:
+            raise ValueError(f"{name} is {getattr(settings, name)}: give at least {bound}")
+
+
+def _within(low, high, settings, *names: str) -> None:
+    for name in names:
+        if not low <= getattr(settings, name) < high:
+            raise ValueError(f"{name} is {getattr(settings, name)}: give a number in [{low}, {high})")
+
+
+@dataclasses.dataclass(frozen=True)
+class Coefficient:
+    """The coefficient of a momentum, `max(floor, initial * (1 + step / offset)^-power)`; see `bilevel.decaying`."""
+
+    initial: float = 0.9
+    offset: float = 100.0
+    power: float = 2 / 3
+    floor: float = 0.1
+
+
+@dataclasses.dataclass(frozen=True)
+class Level:
+    """The optimiser of one level, behind the momentum that both share."""
+
+    optimiser: Literal["sgd", "adam"]
+    learning_rate: float
+    final_learning_rate: float  # of the cosine; equal to the first: constant
+    heavy_ball: float = 0.0  # momentum of SGD; none on top of recursive momentum
+    weight_decay: float = 0.0  # added to the direction, after the recursion
+    clip: float | None = None  # bound of the direction's norm
+    coefficient: Coefficient = Coefficient()
+
+    def __post_init__(self):
+        _at_least(0, self, "learning_rate", "final_learning_rate", "heavy_ball", "weight_decay")
+        if self.clip is not None and self.clip <= 0:
+            raise ValueError(f"clip is {self.clip}: give a positive norm, or null for none")
+
+
+@dataclasses.dataclass(frozen=True)
+class Augmentation:
+    """What happens to a training image."""
+
+    crop: int = 4  # pixels of black border to cut from
+    flip: bool = True
+    cutout: int = 0  # side of the blanked square
+
+
+@dataclasses.dataclass(frozen=True)
+class Training:
+    """How a found or named network is trained: SGD with Nesterov's or plain momentum and a cosine, as DARTS does."""
+
+    channels: int = 16
+    depth: int = 1  # cells, or cells a stage for NAS-Bench-201
+    epochs: int = 6
+    batch_size: int = 64
+    learning_rate: float = 0.1
+    final_learning_rate: float = 0.0
+    heavy_ball: float = 0.9
+    nesterov: bool = True
+    weight_decay: float = 5e-4
+    clip: float | None = 5.0
+    drop_path: float = 0.0  # at the last step; grows linearly from 0
+    auxiliary: float = 0.0  # weight of the auxiliary head; 0: none
+    smoothing: float = 0.0
+    stem: Literal["small_image", "imagenet"] = "small_image"
+    augmentation: Augmentation = Augmentation()
+
+    def __post_init__(self):
+        _at_least(1, self, "channels", "depth", "epochs", "batch_size")
+        _at_least(0, self, "learning_rate", "final_learning_rate", "weight_decay", "auxiliary")
+        _within(0, 1, self, "drop_path", "smoothing", "heavy_ball")
+
+
+@dataclasses.dataclass(frozen=True)
+class Search:
+    """A search by gradient: what it searches, by which estimator and momentum, and how its result is trained."""
+
+    data: str = "fashion-mnist-slice"
+    image_size: int | None = None  # side to which the images of a folder are resized
+    space: str = "nasbench201"
+    seed: int = 0
+    # the supernet
+    channels: int = 8
+    depth: int = 1
+    # the search
+    epochs: int = 3
+    batch_size: int = 32
+    inner_fraction: float = 0.5  # of the training images: the lower level; the rest is the upper one
+    augmentation: Augmentation = Augmentation()
+    scheme: Literal["simultaneous", "alternating"] = "simultaneous"
+    estimator: Literal["first_order", "finite_difference", "unrolled", "neumann", "conjugate_gradient"] = "neumann"
+    terms: int = 2  # Neumann terms, steps of conjugate gradients, or unrolled steps
+    neumann_step: float | None = None  # null: by power iteration
+    damping: float = 0.0
+    curvature: Literal["hessian", "gauss_newton"] = "hessian"
+    fresh_batches: bool = False  # another inner batch for each Neumann term
+    momentum: Literal["storm", "moving_average", "none"] = "storm"
+    weights: Level = Level("sgd", 0.1, 0.001, weight_decay=3e-4, clip=5.0)
+    alpha: Level = Level("adam", 0.02, 0.02, weight_decay=1e-3)
+    alpha_scale: float = 1e-3  # standard deviation of the initial alpha
+    without_none: bool = False  # derive without the operator `none`
+    # afterwards
+    random_cells: int = 3  # drawn at random and trained in the same way
+    train: Training = Training()
+    # the machine
+    remat: bool = False
+    steps_per_call: int | None = None
+    checkpoint_every: int | None = None  # steps; null: once an epoch
+
+    def __post_init__(self):
+        _at_least(1, self, "channels", "depth", "epochs", "batch_size")
+        _at_least(0, self, "seed", "random_cells", "terms", "damping", "alpha_scale")
+        if not 0 < self.inner_fraction < 1:
+            raise ValueError(f"inner_fraction is {self.inner_fraction}: give a fraction between 0 and 1")
+        if self.momentum == "storm" and (self.weights.heavy_ball or self.alpha.heavy_ball):
+            raise ValueError(
+                f"heavy_ball is {self.weights.heavy_ball or self.alpha.heavy_ball} under momentum=storm: set it to 0, "
+                "or choose another momentum"
+            )
+        if self.fresh_batches and self.estimator != "neumann":
+            raise ValueError(f"fresh_batches needs estimator=neumann and this one is {self.estimator}: set it to false")
+
+
+@dataclasses.dataclass(frozen=True)
+class TrainOne:
+    """Training of one named architecture: what `jnas train` reads."""
+
+    genotype: str
+    data: str = "fashion-mnist-slice"
+    image_size: int | None = None
+    space: str = "nasbench201"
+    seed: int = 0
+    train: Training = Training()
+    steps_per_call: int | None = None
+
+    def __post_init__(self):
+        _at_least(0, self, "seed")

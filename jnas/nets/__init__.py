@@ -1,0 +1,8 @@
+"""Supernets and found networks as pure Flax modules."""
+
+from jnas.nets.build import count_parameters, initialise, network_for
+from jnas.nets.cell import Cell
+from jnas.nets.network import Logits, Network
+from jnas.nets.ops import operator
+
+__all__ = ["Cell", "Logits", "Network", "count_parameters", "initialise", "network_for", "operator"]

@@ -1,0 +1,158 @@
+"""Building, initialising and counting networks."""
+
+import functools
+from collections.abc import Mapping
+from typing import Any, Literal
+
+import jax
+import jax.numpy as jnp
+from jax import lax
+
+from jnas.nets.layers import fan_in
+from jnas.nets.network import REDUCE, RESIDUAL, Network
+from jnas.spaces.cell import CellSpace
+
+
+def network_for(
+    space: CellSpace,
+    *,
+    channels: int,
+    depth: int,
+    num_classes: int,
+    affine: bool | None = None,
+    auxiliary: bool = False,
+    stem: Literal["small_image", "imagenet"] = "small_image",
+    stem_multiplier: int | None = None,
+    remat: bool = False,
+    dtype: Any = jnp.float32,
+) -> Network:
+    """Builds the network that the literature puts around the cells of a space.
+
+    A space with a cell named "reduce" gets the network of DARTS: `depth` cells, of which those at `depth // 3` and
+    `2 * depth // 3` are reduction cells. Any other space of one cell gets the network of NAS-Bench-201: three stages of
+    `depth` cells, a residual block of stride 2 between them.
+
+    Args:
+      space: a search space, or a fixed cell of one (`spaces.fix`).
+      channels: of a node in the first cell.
+      depth: number of cells, or of cells per stage, see above.
+      num_classes: length of the logits.
+      affine: whether batch norms inside the cells learn scale and bias; None: only those of a fixed space.
+      auxiliary: whether there is the second classifier for retraining.
+      stem: "small_image" keeps the resolution, "imagenet" divides it by 8.
+      stem_multiplier: channels of the stem in units of `channels`; None: 3 as DARTS, 1 as NAS-Bench-201.
+      remat: recompute the cells in the backward pass.
+      dtype: of the computation.
+
+    Returns:
+      A `Network`; two built with equal arguments are equal and share compiled programs.
+
+    Raises:
+      ValueError: if `depth` is less than 1 or the space has several cells and none named "reduce".
+
+    Example:
+      >>> from jnas import spaces
+      >>> network_for(spaces.darts(), channels=16, depth=8, num_classes=10).layout
+      ('normal', 'normal', 'reduce', 'normal', 'normal', 'reduce', 'normal', 'normal')
+      >>> network_for(spaces.nasbench201(), channels=16, depth=1, num_classes=10).layout
+      ('cell', 'residual', 'cell', 'residual', 'cell')
+
+    Reference:
+      Liu, Simonyan, Yang, "DARTS", ICLR 2019; Dong, Yang, "NAS-Bench-201", ICLR 2020.
+    """
+    if depth < 1:
+        raise ValueError(f"depth is {depth}: use at least 1 cell.")
+    plain = [cell for cell in space.cells if cell != REDUCE]
+    if len(plain) != 1:
+        raise ValueError(f"{space.name} has the cells {space.cells}: build Network with a layout of your own.")
+    reduces = REDUCE in space.cells
+    if reduces:
+        layout = tuple(REDUCE if index in (depth // 3, 2 * depth // 3) else plain[0] for index in range(depth))
+    else:
+        stage = (plain[0],) * depth
+        layout = (*stage, RESIDUAL, *stage, RESIDUAL, *stage)
+    return Network(
+        space,
+        layout,
+        channels,
+        num_classes,
+        stem_kind=stem,
+        stem_multiplier=stem_multiplier or (3 if reduces else 1),
+        project_inputs=reduces or space.num_inputs > 1 or space.output == "concat",
+        affine=space.is_fixed if affine is None else affine,
+        normalise_pools=reduces and not space.is_fixed,
+        normalise_features=not reduces,
+        auxiliary=auxiliary,
+        remat=remat,
+        dtype=dtype,
+    )
+
+
+def initialise(net: Network, key: jax.Array, image_shape: tuple[int, int, int]) -> tuple[dict, dict]:
+    """Draws the parameters of a network; the number of input channels is read off the images.
+
+    They have the distribution that `net.init` gives them, kernels and biases uniform on +-1/sqrt(fan_in), but all come
+    out of one vector of random numbers. Call it outside of `jax.jit`: a compiled `net.init` spends ten times as long as
+    this on a program of its own for each of the hundreds of arrays of a supernet.
+
+    Args:
+      net: the network.
+      key: a typed PRNG key.
+      image_shape: `(height, width, channels)` of the images.
+
+    Returns:
+      `(params, batch_stats)`, nested dicts of float32 arrays.
+
+    Example:
+      >>> from jnas import spaces
+      >>> net = network_for(spaces.nasbench201(), channels=4, depth=1, num_classes=10)
+      >>> params, _ = jax.eval_shape(lambda key: initialise(net, key, (28, 28, 1)), jax.random.key(0))
+      >>> params["stem"]["ConvNorm_0"]["Conv_0"]["kernel"].shape
+      (3, 3, 1, 4)
+    """
+    shapes = jax.eval_shape(functools.partial(_init, net, tuple(image_shape)))
+    leaves, treedef = jax.tree.flatten_with_path(shapes["params"])
+    kernels = {path[:-1]: leaf.shape for path, leaf in leaves if path[-1].key == "kernel"}
+    total = sum(leaf.size for path, leaf in leaves if path[:-1] in kernels)
+    uniform = jax.random.uniform(key, (total,), jnp.float32, -1, 1)
+    values, start = [], 0
+    for path, leaf in leaves:
+        if path[:-1] in kernels:  # a kernel, or the bias that belongs to one
+            drawn = fan_in(kernels[path[:-1]]) ** -0.5 * lax.dynamic_slice_in_dim(uniform, start, leaf.size)
+            values.append(drawn.reshape(leaf.shape))
+            start += leaf.size
+        else:
+            values.append(_identity(path, leaf))
+    return jax.tree.unflatten(treedef, values), jax.tree.map_with_path(_identity, shapes.get("batch_stats", {}))
+
+
+def _init(net: Network, image_shape: tuple[int, ...]) -> Mapping[str, Any]:
+    mix = None
+    if not net.space.is_fixed:
+        mix = {cell: jnp.zeros((net.space.num_edges, len(net.space.ops))) for cell in net.space.cells}
+    keys = {"params": jax.random.key(0), "drop_path": jax.random.key(0)}
+    # train=True: the auxiliary head exists in training only.
+    return net.init(keys, jnp.zeros((1, *image_shape)), mix, train=True)
+
+
+def _identity(path: tuple, leaf: jax.ShapeDtypeStruct) -> jax.Array:
+    """Where a batch norm starts: scale and variance 1, bias and mean 0."""
+    return jnp.ones(leaf.shape, leaf.dtype) if path[-1].key in ("scale", "var") else jnp.zeros(leaf.shape, leaf.dtype)
+
+
+def count_parameters(params: Mapping[str, Any], *, auxiliary: bool = False) -> int:
+    """Counts the parameters of a network, by default without the auxiliary head, as published figures do.
+
+    Args:
+      params: from `initialise`, or their shapes from `jax.eval_shape`, which allocates nothing.
+      auxiliary: count the auxiliary head too.
+
+    Returns:
+      Number of scalars.
+
+    Example:
+      >>> count_parameters({"stem": jnp.zeros((3, 4)), "auxiliary_head": jnp.zeros(5)})
+      12
+    """
+    kept = {name: leaf for name, leaf in params.items() if auxiliary or name != "auxiliary_head"}
+    return sum(leaf.size for leaf in jax.tree.leaves(kept))

@@ -1,0 +1,223 @@
+"""The candidate operators of DARTS, NAS-Bench-201 and the reduced spaces, as Flax modules."""
+
+import re
+import zlib
+from typing import Any, Literal
+
+import jax
+import jax.numpy as jnp
+from flax import linen as nn
+
+from jnas.nets.layers import Conv, ConvNorm, DepthwiseConv, batch_norm
+from jnas.nets.pooling import avg_pool3, max_pool3
+
+# Operators without weights or randomness: every edge that leaves a state would compute the same values.
+POOLS = ("max_pool_3x3", "avg_pool_3x3")
+_CONVOLUTION = re.compile(r"(sep|dil|nor)_conv_(\d+)x\2")
+
+
+class SeparableConv(nn.Module):
+    """(ReLU, depthwise, 1x1, batch norm), repeated: twice it is `sep_conv`, once with dilation 2 `dil_conv`.
+
+    Attributes:
+      channels: of the output.
+      size: side of the depthwise kernel in pixels.
+      stride: of the first repetition, in pixels.
+      dilation: of the depthwise kernel.
+      repeats: number of repetitions.
+      affine: whether the batch norms learn scale and bias.
+      dtype: of the computation.
+    """
+
+    channels: int
+    size: int
+    stride: int = 1
+    dilation: int = 1
+    repeats: int = 2
+    affine: bool = True
+    dtype: Any = jnp.float32
+
+    @nn.compact
+    def __call__(self, x: jax.Array, train: bool) -> jax.Array:
+        """Maps `[batch, height, width, in]` to `[batch, ceil(height / stride), ceil(width / stride), channels]`."""
+        for repeat in range(self.repeats):
+            stride = self.stride if repeat == 0 else 1
+            x = DepthwiseConv(self.size, stride, self.dilation, self.dtype)(nn.relu(x))
+            x = Conv(self.channels, dtype=self.dtype)(x)
+            x = batch_norm(x, train, affine=self.affine, dtype=self.dtype)
+        return x
+
+
+class FactorizedReduce(nn.Module):
+    """Halves the resolution: ReLU, two 1x1 convolutions of stride 2, the second shifted by a pixel, joined, batch norm.
+
+    A side of odd length is padded by one row of zeros at its end, so that both halves have `ceil(n / 2)` pixels (as
+    NAS-Bench-201 does; DARTS, which never meets an odd side, would fail). For an even side nothing changes.
+
+    Attributes:
+      channels: of the output.
+      affine: whether the batch norm learns scale and bias.
+      dtype: of the computation.
+    """
+
+    channels: int
+    affine: bool = True
+    dtype: Any = jnp.float32
+
+    @nn.compact
+    def __call__(self, x: jax.Array, train: bool) -> jax.Array:
+        """Maps `[batch, height, width, in]` to `[batch, ceil(height / 2), ceil(width / 2), channels]`."""
+        x = nn.relu(x)
+        height, width = x.shape[1:3]
+        shifted = jnp.pad(x, ((0, 0), (0, height % 2), (0, width % 2), (0, 0)))[:, 1::2, 1::2]
+        half = self.channels // 2
+        x = jnp.concatenate(
+            [Conv(half, dtype=self.dtype)(x[:, ::2, ::2]), Conv(self.channels - half, dtype=self.dtype)(shifted)],
+            axis=-1,
+        )
+        return batch_norm(x, train, affine=self.affine, dtype=self.dtype)
+
+
+class Pool(nn.Module):
+    """3x3 pooling with padding 1; padded pixels are neither chosen nor counted.
+
+    Attributes:
+      kind: "max" or "avg".
+      stride: in pixels.
+      normalise: append a batch norm without scale and bias, as the supernet of DARTS does: pooled values are
+        otherwise not on the scale of the other candidates' normalised ones.
+      dtype: of the computation.
+    """
+
+    kind: Literal["max", "avg"]
+    stride: int = 1
+    normalise: bool = False
+    dtype: Any = jnp.float32
+
+    @nn.compact
+    def __call__(self, x: jax.Array, train: bool) -> jax.Array:
+        """Pools `[batch, height, width, channels]`; a side of `n` pixels becomes `ceil(n / stride)`."""
+        x = max_pool3(x, stride=self.stride) if self.kind == "max" else avg_pool3(x, stride=self.stride)
+        return batch_norm(x, train, affine=False, dtype=self.dtype) if self.normalise else x
+
+
+class Identity(nn.Module):
+    """Returns its input: `skip_connect` where the resolution stays."""
+
+    @nn.compact
+    def __call__(self, x: jax.Array, train: bool) -> jax.Array:
+        """Returns `x` `[batch, height, width, channels]`."""
+        return x
+
+
+class Zero(nn.Module):
+    """Returns zeros: `none`. Cells leave it out of their sums; it exists for whoever wants the operator by itself.
+
+    Attributes:
+      stride: in pixels.
+    """
+
+    stride: int = 1
+
+    @nn.compact
+    def __call__(self, x: jax.Array, train: bool) -> jax.Array:
+        """Zeros of the shape of `x` `[batch, height, width, channels]` at the stride."""
+        return jnp.zeros_like(x[:, :: self.stride, :: self.stride])
+
+
+class Noise(nn.Module):
+    """Returns standard normal noise in place of its input, the harmful operator of the space S4.
+
+    The noise comes from the random stream "drop_path", in training and in evaluation, as in RobustDARTS. An evaluation
+    without that stream gets a fixed draw for each place in the network: deterministic, yet of the distribution that the
+    following batch norms were trained on.
+
+    Attributes:
+      stride: in pixels.
+
+    Reference:
+      Zela et al., "Understanding and robustifying differentiable architecture search", ICLR 2020.
+    """
+
+    stride: int = 1
+
+    @nn.compact
+    def __call__(self, x: jax.Array, train: bool) -> jax.Array:
+        """Noise of the shape of `x` `[batch, height, width, channels]` at the stride."""
+        if train or self.has_rng("drop_path"):
+            key = self.make_rng("drop_path")
+        else:
+            key = jax.random.key(zlib.crc32("/".join(self.path).encode()))
+        return jax.random.normal(key, x[:, :: self.stride, :: self.stride].shape, x.dtype)
+
+
+def operator(
+    op: str,
+    *,
+    channels: int,
+    stride: int = 1,
+    affine: bool = True,
+    normalise_pools: bool = False,
+    dtype: Any = jnp.float32,
+    name: str | None = None,
+) -> nn.Module:
+    """Builds one candidate operator; call the module as `module(x, train)`.
+
+    ```
+    sep_conv_KxK  (ReLU, depthwise KxK, 1x1, batch norm) twice
+    dil_conv_KxK   ReLU, depthwise KxK with dilation 2, 1x1, batch norm
+    nor_conv_KxK   ReLU, dense KxK, batch norm
+    skip_connect   identity, or FactorizedReduce where the stride is 2
+    max_pool_3x3, avg_pool_3x3, none, noise
+    ```
+
+    Args:
+      op: name of the operator; K is any odd number.
+      channels: of input and output.
+      stride: 1 or 2, in pixels.
+      affine: whether batch norms learn scale and bias.
+      normalise_pools: whether a batch norm follows a pool.
+      dtype: of the computation; parameters are float32.
+      name: of the module inside its parent.
+
+    Returns:
+      A module that maps `[batch, height, width, channels]` to the same shape at the stride.
+
+    Raises:
+      ValueError: if the operator is unknown.
+
+    Example:
+      >>> operator("dil_conv_5x5", channels=16).dilation
+      2
+      >>> operator("skip_connect", channels=16, stride=2).__class__.__name__
+      'FactorizedReduce'
+
+    Reference:
+      Liu, Simonyan, Yang, "DARTS", ICLR 2019; Dong, Yang, "NAS-Bench-201", ICLR 2020.
+    """
+    match op:
+        case "none":
+            return Zero(stride, name=name)
+        case "noise":
+            return Noise(stride, name=name)
+        case "max_pool_3x3":
+            return Pool("max", stride, normalise_pools, dtype, name=name)
+        case "avg_pool_3x3":
+            return Pool("avg", stride, normalise_pools, dtype, name=name)
+        case "skip_connect":
+            return Identity(name=name) if stride == 1 else FactorizedReduce(channels, affine, dtype, name=name)
+    kind, size = _convolution(op)
+    if kind == "nor":
+        return ConvNorm(channels, size, stride, affine=affine, dtype=dtype, name=name)
+    dilation, repeats = (2, 1) if kind == "dil" else (1, 2)
+    return SeparableConv(channels, size, stride, dilation, repeats, affine, dtype, name=name)
+
+
+def _convolution(op: str) -> tuple[str, int]:
+    match = _CONVOLUTION.fullmatch(op)
+    if match is None or int(match[2]) % 2 == 0:
+        raise ValueError(
+            f"unknown operator {op!r}: use none, noise, skip_connect, max_pool_3x3, avg_pool_3x3, or sep_conv_KxK, "
+            "dil_conv_KxK, nor_conv_KxK with an odd K."
+        )
+    return match[1], int(match[2])

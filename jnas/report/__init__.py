@@ -1,0 +1,21 @@
+"""Reads the folders that runs write, and draws them: tables, curves, cells, and one page that holds them all."""
+
+from jnas.report.drawing import draw_cell, to_dot
+from jnas.report.page import write_report
+from jnas.report.reading import Run, Trained, read_run
+from jnas.report.tables import Table, as_html, as_markdown, as_text, compare, trained_table
+
+__all__ = [
+    "Run",
+    "Table",
+    "Trained",
+    "as_html",
+    "as_markdown",
+    "as_text",
+    "compare",
+    "draw_cell",
+    "read_run",
+    "to_dot",
+    "trained_table",
+    "write_report",
+]

@@ -1,0 +1,158 @@
+"""One self-contained HTML page of a run: no script, no request to anywhere, fit to be mailed, archived and printed."""
+
+import base64
+import importlib.resources
+import os
+import string
+from pathlib import Path
+from typing import Any
+
+from jnas.errors import UserError
+from jnas.report.charts import accuracy_chart, search_charts, training_charts
+from jnas.report.drawing import draw_cell
+from jnas.report.plots import Chart
+from jnas.report.reading import Run, random_results, read_run
+from jnas.report.summary import Found, escaped, found_cell, only_trains, summary
+from jnas.report.tables import Table, as_html, fact, trained_table
+from jnas.report.trajectories import mixtures, trajectory_chart
+
+
+def write_report(folder: str | Path) -> Path:
+    """Write `report.html` into a run folder, from whatever the folder holds by now.
+
+    Args:
+      folder: the run folder; the run may still be under way, and the page can be written again at any time.
+
+    Returns:
+      The path of the page. A reader never sees half a page: it is written beside its place and then moved there.
+
+    Raises:
+      UserError: if the folder is no run folder, or cannot be written to.
+    """
+    run = read_run(folder)
+    path = run.folder / "report.html"
+    beside = run.folder / f".report.html.{os.getpid()}"
+    try:
+        beside.write_text(render(run), encoding="utf-8")
+        os.replace(beside, path)
+    except OSError as error:
+        raise UserError(
+            f"{path} cannot be written ({error.strerror}); give a run folder that is yours to write to."
+        ) from None
+    finally:
+        beside.unlink(missing_ok=True)
+    return path
+
+
+def render(run: Run) -> str:
+    """Return the page of a run as HTML text; the same run gives the same text.
+
+    Args:
+      run: from `read_run`.
+
+    Returns:
+      A whole document.
+    """
+    found = found_cell(run)
+    sections = [
+        ("summary", "Summary", summary(run, found)),
+        ("cells", _heading(run, found), _cells(found)),
+        ("networks", "Trained networks", _networks(run)),
+        ("search", "Search", _figures(search_charts(run.search))),
+        ("mixtures", "Mixtures", _mixtures(run, found)),
+        ("details", "Details", _details(run)),
+    ]
+    sections = [section for section in sections if section[2]]
+    title = f"{'Training' if only_trains(run) else 'Architecture search'} on {fact(run, 'data')}"
+    links = "".join(f'<a href="#{name}">{escaped(heading)}</a>' for name, heading, _ in sections)
+    started = run.environment.get("started")
+    subtitle = f"Space {fact(run, 'space')}, seed {fact(run, 'seed')}" + (f", started {started}" if started else "")
+    template = importlib.resources.files("jnas.report").joinpath("page.html").read_text(encoding="utf-8")
+    return string.Template(template).substitute(
+        title=escaped(title),
+        subtitle=escaped(subtitle),
+        links=links,
+        main="\n".join(
+            f'<section id="{name}" aria-label="{escaped(heading)}">\n<h2>{escaped(heading)}</h2>\n{body}\n</section>'
+            for name, heading, body in sections
+        ),
+        footer=escaped(
+            f"Written by jnas {run.environment.get('jnas', '')}".strip() + f" from run folder {run.folder.name}."
+        ),
+    )
+
+
+def _heading(run: Run, found: Found) -> str:
+    plural = "s" * (found.fixed is not None and len(found.fixed.cells) > 1)
+    return f"Cell{plural}" if only_trains(run) else f"Found cell{plural}"
+
+
+def _cells(found: Found) -> str:
+    if found.fixed is None:
+        return ""
+    caption = "Inputs at the left, the output at the right; every arrow carries its operator."
+    parts = []
+    for cell in found.fixed.cells:
+        if len(found.fixed.cells) > 1:
+            parts.append(f"<h3>{escaped(cell.capitalize())}</h3>")
+        drawing = draw_cell(found.fixed, cell)
+        parts.append(f'<figure class="cell">{drawing}<figcaption>{caption}</figcaption></figure>')
+    return "\n".join(parts)
+
+
+def _image(chart: Chart) -> str:
+    # As an image the picture cannot clash with the ids of another one on the page, nor fetch anything.
+    data = base64.b64encode(chart.svg.encode()).decode()
+    return f'<figure><img alt="{escaped(chart.alt)}" src="data:image/svg+xml;base64,{data}"></figure>'
+
+
+def _figures(charts: list[Chart]) -> str:
+    return f'<div class="grid">{"".join(map(_image, charts))}</div>' if charts else ""
+
+
+def _networks(run: Run) -> str:
+    table, chart = trained_table(run), accuracy_chart(run)
+    charts = [*([chart] if chart else []), *training_charts(run)]
+    return "\n".join(part for part in (_figures(charts), as_html(table) if table.rows else "") if part)
+
+
+def _mixtures(run: Run, found: Found) -> str:
+    if found.space is None:
+        return ""
+    epochs, weights = mixtures(found.space, run.genotypes)
+    if not len(epochs):
+        return ""
+    charts = [trajectory_chart(found.space, cell, epochs, weights[cell], found.fixed) for cell in found.space.cells]
+    intro = (
+        "Rows are target nodes, columns are sources; the operator that an edge keeps in the found cell is drawn bold."
+    )
+    return f"<p>{intro}</p>" + "".join(f'<div class="wide">{_image(chart)}</div>' for chart in charts)
+
+
+def _details(run: Run) -> str:
+    parts = []
+    changes = [row for row, before in zip(run.genotypes, [{}, *run.genotypes], strict=False) if _differs(row, before)]
+    if changes:
+        rows = tuple((str(row.get("epoch", "–")), str(row["step"]), str(row.get("genotype", "–"))) for row in changes)
+        title = f"One row for each change; epochs logged: {len(run.genotypes)}"
+        parts.append(
+            ("Genotype by epoch, where it changes", as_html(Table(title, ("epoch", "step", "genotype"), rows)))
+        )
+    named = tuple((str(r.get("name", "–")), str(r.get("genotype", "–"))) for r in random_results(run))
+    if named:
+        table = as_html(Table("Cells drawn at random from the space", ("network", "genotype"), named))
+        parts.append(("Genotypes of the random cells", table))
+    for heading, values in (("Configuration", run.config), ("Environment", run.environment)):
+        if values:
+            parts.append((heading, f"<pre>{escaped(_yaml(values))}</pre>"))
+    return "\n".join(f"<details><summary>{heading}</summary>{body}</details>" for heading, body in parts)
+
+
+def _differs(row: dict[str, Any], before: dict[str, Any]) -> bool:
+    return row.get("genotype") != before.get("genotype")
+
+
+def _yaml(values: dict[str, Any]) -> str:
+    import yaml
+
+    return yaml.safe_dump(values, sort_keys=False, allow_unicode=True)

@@ -1,0 +1,132 @@
+"""Line charts as SVG text, drawn with matplotlib's figure objects and without pyplot."""
+
+import io
+import re
+from collections.abc import Sequence
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from jnas.report.palette import INK, QUIET
+
+FIRST, SECOND = "#0072B2", "#D55E00"
+STYLE: dict[Any, Any] = {
+    "svg.hashsalt": "jnas",  # the same run gives the same file
+    "svg.fonttype": "path",  # the same look on every machine
+    "font.family": "DejaVu Sans",
+    "font.size": 9.0,
+    "axes.spines.top": False,
+    "axes.spines.right": False,
+    "axes.edgecolor": QUIET,
+    "axes.labelcolor": INK,
+    "axes.titlesize": 10.5,
+    "axes.titleweight": "bold",
+    "axes.titlelocation": "left",
+    "axes.grid": True,
+    "grid.color": "#e6e9ec",
+    "grid.linewidth": 0.8,
+    "axes.axisbelow": True,
+    "xtick.color": INK,
+    "ytick.color": INK,
+    "legend.frameon": False,
+    "legend.fontsize": 8.5,
+}
+
+
+class Line(NamedTuple):
+    """One curve."""
+
+    label: str  # empty: not in the legend
+    x: np.ndarray  # [n]
+    y: np.ndarray  # [n]
+    colour: str = FIRST
+    width: float = 1.6
+
+
+class Chart(NamedTuple):
+    """A picture and the sentence that says what it shows to those who cannot see it."""
+
+    title: str
+    alt: str
+    svg: str
+
+
+def thinned(x: np.ndarray, y: np.ndarray, max_points: int) -> tuple[np.ndarray, np.ndarray, int]:
+    """Average a long curve over windows of equal length, so that it can be drawn.
+
+    Args:
+      x: [n] positions.
+      y: [n] values; a window with a value that is not finite becomes NaN, a gap in the curve: nothing is hidden.
+      max_points: most points to return.
+
+    Returns:
+      `(x, y, window)`: means over windows of `window` points (fewer in the last); the curve itself when window is 1.
+
+    >>> thinned(np.arange(4.0), np.array([1.0, 3.0, 5.0, 7.0]), 2)
+    (array([0.5, 2.5]), array([2., 6.]), 2)
+    """
+    window = max(1, -(-len(x) // max_points))
+    if window == 1:
+        return x, np.where(np.isfinite(y), y, np.nan), 1
+    starts = np.arange(0, len(x), window)
+    counts = np.diff(np.append(starts, len(x)))
+    y = np.where(np.isfinite(y), y, np.nan)
+    return np.add.reduceat(x, starts) / counts, np.add.reduceat(y, starts) / counts, window
+
+
+def line_chart(lines: Sequence[Line], *, title: str, xlabel: str, ylabel: str, log=False, max_points=400) -> Chart:
+    """Draw curves over one axis.
+
+    Args:
+      lines: the curves; those without points are left out.
+      title: what is shown.
+      xlabel: what the horizontal axis counts.
+      ylabel: what the vertical axis measures, with its unit.
+      log: whether the vertical axis is logarithmic (when every value that is drawn is positive).
+      max_points: longer curves are averaged over windows, and their label says over how many points.
+
+    Returns:
+      The chart.
+    """
+    import matplotlib
+    from matplotlib.figure import Figure
+
+    lines = [line for line in lines if len(line.x)]
+    with matplotlib.rc_context(STYLE):
+        figure = Figure(figsize=(5.6, 3.3), layout="constrained")
+        axes = figure.subplots()
+        smallest, labelled = np.inf, False  # the title already names a single curve
+        for line in lines:
+            x, y, window = thinned(line.x, line.y, max_points)
+            note = f"means of {window} points" if window > 1 else ""
+            label = f"{line.label} ({note})" if line.label and note else line.label or note or "_"
+            mark = "o" if len(x) < 30 else None
+            axes.plot(
+                x, y, color=line.colour, linewidth=line.width, label=label, marker=mark, markersize=1.8 * line.width
+            )
+            labelled |= label != "_" and not (label == line.label and len(lines) == 1)
+            smallest = min([smallest, *y[np.isfinite(y)]])
+        if log and 0 < smallest < np.inf:
+            axes.set_yscale("log")
+        axes.set(title=title, xlabel=xlabel, ylabel=ylabel)
+        axes.locator_params(axis="x", integer=True)  # steps and epochs
+        if labelled:
+            axes.legend(loc="best")
+        ends = [f"{line.label} ends at {line.y[-1]:.4g}" for line in lines if line.label]
+        return Chart(title, f"{title}, against {xlabel}. " + "; ".join(ends), to_svg(figure))
+
+
+def to_svg(figure) -> str:
+    """Return the `<svg>` element of a figure alone: no prologue, no metadata, nothing that names another machine.
+
+    Args:
+      figure: a `matplotlib.figure.Figure`, drawn inside `matplotlib.rc_context(STYLE)`.
+
+    Returns:
+      The text of the element.
+    """
+    buffer = io.StringIO()
+    figure.savefig(buffer, format="svg", metadata=dict.fromkeys(("Creator", "Date", "Format", "Type")))
+    text = buffer.getvalue()
+    # A hundredth of a point cannot be seen, and half of the text would be further digits of coordinates.
+    return re.sub(r' d="[^"]*"', lambda path: re.sub(r"(\.\d\d)\d+", r"\1", path[0]), text[text.index("<svg") :])

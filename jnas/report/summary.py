@@ -1,0 +1,165 @@
+"""The head of a run's page: numbers on cards, the verdict, the facts, and the genotype to copy."""
+
+import html
+import re
+from typing import Any, NamedTuple
+
+from jnas import spaces
+from jnas.errors import UserError
+from jnas.report.findings import count, duration, verdict
+from jnas.report.reading import Run, found_results, random_results, series
+from jnas.report.tables import accuracies, fact, summarise
+from jnas.spaces import CellSpace
+
+
+class Found(NamedTuple):
+    """The found cell, as far as the run folder lets it be known."""
+
+    genotype: str  # empty: none yet
+    space: CellSpace | None
+    fixed: CellSpace | None
+    notes: tuple[str, ...]
+
+
+def found_cell(run: Run) -> Found:
+    """Return the found cell of a run: from its result, or while it is under way, of the last epoch logged.
+
+    Args:
+      run: from `read_run`.
+
+    Returns:
+      The cell; what keeps it from being drawn, or makes it useless, is said in its notes.
+    """
+    genotype = run.result.get("genotype") or (run.genotypes[-1].get("genotype") if run.genotypes else "") or ""
+    notes: list[str] = []
+    try:
+        space = spaces.by_name(fact(run, "space"))
+    except UserError:
+        note = (
+            f"Space {fact(run, 'space')} is not one that jnas knows by name, so neither cells nor mixtures are drawn."
+        )
+        return Found(str(genotype), None, None, (note,))
+    if not genotype:
+        return Found("", space, None, ())
+    try:
+        arch = spaces.from_string(space, str(genotype))
+    except ValueError as error:
+        return Found(str(genotype), space, None, (f"The cell is not drawn: {error}",))
+    if not spaces.is_connected(space, arch):
+        notes.append("No path of operators leads from an input of the cell to its output: this network guesses.")
+    return Found(str(genotype), space, spaces.fix(space, arch), tuple(notes))
+
+
+def only_trains(run: Run) -> bool:
+    """Whether the run trains a cell that somebody named, and searches for none."""
+    return run.config.get("kind") == "train"
+
+
+def summary(run: Run, found: Found) -> str:
+    """Return the summary of a run as HTML.
+
+    Args:
+      run: from `read_run`.
+      found: from `found_cell`.
+
+    Returns:
+      Elements to stand in a section.
+    """
+    ours, theirs = accuracies(found_results(run)), accuracies(random_results(run))
+    parts = [_cards(run, ours, theirs)]
+    if (run.result or ours) and not only_trains(run):
+        won = bool(ours and theirs) and summarise(ours).mean > summarise(theirs).mean
+        parts.append(f'<p class="note{"" if won else " warn"}">{escaped(verdict(ours, theirs))}</p>')
+    if not run.result:
+        parts.append('<p class="note warn">This run is not finished: the page shows what is there so far.</p>')
+    parts += [f'<p class="note warn">{escaped(note)}</p>' for note in (*found.notes, *_expansions(run), *run.notes)]
+    data = run.result.get("data")
+    device = dict.fromkeys(str(run.environment[k]) for k in ("platform", "device") if run.environment.get(k))
+    rows = {
+        "method": fact(run, "method"),
+        "space": _space_words(run, found),
+        "data": _data_words(data) if isinstance(data, dict) else fact(run, "data"),
+        "seed": fact(run, "seed"),
+        "derivation": fact(run, "derivation"),
+        "device": ", ".join(device) or "–",
+    }
+    facts = "".join(f"<dt>{escaped(k)}</dt><dd>{escaped(v)}</dd>" for k, v in rows.items() if v != "–")
+    parts.append(f"<dl>{facts}</dl>")
+    if found.genotype:
+        when = "Genotype" if run.result else "Genotype so far"
+        parts.append(f'<h3>{when} <span class="quiet">(one click selects it all)</span></h3>')
+        parts.append(f'<pre class="copy" tabindex="0" aria-label="{when}">{escaped(_wrapped(found.genotype))}</pre>')
+    return "\n".join(parts)
+
+
+def _expansions(run: Run) -> list[str]:
+    steps, diverged = series(run.search, "neumann_diverged")
+    times = int((diverged > 0).sum())
+    if not times:
+        return []
+    where = f"{times:,} of {len(steps):,} steps"
+    return [f"The Neumann series expanded at {where}: there the hypergradient is not to be trusted."]
+
+
+def _cards(run: Run, ours: list[float], theirs: list[float]) -> str:
+    cards = []
+    if ours:
+        cell = "cell" if only_trains(run) else "found cell"
+        cards.append((f"{100 * summarise(ours).mean:.2f} %", f"test accuracy of the {cell}"))
+    if theirs:
+        mean, std, n = summarise(theirs)
+        spread = f" ± {100 * std:.2f}" if n > 1 else ""
+        cards.append((f"{100 * mean:.2f}{spread} %", f"test accuracy of {n} random cell{'s' * (n > 1)}"))
+    for result in found_results(run)[:1]:
+        if isinstance(result.get("parameters"), int | float):
+            cards.append((count(result["parameters"]), "parameters of its network"))
+        if only_trains(run) and isinstance(result.get("seconds"), int | float):
+            cards.append((duration(result["seconds"]), "training time"))
+    seconds, steps = run.result.get("seconds"), run.result.get("steps")
+    if seconds is None and len(run.search.get("time", ())):
+        seconds = run.search["time"][-1] - run.search["time"][0]
+    if steps is None and len(run.search.get("step", ())):
+        steps = int(run.search["step"][-1])
+    if isinstance(seconds, int | float):
+        what = f"search time, {steps:,} steps" if isinstance(steps, int) else "search time"
+        cards.append((duration(seconds), what))
+    shown = "".join(
+        f'<div class="card"><b>{escaped(big)}</b><span>{escaped(small)}</span></div>' for big, small in cards
+    )
+    return f'<div class="cards">{shown}</div>' if shown else ""
+
+
+def _space_words(run: Run, found: Found) -> str:
+    if found.space is None:
+        return fact(run, "space")
+    space = found.space
+    size = _large(spaces.size(space))
+    return f"{space.name}: {len(space.ops)} operators, {space.num_edges} edges a cell, {size} architectures"
+
+
+def _large(number: int) -> str:
+    if number < 10**7:
+        return f"{number:,}"
+    mantissa, exponent = f"{float(number):.1e}".split("e")
+    return f"about {mantissa} × 10{str(int(exponent)).translate(str.maketrans('0123456789', '⁰¹²³⁴⁵⁶⁷⁸⁹'))}"
+
+
+def _data_words(data: dict[str, Any]) -> str:
+    sizes = [f"{data[k]:,} {k}" for k in ("train", "validation", "test") if isinstance(data.get(k), int)]
+    shape, classes = data.get("shape"), data.get("num_classes")
+    words = [str(data.get("name", "–")), *sizes]
+    if isinstance(shape, list | tuple):
+        words.append("images " + " × ".join(map(str, shape)))
+    if isinstance(classes, int) and classes > 0:
+        words.append(f"{classes} classes (guessing: {100 / classes:.1f} %)")
+    return ", ".join(words)
+
+
+def _wrapped(genotype: str) -> str:
+    """Break a genotype between its fields; it still pastes back."""
+    return re.sub(r"(?<=[(,]) ?(?=(normal|reduce)(_concat)?=)", "\n    ", genotype)
+
+
+def escaped(value: Any) -> str:
+    """Return any value as text that cannot become markup."""
+    return html.escape(str(value))

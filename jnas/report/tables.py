@@ -1,0 +1,226 @@
+"""Tables of trained networks and of whole runs: mean, standard deviation, number of seeds, parameters, cost."""
+
+import html
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from jnas.report.reading import Run, found_results, random_results, read_run
+
+_MISSING = "–"
+
+
+class Summary(NamedTuple):
+    """Mean and spread of some numbers."""
+
+    mean: float
+    std: float  # of the sample (n - 1); NaN for fewer than two numbers
+    count: int
+
+
+class Table(NamedTuple):
+    """Cells of text, ready to be written in any form."""
+
+    title: str
+    columns: tuple[str, ...]
+    rows: tuple[tuple[str, ...], ...]
+
+
+def summarise(values: Iterable[float]) -> Summary:
+    """Return mean, sample standard deviation and count; use it for every number that comes from several seeds.
+
+    Args:
+      values: numbers; those that are not finite count as missing.
+
+    Returns:
+      The summary; the mean of nothing is NaN.
+
+    >>> summarise([1.0, 3.0])
+    Summary(mean=2.0, std=1.4142135623730951, count=2)
+    """
+    numbers = np.array([v for v in values if v is not None and np.isfinite(v)], dtype=float)
+    mean = float(numbers.mean()) if numbers.size else float("nan")
+    return Summary(mean, float(numbers.std(ddof=1)) if numbers.size > 1 else float("nan"), int(numbers.size))
+
+
+def accuracies(results: Iterable[dict[str, Any]]) -> list[float]:
+    """Return the test accuracies of some results, as fractions; results without one are left out."""
+    values = [result.get("test_accuracy") for result in results]
+    return [float(v) for v in values if isinstance(v, int | float) and np.isfinite(v)]
+
+
+def trained_table(run: Run) -> Table:
+    """List the networks that a run trained from scratch, the found one first, and the mean of the random ones.
+
+    Args:
+      run: from `read_run`; networks whose training is not finished are left out.
+
+    Returns:
+      The table; accuracies in per cent, cost in seconds.
+    """
+    random = random_results(run)
+    rows = [_network(result, "found") for result in found_results(run)]
+    rows += [_network(result, f"random {i + 1}") for i, result in enumerate(random)]
+    if len(random) > 1:
+        rows.append(
+            (
+                f"random, mean ± std (n = {len(random)})",
+                _spread(accuracies(random), 100, 2),
+                _spread([r.get("test_loss") for r in random], 1, 3),
+                _spread([r.get("train_accuracy") for r in random], 100, 2),
+                _spread([r.get("parameters") for r in random], 1, 0),
+                _MISSING,
+                _spread([r.get("seconds") for r in random], 1, 0),
+                _MISSING,
+            )
+        )
+    columns = (
+        "network",
+        "test accuracy [%]",
+        "test loss",
+        "train accuracy [%]",
+        "parameters",
+        "epochs",
+        "time [s]",
+        "seed",
+    )
+    return Table("Networks trained from scratch", columns, tuple(rows))
+
+
+def compare(run_folders: Sequence[str | Path]) -> Table:
+    """Compare runs: one row for each combination of method, space, data set and rule of derivation, over its seeds.
+
+    The random cells of a row's runs are pooled. A run without a result is counted as unfinished and enters no mean.
+
+    Args:
+      run_folders: the folders of the runs.
+
+    Returns:
+      The table; accuracies in per cent, search cost in seconds.
+
+    Raises:
+      UserError: if one of them is no run folder.
+    """
+    groups: dict[tuple[str, ...], list[Run]] = {}
+    for folder in run_folders:
+        run = read_run(folder)
+        groups.setdefault(tuple(fact(run, key) for key in ("method", "space", "data", "derivation")), []).append(run)
+    rows = []
+    for key, runs in groups.items():
+        done = [run for run in runs if run.result]
+        found = [result for run in done for result in found_results(run)]
+        random = accuracies(result for run in done for result in random_results(run))
+        ours, theirs = summarise(accuracies(found)), summarise(random)
+        gain = f"{100 * (ours.mean - theirs.mean):+.2f}" if ours.count and theirs.count else _MISSING
+        rows.append(
+            (
+                *key[:3],
+                str(len({str(fact(run, "seed")) for run in done})),
+                _spread(accuracies(found), 100, 2),
+                _spread(random, 100, 2) + (f" (n = {theirs.count})" if theirs.count else ""),
+                gain.replace("-", "−"),
+                _spread([r.get("parameters") for r in found], 1, 0),
+                _spread([run.result.get("seconds") for run in done], 1, 0),
+                key[3],
+                str(len(runs) - len(done)),
+            )
+        )
+    columns = (
+        "method",
+        "space",
+        "data",
+        "seeds",
+        "found, test accuracy [%]",
+        "random cells, test accuracy [%]",
+        "found − random mean [points]",
+        "parameters",
+        "cost [s]",
+        "derivation",
+        "unfinished",
+    )
+    return Table("Comparison of runs (mean ± std over seeds)", columns, tuple(rows))
+
+
+def fact(run: Run, key: str) -> str:
+    """Return one fact of a run as text, from its result or else its configuration: `fact(run, "space")`.
+
+    Args:
+      run: from `read_run`.
+      key: such as `"method"`, `"space"`, `"seed"`, `"data"`.
+
+    Returns:
+      The value; where it is a mapping, its `name`; a dash where the run does not say.
+    """
+    value = run.result.get(key)
+    if value is None:
+        value = run.config.get(key)
+    if isinstance(value, dict):
+        value = value.get("name")
+    return _MISSING if value is None or value == "" else str(value)
+
+
+def as_text(table: Table) -> str:
+    """Write a table for a terminal, columns of numbers aligned to the right."""
+    rows = [table.columns, *table.rows]
+    widths = [max(len(row[i]) for row in rows) for i in range(len(table.columns))]
+    pads = [str.rjust if right else str.ljust for right in _numeric(table)]
+    lines = ["  ".join(pad(cell, w) for pad, cell, w in zip(pads, row, widths, strict=True)).rstrip() for row in rows]
+    return "\n".join([table.title, "", lines[0], "  ".join("-" * w for w in widths), *lines[1:]]) + "\n"
+
+
+def as_markdown(table: Table) -> str:
+    """Write a table in Markdown, to be pasted into an issue or a paper's draft."""
+    rows = [table.columns, ("---",) * len(table.columns), *table.rows]
+    return "\n".join("| " + " | ".join(cell.replace("|", "\\|") for cell in row) + " |" for row in rows) + "\n"
+
+
+def as_html(table: Table) -> str:
+    """Write a table as an HTML element: every cell is escaped, columns of numbers are aligned to the right."""
+    classes = [' class="number"' if right else "" for right in _numeric(table)]
+    head = "".join(
+        f'<th scope="col"{look}>{html.escape(column).replace(" [", "&nbsp;[")}</th>'
+        for column, look in zip(table.columns, classes, strict=True)
+    )
+    body = ""
+    for first, *rest in table.rows:
+        cells = "".join(f"<td{look}>{html.escape(cell)}</td>" for cell, look in zip(rest, classes[1:], strict=True))
+        body += f'<tr><th scope="row">{html.escape(first)}</th>{cells}</tr>\n'
+    title = html.escape(table.title)
+    return (
+        f'<div class="scroll"><table><caption>{title}</caption><thead><tr>{head}</tr></thead>\n'
+        f"<tbody>{body}</tbody></table></div>"
+    )
+
+
+def _numeric(table: Table) -> list[bool]:
+    """Which columns hold numbers and dashes only; the first one names the row."""
+    return [i > 0 and all(_is_number(row[i]) for row in table.rows) for i in range(len(table.columns))]
+
+
+def _is_number(text: str) -> bool:
+    return text == _MISSING or text.lstrip("+−-")[:1].isdigit()
+
+
+def _network(result: dict[str, Any], fallback: str) -> tuple[str, ...]:
+    return (
+        str(result.get("name", fallback)),
+        _number(result.get("test_accuracy"), 100, 2),
+        _number(result.get("test_loss"), 1, 3),
+        _number(result.get("train_accuracy"), 100, 2),
+        _number(result.get("parameters"), 1, 0),
+        _number(result.get("epochs"), 1, 0),
+        _number(result.get("seconds"), 1, 0),
+        str(result.get("seed", _MISSING)),
+    )
+
+
+def _number(value, scale: float, digits: int) -> str:
+    return f"{scale * value:,.{digits}f}" if isinstance(value, int | float) and np.isfinite(value) else _MISSING
+
+
+def _spread(values, scale: float, digits: int) -> str:
+    summary = summarise(v for v in values if isinstance(v, int | float))
+    mean = _number(summary.mean, scale, digits)
+    return mean if summary.count < 2 else f"{mean} ± {_number(summary.std, scale, digits)}"

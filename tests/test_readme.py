@@ -1,0 +1,39 @@
+"""README's example runs, and the commands in it are those that CI runs."""
+
+import pathlib
+import re
+
+import numpy as np
+import pytest
+
+ROOT = pathlib.Path(__file__).parents[1]
+
+
+@pytest.fixture(scope="module")
+def readme():
+    return (ROOT / "README.md").read_text()
+
+
+@pytest.mark.usefixtures("standard_promotion")
+def test_the_example_runs_and_finds_the_activation_that_made_the_data(readme, capsys):
+    blocks = re.findall(r"```python\n(.*?)```", readme, re.DOTALL)
+    example = next(block for block in blocks if "flax" in block)
+    assert len([line for line in example.splitlines() if line.strip()]) <= 30
+    names: dict = {}
+    exec(compile(example, "README.md", "exec"), names)
+    assert int(np.argmax(names["state"].point.alpha)) == 2
+    assert "sin" in capsys.readouterr().out
+
+
+def test_every_linked_file_exists(readme):
+    links = [link for link in re.findall(r"\]\(([^)#]+)\)", readme) if not link.startswith("http")]
+    assert links
+    assert not [link for link in links if not (ROOT / link).exists()]
+
+
+def test_ci_runs_exactly_the_commands_of_the_readme(readme):
+    commands = re.findall(r"```sh\n(.*?)```", readme, re.DOTALL)[:2]
+    script = (ROOT / ".ci" / "run").read_text()
+    assert len(commands) == 2
+    assert "README.md" in script  # it reads them from here, so that they cannot drift apart
+    assert all("pip install" in command for command in commands)
