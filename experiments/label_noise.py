@@ -65,7 +65,7 @@ def outer(w, alpha, batch, context):
 
 
 def run(estimator, seed, num_steps=600, batch=100):
-    """Trust in the annotators [6] and the test accuracy after training with it; `None` for the estimator keeps trust even."""
+    """Trust in the annotators [6] and the test accuracy; without an estimator trust stays even."""
     train, clean, test = corrupted(seed)
 
     def batches(step, key):

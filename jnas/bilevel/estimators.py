@@ -166,9 +166,7 @@ def implicit(solver: Solver, *, curvature: Curvature = hessian) -> Estimator:
         def product(v: Weights, batch: Batch | None) -> Weights:
             return curvature(problem.inner, point, batches.inner if batch is None else batch, context, v)
 
-        if refresh:
-            state = solver.prepare(product, outer.weights, state)
-        p, solver_metrics = solver.solve(product, outer.weights, batches.curvature, state)
+        p, state, solver_metrics = solver.solve(product, outer.weights, batches.curvature, state, refresh)
         image, mixed, gradient, aux = _second_derivatives(problem, point, batches.inner, context, p)
         missing = optax.tree.sub(outer.weights, axpy(solver.damping, p, image))
         residual = optax.tree.norm(missing) / jnp.maximum(optax.tree.norm(outer.weights), 1e-30)

@@ -6,6 +6,7 @@ import jax
 import jax.numpy as jnp
 import optax
 
+from jnas.bilevel.momentum import StormState
 from jnas.bilevel.problem import Bilevel, Estimator, Init, Point, inner_gradient
 from jnas.types import Array, Aux, Batch, Batches, Context, Key, Learner, Loss, Metrics, PyTree, State
 
@@ -61,14 +62,28 @@ def simultaneous(
         return SearchState(jnp.zeros((), jnp.int32), point, variables, estimator.init(point), tx.init(point))
 
     def update(state: SearchState, batches: Batches, key: Key) -> tuple[SearchState, Metrics]:
-        context = Context(state.variables, key)
-        rate = _at(learning_rate, state.step)
-        direction, kept, aux = estimator.estimate(
-            problem, state.point, batches, context, state.estimator, learning_rate=rate
-        )
+        context, rate = Context(state.variables, key), _at(learning_rate, state.step)
+
+        def direction_at(kept: State, point: Point, refresh: Array | bool):
+            direction, kept, aux = estimator.estimate(
+                problem, point, batches, context, kept, learning_rate=rate, refresh=refresh
+            )
+            return kept, (direction, aux)
+
+        previous = _previous_point(state.optimiser)
+        if previous is None:
+            kept, (direction, aux) = direction_at(state.estimator, state.point, True)
+            before = direction  # not asked for
+        else:
+            # The two points of the recursion are two trips of one loop: the estimator is compiled once.
+            points = jax.tree.map(lambda *leaves: jnp.stack(leaves), state.point, previous)
+            kept, (directions, auxes) = jax.lax.scan(
+                lambda kept, each: direction_at(kept, *each), state.estimator, (points, jnp.array([True, False]))
+            )
+            (direction, aux), (before, _) = (jax.tree.map(lambda x, n=n: x[n], (directions, auxes)) for n in range(2))
 
         def grad_fn(point: Point) -> Point:  # the same samples, key and running statistics, at another point
-            return estimator.estimate(problem, point, batches, context, kept, learning_rate=rate, refresh=False)[0]
+            return before if point is previous else direction_at(kept, point, False)[1][0]
 
         steps, optimiser = tx.update(direction, state.optimiser, state.point, grad_fn=grad_fn)
         point: Any = optax.apply_updates(state.point, steps)
@@ -200,6 +215,13 @@ def supervised(loss: Loss, init: Init, tx: optax.GradientTransformation) -> Lear
         return SearchState(state.step + 1, point, aux.variables, (), optimiser), metrics
 
     return Learner(start, update)
+
+
+def _previous_point(optimiser: PyTree) -> Point | None:
+    """The point at which the recursion of a chain will ask for the gradient again, if there is one."""
+    leaves = jax.tree.leaves(optimiser, is_leaf=lambda node: isinstance(node, StormState))
+    found = [leaf.previous for leaf in leaves if isinstance(leaf, StormState)]
+    return found[0] if len(found) == 1 and isinstance(found[0], Point) else None
 
 
 def _at(schedule: LearningRate, step: Array):

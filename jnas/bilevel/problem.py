@@ -42,7 +42,7 @@ class Estimator(NamedTuple):
       init: `point -> state`.
       estimate: `(problem, point, batches, context, state, *, learning_rate=None, refresh=True) -> (direction, state,
       aux)`.
-        `aux.variables` are those of the inner loss at `point`; `aux.metrics` are scalars. With `refresh=False` whatever
+        `aux.variables` are those of the inner loss at `point`; `aux.metrics` are scalars. With `refresh=False` (it may be traced) whatever
         the estimator keeps between steps (an eigenvector, a step size) is used and not renewed: the second of two
         points
         that are to be compared is evaluated so.

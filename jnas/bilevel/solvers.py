@@ -17,16 +17,15 @@ class Solver(NamedTuple):
     """A linear solver of `(H + damping I) p = v`.
 
     Attributes:
-      init: `weights -> state`.
-      prepare: `(product, v, state) -> state`, renews what is kept between steps (the eigenvalue estimate).
-      solve: `(product, v, batches, state) -> (p, metrics)`; `batches` is None or has the leading axis [num_batches].
+      init: `weights -> state`, what is kept between steps (the eigenvalue estimate).
+      solve: `(product, v, batches, state, refresh) -> (p, state, metrics)`. `batches` is None or has the leading axis
+        [num_batches]; `refresh`, a [] bool that may be traced, says whether the state is renewed.
       num_batches: how many fresh batches it can use, 0 where one operator is needed throughout.
       damping: added to the diagonal of H.
     """
 
     init: Callable[[Weights], State]
-    prepare: Callable[[Product, Weights, State], State]
-    solve: Callable[[Product, Weights, Batch | None, State], tuple[Weights, Metrics]]
+    solve: Callable[[Product, Weights, Batch | None, State, Array | bool], tuple[Weights, State, Metrics]]
     num_batches: int
     damping: float
 
@@ -34,7 +33,7 @@ class Solver(NamedTuple):
 class PowerState(NamedTuple):
     """A running estimate of the largest absolute eigenvalue."""
 
-    count: Array  # [] int32
+    fresh: Array  # [] bool: nothing is known yet
     vector: Weights  # unit vector
     eigenvalue: Array  # [] of the weights' dtype, a lower bound of |lambda|_max on the batches seen
 
@@ -45,7 +44,7 @@ def neumann(
     step_size: float | None = None,
     damping: float = 0.0,
     power_steps: int = 1,
-    unroll: int | bool = 1,
+    unroll: bool = False,
 ) -> Solver:
     """The Neumann series `p = eta * sum_{q=0}^{Q} (I - eta H)^q v`, an approximation of `H^-1 v`.
 
@@ -66,7 +65,8 @@ def neumann(
       step_size: eta > 0; None chooses it as above.
       damping: added to the diagonal of H, >= 0; for indefinite Hessians.
       power_steps: power iterations a step when `step_size` is None, each one product.
-      unroll: of the `lax.scan` over terms; True unrolls it whole.
+      unroll: write the products out one after another. By default they are the trips of one loop, power iterations
+        included, so that a product is compiled once.
 
     Returns:
       A solver. Metrics: `neumann_step_size` (the last eta), `neumann_growth` (`|v_Q| / |v_0|`: above 1 the series
@@ -82,7 +82,7 @@ def neumann(
     Example:
       >>> import jax.numpy as jnp
       >>> solver = neumann(50, step_size=0.5)
-      >>> p, metrics = solver.solve(lambda v, batch: 2.0 * v, jnp.array([4.0]), None, ())
+      >>> p, _, metrics = solver.solve(lambda v, batch: 2.0 * v, jnp.array([4.0]), None, ())
       >>> float(p[0]), float(metrics["neumann_diverged"])
       (2.0, 0.0)
     """
@@ -95,50 +95,58 @@ def neumann(
     if power_steps < 1:
         raise ValueError(f"neumann: power_steps is {power_steps}; give 1 or more, or fix step_size.")
 
-    def damped(product: Product) -> Product:
-        return lambda v, batch: axpy(damping, v, product(v, batch))
+    num_power = 0 if step_size is not None else power_steps
 
     def init(weights: Weights) -> State:
         if step_size is not None:
             return ()
-        eigenvalue = jnp.zeros((), _dtype(weights))
-        return PowerState(jnp.zeros((), jnp.int32), jax.tree.map(jnp.zeros_like, weights), eigenvalue)
+        return PowerState(jnp.asarray(True), jax.tree.map(jnp.zeros_like, weights), jnp.zeros((), _dtype(weights)))
 
-    def prepare(product: Product, v: Weights, state: State) -> State:
-        if step_size is not None:
-            return state
-        start = jax.tree.map(lambda a, b: jnp.where(state.count == 0, a, b), v, state.vector)
-        vector, eigenvalue = _unit(start), state.eigenvalue
-        for _ in range(power_steps):
-            image = damped(product)(vector, None)
-            eigenvalue = optax.tree.norm(image)
-            vector = _unit(image)
-        # A batch may show less curvature than the last ones did: forget slowly, since too large a step is the worse
-        # error.
-        return PowerState(state.count + 1, vector, jnp.maximum(eigenvalue, 0.9 * state.eigenvalue))
-
-    def solve(product: Product, v: Weights, batches: Batch | None, state: State) -> tuple[Weights, Metrics]:
+    def solve(product: Product, v: Weights, batches: Batch | None, state: State, refresh: Array | bool = True):
         dtype = _dtype(v)
         tiny = jnp.finfo(dtype).tiny
-        eigenvalue = jnp.asarray(1 / step_size, dtype) if step_size is not None else state.eigenvalue
+        known = jnp.asarray(1 / step_size, dtype) if step_size is not None else state.eigenvalue
 
-        def term(carry, batch):
-            vector, total, eigenvalue = carry
-            image = damped(product)(vector, batch)
+        def power_trip(carry, image):
+            # A batch may show less curvature than the last ones did: forget slowly, too large a step is worse.
+            return (_unit(image), jnp.maximum(optax.tree.norm(image), 0.9 * known)), carry[1]
+
+        def series_trip(carry, image):
+            (power, eigenvalue), (vector, total) = carry
             if step_size is None:
                 eigenvalue = jnp.maximum(eigenvalue, _safe_eigenvalue(vector, image))
             eta = _inverse(eigenvalue, tiny)
-            return (axpy(-eta, image, vector), axpy(eta, vector, total), eigenvalue), None
+            return (power, eigenvalue), (axpy(-eta, image, vector), axpy(eta, vector, total))
 
-        start = (v, jax.tree.map(jnp.zeros_like, v), eigenvalue)
-        (vector, total, eigenvalue), _ = jax.lax.scan(term, start, batches, length=num_terms, unroll=unroll)
+        def trip(number, carry):
+            (power, _), (vector, _) = carry
+            is_power = number < num_power
+            factor = _select(is_power, power, vector) if num_power else vector
+            image = axpy(damping, factor, product(factor, _row(batches, number - num_power)))
+            after = series_trip(carry, image)
+            return _select(is_power, power_trip(carry, image), after) if num_power else after
+
+        power = _unit(_select(state.fresh, v, state.vector)) if num_power else ()
+        carry = ((power, known), (v, jax.tree.map(jnp.zeros_like, v)))
+        if unroll:
+            for number in range(num_power):
+                carry = _select(refresh, trip(number, carry), carry)
+            for number in range(num_power, num_power + num_terms):
+                carry = trip(number, carry)
+        elif num_power + num_terms:
+            first = jnp.where(refresh, 0, num_power)
+            carry = jax.lax.fori_loop(first, num_power + num_terms, trip, carry)
+        (power, eigenvalue), (vector, total) = carry
         eta = _inverse(eigenvalue, tiny)
         total = axpy(eta, vector, total)
+        if num_power:
+            state = _select(refresh, PowerState(jnp.asarray(False), power, eigenvalue), state)
         growth = optax.tree.norm(vector) / jnp.maximum(optax.tree.norm(v), tiny)
         diverged = 1.0 - (growth <= 1.0 + 1e-3).astype(dtype)  # a NaN counts as diverged; 1e-3: rounding
-        return total, {"neumann_step_size": eta, "neumann_growth": growth, "neumann_diverged": diverged}
+        metrics = {"neumann_step_size": eta, "neumann_growth": growth, "neumann_diverged": diverged}
+        return total, state, metrics
 
-    return Solver(init, prepare, solve, num_batches=num_terms, damping=damping)
+    return Solver(init, solve, num_batches=num_terms, damping=damping)
 
 
 def conjugate_gradient(num_steps: int, *, damping: float = 0.0, tolerance: float | None = None) -> Solver:
@@ -163,14 +171,23 @@ def conjugate_gradient(num_steps: int, *, damping: float = 0.0, tolerance: float
     if damping < 0:
         raise ValueError(f"conjugate_gradient: damping is {damping}; give 0 or more.")
 
-    def solve(product: Product, v: Weights, batches: Batch | None, state: State) -> tuple[Weights, Metrics]:
-        del batches, state
+    def solve(product: Product, v: Weights, batches: Batch | None, state: State, refresh: Array | bool = True):
+        del batches, refresh
         stop = float(jnp.finfo(_dtype(v)).eps) if tolerance is None else tolerance
         operator = lambda u: axpy(damping, u, product(u, None))
         solution, _ = jax.scipy.sparse.linalg.cg(operator, v, tol=stop, maxiter=num_steps)
-        return solution, {}
+        return solution, state, {}
 
-    return Solver(lambda weights: (), lambda product, v, state: state, solve, num_batches=0, damping=damping)
+    return Solver(lambda weights: (), solve, num_batches=0, damping=damping)
+
+
+def _select(condition, yes, no):
+    return jax.tree.map(lambda a, b: jnp.where(condition, a, b), yes, no)
+
+
+def _row(batches: Batch | None, number) -> Batch | None:
+    """Batch `number`, the first one for a power iteration; None where there are none."""
+    return None if batches is None else jax.tree.map(lambda leaf: leaf[jnp.maximum(number, 0)], batches)
 
 
 def _dtype(tree: Weights):

@@ -98,8 +98,7 @@ class Checkpoints:
             if difference is None:
                 read = self._args.Composite(state=self._args.StandardRestore(wanted))
                 found = self._manager.restore(step, args=read)["state"]
-        except Exception as error:
-            # Whatever a damaged folder makes the reader stumble over, the remedy is the same.
+        except (OSError, ValueError, KeyError, TypeError) as error:  # whatever damage makes the reader stumble over
             raise UserError(
                 f"{where} cannot be read ({type(error).__name__}): "
                 f"delete {self.folder / str(step)} to go on from the one before it"

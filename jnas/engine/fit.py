@@ -94,7 +94,7 @@ def fit(
       >>> print(f"{fit(newton, lambda step, key: jnp.array(2.0), key=jax.random.key(0), num_steps=5):.4f}")
       1.4142
     """
-    _check(key, num_steps, mesh, checkpoint_dir, checkpoint_every, steps_per_call)
+    _check(key, num_steps, mesh, hooks, checkpoint_dir, checkpoint_every, steps_per_call)
     place = home(mesh)
     most = min(steps_per_call or default_steps_per_call(next(iter(place.device_set)).platform), max(1, num_steps))
     if isinstance(batches, Source):
@@ -212,12 +212,13 @@ def _key_numbers(key: Key) -> list[int]:
     return np.asarray(jax.random.key_data(key)).ravel().tolist()
 
 
-def _check(key, num_steps, mesh, checkpoint_dir, checkpoint_every, steps_per_call) -> None:
+def _check(key, num_steps, mesh, hooks, checkpoint_dir, checkpoint_every, steps_per_call) -> None:
     if not jnp.issubdtype(key.dtype, jax.dtypes.prng_key) or key.shape:
         raise ValueError(f"key is {key.dtype}{list(key.shape)}: make one with jax.random.key(seed)")
     if num_steps < 0:
         raise ValueError(f"num_steps is {num_steps}: give 0 or more")
-    for name, value in (("checkpoint_every", checkpoint_every), ("steps_per_call", steps_per_call)):
+    steps = [("checkpoint_every", checkpoint_every), ("steps_per_call", steps_per_call)]
+    for name, value in [*steps, *(("every of a hook", hook.every) for hook in hooks)]:
         if value is not None and value < 1:
             raise ValueError(f"{name} is {value}: give at least 1 step, or None")
     if checkpoint_every is not None and checkpoint_dir is None:

@@ -3,6 +3,8 @@
 import io
 import json
 import os
+import zipfile
+import zlib
 from typing import Any
 
 import jax
@@ -66,7 +68,7 @@ def load_tree(path: str | os.PathLike[str], abstract: PyTree) -> PyTree:
         with np.load(content, allow_pickle=False) as archive:
             stored = json.loads(str(archive[_HEADER]))
             found = {path: archive[f"tree{path}"] for path, _, _ in stored}
-    except Exception as error:
+    except (zipfile.BadZipFile, zlib.error, EOFError, ValueError, KeyError, TypeError) as error:
         # A damaged archive fails in the zip reader, the decompressor, the array header or the JSON: one remedy for all.
         raise UserError(f"{name} is damaged or no file of weights: write it again or name another file") from error
     if (difference := first_difference(stored, describe(abstract))) is not None:

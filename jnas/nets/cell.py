@@ -86,7 +86,14 @@ class Cell(nn.Module):
 
         Returns:
           `[batch, height, width, channels]`, with `channels * num_nodes` channels where the space joins its nodes.
+
+        Raises:
+          ValueError: if there is no mix and an edge has several operators.
         """
+        if mix is None and not self.space.is_fixed:
+            raise ValueError(
+                f"a supernet of {self.space.name} got no mix: pass spaces.mixture(space, alpha), or fix the space."
+            )
         states = list(inputs) if self.halvings is None else self._preprocess(inputs, train)
         edges = self.space.edges(self.kind)
         scales = None

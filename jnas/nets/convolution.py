@@ -17,7 +17,8 @@ import jax
 import jax.numpy as jnp
 from jax import lax
 
-from jnas.nets.window import Geometry, Operation, bilinear_triad, fold, reads, unfold, widened, writes
+from jnas.nets.primitives import bilinear_triad
+from jnas.nets.window import Geometry, reads, widened, writes
 
 _DIMENSIONS = ("NHWC", "HWIO", "NHWC")
 
@@ -59,7 +60,7 @@ def conv2d(x: jax.Array, kernel: jax.Array, *, stride: int = 1, dilation: int = 
         # one contracted axis, not three, in the gradient of the kernel: 0.75 of the time on CPU
         y = lax.dot_general(x.reshape(-1, x.shape[3]), kernel[0, 0], (((1,), (0,)), ((), ())))
         return y.reshape(*x.shape[:3], kernel.shape[3])
-    return _DENSE.bind(x, kernel, geometry=geometry)
+    return _DENSE(x, kernel, geometry=geometry)
 
 
 def depthwise2d(x: jax.Array, kernel: jax.Array, *, stride: int = 1, dilation: int = 1) -> jax.Array:
@@ -96,7 +97,7 @@ def depthwise2d(x: jax.Array, kernel: jax.Array, *, stride: int = 1, dilation: i
             f"depthwise2d: the kernel {kernel.shape} filters {kernel.shape[2]} channels but the images {x.shape} have "
             f"{x.shape[3]}: build the kernel as [k, k, channels of the images]."
         )
-    return _DEPTHWISE.bind(x, kernel, geometry=geometry)
+    return _DEPTHWISE(x, kernel[:, :, None, :], geometry=geometry)
 
 
 def _check(name: str, layout: str, x: jax.Array, kernel: jax.Array, stride: int, dilation: int) -> Geometry:
@@ -119,7 +120,6 @@ def _check(name: str, layout: str, x: jax.Array, kernel: jax.Array, stride: int,
 
 
 # ---- Dense. On CPU each operation is a forward convolution in NHWC, the only kind that XLA runs fast inside a loop.
-# Operands with a leading fifth axis are the pairs of a vmap over images and kernels at once.
 
 
 def _dense(x: jax.Array, w: jax.Array, *, geometry: Geometry) -> jax.Array:
@@ -182,59 +182,24 @@ def _dense_dw(x: jax.Array, g: jax.Array, *, geometry: Geometry) -> jax.Array:
     return dw.transpose(1, 2, 0, 3)
 
 
-def _pairwise(function: Operation) -> Operation:
-    """Extends a CPU operation to stacked pairs: a grouped convolution is slow there, a loop is not."""
-
-    def operation(a: jax.Array, b: jax.Array, *, geometry: Geometry) -> jax.Array:
-        if a.ndim == 4:
-            return function(a, b, geometry=geometry)
-        return lax.map(lambda pair: function(*pair, geometry=geometry), (a, b))
-
-    return operation
-
-
-def _dense_other(x: jax.Array, w: jax.Array, *, geometry: Geometry) -> jax.Array:
-    convolve = functools.partial(_dense, geometry=geometry)
-    return convolve(x, w) if x.ndim == 4 else jax.vmap(convolve)(x, w)
-
-
-def _batch_dense(lone: tuple[tuple[int, int], tuple[int, int]], primitive, operands, dims, *, geometry):
-    """Folds a lone batched operand into one of its axes: `lone` names, for each, that axis and the one of the result.
-
-    Two batched operands make a stack of pairs.
-    """
-    size = next(x.shape[dim] for x, dim in zip(operands, dims, strict=True) if dim is not None)
-    stacked = [x.ndim - (dim is not None) == 5 for x, dim in zip(operands, dims, strict=True)]
-    if all(stacked):  # a vmap of such a vmap
-        folded = [fold(x, dim, 0, size) for x, dim in zip(operands, dims, strict=True)]
-        return unfold(primitive.bind(*folded, geometry=geometry), 0, size)
-    if None not in dims:
-        pairs = [jnp.moveaxis(x, dim, 0) for x, dim in zip(operands, dims, strict=True)]
-        return primitive.bind(*pairs, geometry=geometry), 0
-    which = 0 if dims[1] is None else 1
-    axis, result = lone[which]
-    folded = [fold(x, dim, axis, size) if dim is not None else x for x, dim in zip(operands, dims, strict=True)]
-    return unfold(primitive.bind(*folded, geometry=geometry), result, size)
-
-
 _DENSE = bilinear_triad(
     "conv2d",
-    _dense_other,
+    _dense,
     (
-        lambda x, w, *, geometry: (*x.shape[:-3], *geometry.outputs, w.shape[-1]),
-        lambda g, w, *, geometry: (*g.shape[:-3], *geometry.inputs, w.shape[-2]),
-        lambda x, g, *, geometry: (*x.shape[:-4], geometry.size, geometry.size, x.shape[-1], g.shape[-1]),
+        lambda x, w, *, geometry: (x.shape[-4], *geometry.outputs, w.shape[-1]),
+        lambda g, w, *, geometry: (g.shape[-4], *geometry.inputs, w.shape[-2]),
+        lambda x, g, *, geometry: (geometry.size, geometry.size, x.shape[-1], g.shape[-1]),
     ),
-    (_pairwise(_dense_cpu), _pairwise(_dense_dx), _pairwise(_dense_dw)),
-    tuple(functools.partial(_batch_dense, lone) for lone in (((0, 0), (3, 3)), ((0, 0), (2, 3)), ((3, 2), (3, 3)))),
+    (_dense_cpu, _dense_dx, _dense_dw),
+    (((0, 0), (3, 3)), ((0, 0), (2, 3)), ((3, 2), (3, 3))),
 )
 
 
-# ---- Depthwise. On CPU shifted multiply-adds.
+# ---- Depthwise, with kernels [k, k, 1, C]. On CPU shifted multiply-adds.
 
 
 def _tap_sum(views: list[jax.Array], w: jax.Array) -> jax.Array:
-    taps = w.reshape(-1, 1, 1, 1, w.shape[2])
+    taps = w.reshape(-1, 1, 1, 1, w.shape[3])
     return functools.reduce(operator.add, (view * taps[t] for t, view in enumerate(views)))
 
 
@@ -253,13 +218,13 @@ def _depthwise_dw(x: jax.Array, g: jax.Array, *, geometry: Geometry) -> jax.Arra
     # One pass over the images for all taps: 6 times faster than a sum each. In two stages: 1.5 times faster than one.
     sums = lax.reduce(products, zeros, lambda a, b: tuple(map(operator.add, a, b)), (1, 2))
     dw = jnp.stack(lax.optimization_barrier(sums)).sum(1)
-    return dw.reshape(geometry.size, geometry.size, -1).astype(x.dtype)
+    return dw.reshape(geometry.size, geometry.size, 1, -1).astype(x.dtype)
 
 
-def _depthwise_other(x: jax.Array, w: jax.Array, *, geometry: Geometry) -> jax.Array:
+def _depthwise_lax(x: jax.Array, w: jax.Array, *, geometry: Geometry) -> jax.Array:
     return lax.conv_general_dilated(
         x,
-        w[:, :, None, :],
+        w,
         (geometry.stride,) * 2,
         geometry.border,
         rhs_dilation=(geometry.dilation,) * 2,
@@ -268,27 +233,14 @@ def _depthwise_other(x: jax.Array, w: jax.Array, *, geometry: Geometry) -> jax.A
     )
 
 
-def _batch_depthwise(axes: tuple[int, int, int], images: bool, primitive, operands, dims, *, geometry):
-    """Folds into the channels, at `axes` of the operands and the result; into the batch where only `images` vary."""
-    size = next(x.shape[dim] for x, dim in zip(operands, dims, strict=True) if dim is not None)
-    if images and dims[1] is None:
-        return unfold(primitive.bind(fold(operands[0], dims[0], 0, size), operands[1], geometry=geometry), 0, size)
-    folded = [fold(x, dim, axis, size) for x, dim, axis in zip(operands, dims, axes[:2], strict=True)]
-    return unfold(primitive.bind(*folded, geometry=geometry), axes[2], size)
-
-
 _DEPTHWISE = bilinear_triad(
     "depthwise2d",
-    _depthwise_other,
+    _depthwise_lax,
     (
-        lambda x, w, *, geometry: (x.shape[0], *geometry.outputs, x.shape[3]),
-        lambda g, w, *, geometry: (g.shape[0], *geometry.inputs, g.shape[3]),
-        lambda x, g, *, geometry: (geometry.size, geometry.size, x.shape[3]),
+        lambda x, w, *, geometry: (x.shape[-4], *geometry.outputs, x.shape[-1]),
+        lambda g, w, *, geometry: (g.shape[-4], *geometry.inputs, g.shape[-1]),
+        lambda x, g, *, geometry: (geometry.size, geometry.size, 1, x.shape[-1]),
     ),
     (_depthwise, _depthwise_dx, _depthwise_dw),
-    (
-        functools.partial(_batch_depthwise, (3, 2, 3), True),
-        functools.partial(_batch_depthwise, (3, 2, 3), True),
-        functools.partial(_batch_depthwise, (3, 3, 2), False),
-    ),
+    (((0, 0), None), ((0, 0), None), (None, None)),
 )

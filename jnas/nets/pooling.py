@@ -14,7 +14,8 @@ from jax import lax
 from jax.extend.core import Primitive
 from jax.interpreters import ad, batching
 
-from jnas.nets.window import Geometry, fold, pad, platform_primitive, reads, unfold, widened, writes
+from jnas.nets.primitives import fold, platform_primitive, unfold
+from jnas.nets.window import Geometry, pad, reads, widened, writes
 
 
 def max_pool3(x: jax.Array, *, stride: int = 1) -> jax.Array:
@@ -90,6 +91,7 @@ def _maximum_jvp(geometry: Geometry, primals: tuple[jax.Array], tangents: tuple[
     return _maximum(x, geometry), _PICK.bind(tangent, first, geometry=geometry)
 
 
+@functools.partial(jax.jit, static_argnums=1)
 def _argmax(x: jax.Array, geometry: Geometry) -> jax.Array:
     """The first tap with the largest value, int8: 1 byte a pixel is all that the derivative keeps."""
     best, *others = reads(x, geometry, fill=-np.inf)

@@ -1,18 +1,10 @@
-"""Windows that slide over images: their geometry, their shifted views, and primitives lowered per platform."""
+"""Windows that slide over images: their geometry and their shifted views."""
 
-import functools
-from collections.abc import Callable
 from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
 from jax import lax
-from jax.core import ShapedArray
-from jax.extend.core import Primitive
-from jax.interpreters import ad, batching, mlir
-
-Operation = Callable[..., jax.Array]
-Shape = Callable[..., tuple[int, ...]]
 
 
 class Geometry(NamedTuple):
@@ -116,79 +108,3 @@ def writes(g: jax.Array, geometry: Geometry, *, fill: float = 0.0) -> list[jax.A
 def widened(x: jax.Array) -> jax.Array:
     """Half-precision values as float32, in which sums of many terms are formed."""
     return x.astype(jnp.float32) if x.dtype.itemsize < 4 else x
-
-
-def platform_primitive(name: str, shape: Shape, cpu: Operation, other: Operation) -> Primitive:
-    """Makes a primitive that has one lowering for CPU and another for all other platforms.
-
-    Use it for a linear or bilinear operation whose derivatives are primitives again: JAX asks the primitive, not its
-    lowering, for derivatives and batching rules, and the caller registers both.
-
-    Args:
-        name: What a jaxpr prints.
-        shape: From the abstract operands and `geometry` to the shape of the result, which has the dtype of the first.
-        cpu: The operation on arrays, with `geometry` as a keyword.
-        other: The same, for CUDA, TPU and the rest.
-
-    Returns:
-        The primitive; bind it as `primitive.bind(*operands, geometry=...)`.
-    """
-    primitive = Primitive(name)
-    primitive.def_impl(jax.jit(primitive.bind, static_argnames="geometry"))
-    primitive.def_abstract_eval(lambda *avals, geometry: ShapedArray(shape(*avals, geometry=geometry), avals[0].dtype))
-    mlir.register_lowering(primitive, mlir.lower_fun(other, multiple_results=False))
-    mlir.register_lowering(primitive, mlir.lower_fun(cpu, multiple_results=False), platform="cpu")
-    return primitive
-
-
-def bilinear_triad(
-    name: str,
-    forward: Operation,
-    shapes: tuple[Shape, ...],
-    cpu: tuple[Operation, ...],
-    batchers: tuple[Callable[..., tuple[jax.Array, int]], ...],
-) -> Primitive:
-    """Builds y(x, w), dx(g, w) and dw(x, g), each with its transposes in the other two, and returns y.
-
-    Args:
-        name: Of y.
-        forward: y as an ordinary convolution; its transposes serve the platforms other than CPU.
-        shapes: Of the results of the three.
-        cpu: The three on CPU.
-        batchers: The batching rules of the three, with the primitive as first argument.
-    """
-
-    def other_dx(g: jax.Array, w: jax.Array, *, geometry: Geometry) -> jax.Array:
-        like = jax.ShapeDtypeStruct(shapes[1](g, w, geometry=geometry), g.dtype)
-        return jax.linear_transpose(lambda x: forward(x, w, geometry=geometry), like)(g)[0]
-
-    def other_dw(x: jax.Array, g: jax.Array, *, geometry: Geometry) -> jax.Array:
-        like = jax.ShapeDtypeStruct(shapes[2](x, g, geometry=geometry), g.dtype)
-        return jax.linear_transpose(lambda w: forward(x, w, geometry=geometry), like)(g)[0]
-
-    names, others = (name, f"{name}_dx", f"{name}_dw"), (forward, other_dx, other_dw)
-    y, dx, dw = map(platform_primitive, names, shapes, cpu, others)
-    ad.defbilinear(y, lambda ct, x, w, **p: dx.bind(ct, w, **p), lambda ct, x, w, **p: dw.bind(x, ct, **p))
-    ad.defbilinear(dx, lambda ct, g, w, **p: y.bind(ct, w, **p), lambda ct, g, w, **p: dw.bind(ct, g, **p))
-    ad.defbilinear(dw, lambda ct, x, g, **p: dx.bind(g, ct, **p), lambda ct, x, g, **p: y.bind(x, ct, **p))
-    for primitive, batcher in zip((y, dx, dw), batchers, strict=True):
-        batching.primitive_batchers[primitive] = functools.partial(batcher, primitive)
-    return y
-
-
-def fold(x: jax.Array, dim: int | None, axis: int, size: int) -> jax.Array:
-    """Merges the batched dimension `dim` of `x` into `axis` of the unbatched array, as its minor part.
-
-    Minor, so that a sharding of `axis` survives. With `dim=None` every entry is repeated `size` times.
-    """
-    if dim is None:
-        x = jnp.expand_dims(x, axis + 1)
-        x = jnp.broadcast_to(x, (*x.shape[: axis + 1], size, *x.shape[axis + 2 :]))
-    else:
-        x = jnp.moveaxis(x, dim, axis + 1)
-    return x.reshape(*x.shape[:axis], -1, *x.shape[axis + 2 :])
-
-
-def unfold(y: jax.Array, axis: int, size: int) -> tuple[jax.Array, int]:
-    """Undoes `fold`: returns the array and the place of its batched dimension."""
-    return y.reshape(*y.shape[:axis], -1, size, *y.shape[axis + 1 :]), axis + 1

@@ -50,7 +50,7 @@ def test_neumann_is_the_truncated_series(bed):
     eta, v = 0.5, jax.random.normal(jax.random.key(3), bed.target.shape)
     rest = jnp.eye(12) - eta * bed.hessian
     for q in [0, 1, 2, 3, 5, 8, 20, 40, 80]:
-        p, _ = jax.jit(
+        p, _, _ = jax.jit(
             lambda v, q=q: bilevel.neumann(q, step_size=eta).solve(lambda u, _: bed.hessian @ u, v, None, ())
         )(v)
         closed = jnp.linalg.solve(bed.hessian, v - jnp.linalg.matrix_power(rest, q + 1) @ v)
@@ -126,8 +126,8 @@ def test_the_automatic_step_never_diverges(largest, num_terms):
     @jax.jit
     def step(hessian, v, state):
         product = lambda u, _: hessian @ u
-        state = solver.prepare(product, v, state)
-        return state, *solver.solve(product, v, None, state)
+        p, state, metrics = solver.solve(product, v, None, state)
+        return state, p, metrics
 
     for seed in range(5):
         key = jax.random.key(seed)
@@ -155,14 +155,14 @@ def test_a_forced_divergence_is_reported():
 
 def test_not_a_number_counts_as_divergence():
     solver = bilevel.neumann(2, step_size=1.0)
-    _, metrics = solver.solve(lambda v, _: v * jnp.nan, jnp.ones(3), None, ())
+    _, _, metrics = solver.solve(lambda v, _: v * jnp.nan, jnp.ones(3), None, ())
     assert float(metrics["neumann_diverged"]) == 1.0
 
 
 def test_a_flat_loss_gives_a_finite_answer():
     solver = bilevel.neumann(3)
     product, v = lambda v, _: 0.0 * v, jnp.ones(3)
-    p, metrics = solver.solve(product, v, None, solver.prepare(product, v, solver.init(v)))
+    p, _, metrics = solver.solve(product, v, None, solver.init(v))
     assert np.isfinite(np.asarray(p)).all()
     assert float(metrics["neumann_diverged"]) == 0.0
 

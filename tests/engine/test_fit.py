@@ -120,15 +120,18 @@ def test_arrays_that_init_captures_survive_donation():
     assert state["a"].tolist() == [3, 4, 5]
 
 
-def test_python_numbers_in_the_state_do_not_recompile():
+def test_python_numbers_in_state_and_metrics_do_not_recompile():
     traces = []
 
     def update(state, batch, key):
         traces.append(None)
-        return state * jnp.float32(0.5), {}
+        return state * jnp.float32(0.5), {"rate": 0.5}
 
-    assert fit(Learner(lambda key: 1.0, update), lambda step, key: (), key=KEY, num_steps=3) == 0.125
+    events = []
+    learner, hooks = Learner(lambda key: 1.0, update), [recorder(events)]
+    assert fit(learner, lambda step, key: (), key=KEY, num_steps=3, steps_per_call=1, hooks=hooks) == 0.125
     assert len(traces) == 1
+    assert events[1] == (1, {"rate": [0.5]})
 
 
 def test_no_steps_returns_the_initial_state(learner, source):
@@ -190,6 +193,7 @@ def test_an_update_of_another_type_is_refused(update, sentence):
     [
         ({"num_steps": -1}, "num_steps is -1"),
         ({"steps_per_call": 0}, "steps_per_call is 0"),
+        ({"hooks": [Hook(every=0)]}, "every of a hook is 0"),
         ({"checkpoint_every": 3}, "checkpoint_dir is None"),
         ({"checkpoint_every": 0, "checkpoint_dir": "x"}, "checkpoint_every is 0"),
         ({"key": jax.random.PRNGKey(0)}, "jax.random.key"),

@@ -62,11 +62,12 @@ class TestJsonLines:
         assert (tmp_path / "log.jsonl").read_bytes().endswith(b"}\n")
         hook.end(1)
 
+    @pytest.mark.parametrize("start", [2, 3])
     @pytest.mark.parametrize("tail", ["", '{"step": 4, "loss": 1.0}\n{"step": 5, "lo', '{"step": 4'])
-    def test_resuming_drops_later_records_and_a_torn_line(self, tmp_path, tail):
+    def test_resuming_drops_later_records_and_a_torn_line(self, tmp_path, start, tail):
         path = tmp_path / "log.jsonl"
         path.write_text("".join(f'{{"step": {i}, "loss": 0.5}}\n' for i in (1, 2, 3)) + tail)
-        assert [line["step"] for line in self.write(path, 2, event(4, loss=[1, 2]))] == [1, 2, 3, 4]
+        assert [line["step"] for line in self.write(path, start, event(start + 1, loss=[1]))] == [*range(1, start + 2)]
         assert [line["step"] for line in self.write(path, 0)] == []
 
     @pytest.mark.parametrize("content", ["my notes\n", '{"name": "x"}\n', "[1, 2]\n"])

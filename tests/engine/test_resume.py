@@ -127,6 +127,14 @@ class TestSignalsInThisProcess:
             assert checkpoints.latest() == 5
         assert leaves_as_bytes(run(tmp_path)) == leaves_as_bytes(run(None))
 
+    def test_a_run_without_signals_leaves_the_handlers_as_they_were(self, run, tmp_path):
+        handlers = [signal.getsignal(number) for number in (signal.SIGTERM, signal.SIGINT)]
+        inside = []
+        look = Hook(steps=lambda event: inside.append(signal.getsignal(signal.SIGTERM)))
+        run(tmp_path, look, num_steps=1)
+        assert inside != handlers[:1]
+        assert [signal.getsignal(number) for number in (signal.SIGTERM, signal.SIGINT)] == handlers
+
     def test_a_signal_at_the_last_step_is_not_lost(self, run, tmp_path):
         with pytest.raises(Interrupted, match="after step 9 of 9"):
             run(tmp_path, self.at(9, signal.SIGTERM))

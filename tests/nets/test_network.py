@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from jnas import spaces
-from jnas.nets import Network, count_parameters, initialise, network_for
+from jnas.nets import Network, initialise, network_for
 from jnas.nets.heads import AuxiliaryHead
 from jnas.spaces.cell import CellSpace, fix
 
@@ -66,68 +66,6 @@ def inherited(variables):
     return {"params": shared(variables["params"], like[0]), "batch_stats": shared(variables["batch_stats"], like[1])}
 
 
-# --- published sizes -------------------------------------------------------------------------------------------------
-
-
-@pytest.mark.parametrize(
-    ("cell", "count"),
-    [
-        ("|avg_pool_3x3~0|+|nor_conv_1x1~0|skip_connect~1|+|nor_conv_1x1~0|skip_connect~1|skip_connect~2|", 129_306),
-        ("|nor_conv_3x3~0|+|nor_conv_3x3~0|nor_conv_3x3~1|+|skip_connect~0|nor_conv_3x3~1|nor_conv_1x1~2|", 1_073_466),
-        ("|nor_conv_3x3~0|+|nor_conv_3x3~0|nor_conv_3x3~1|+|skip_connect~0|nor_conv_3x3~1|nor_conv_3x3~2|", 1_288_506),
-    ],
-    ids=["0", "6111", "9930"],
-)
-def test_parameters_of_nasbench201_cells(cell, count):
-    space = spaces.nasbench201()
-    found = fix(space, spaces.from_string(space, cell))
-    assert count_parameters(shapes(network_for(found, channels=16, depth=5, num_classes=10))) == count
-
-
-P_DARTS = spaces.Genotype(
-    normal=[
-        *(("skip_connect", 0), ("dil_conv_3x3", 1), ("skip_connect", 0), ("sep_conv_3x3", 1)),
-        *(("sep_conv_3x3", 1), ("sep_conv_3x3", 3), ("sep_conv_3x3", 0), ("dil_conv_5x5", 4)),
-    ],
-    normal_concat=range(2, 6),
-    reduce=[
-        *(("avg_pool_3x3", 0), ("sep_conv_5x5", 1), ("sep_conv_3x3", 0), ("dil_conv_5x5", 2)),
-        *(("max_pool_3x3", 0), ("dil_conv_3x3", 1), ("dil_conv_3x3", 1), ("dil_conv_5x5", 3)),
-    ],
-    reduce_concat=range(2, 6),
-)
-
-
-def darts_network(genotype, **options):
-    space = spaces.darts()
-    found = fix(space, spaces.encode(space, genotype))
-    return network_for(found, **{"channels": 36, "depth": 20, "num_classes": 10, "auxiliary": True} | options)
-
-
-def test_parameters_of_darts_v2():
-    """3.349342 MB in the evaluation log of quark0/darts, which leaves the auxiliary head out."""
-    assert count_parameters(shapes(darts_network(spaces.genotypes.DARTS_V2))) == 3_349_342
-
-
-def test_parameters_of_p_darts_with_and_without_the_auxiliary_head():
-    """Both counted by hand in chenxin061/pdarts#7."""
-    params = shapes(darts_network(P_DARTS))
-    assert count_parameters(params) == 3_433_798
-    assert count_parameters(params, auxiliary=True) == 3_910_224
-
-
-def test_parameters_of_darts_v2_for_imagenet():
-    """4.7 million in the README of quark0/darts."""
-    net = darts_network(spaces.genotypes.DARTS_V2, channels=48, depth=14, num_classes=1000, stem="imagenet")
-    assert round(count_parameters(shapes(net, (224, 224, 3))) / 1e6, 1) == 4.7
-
-
-def test_parameters_of_the_darts_supernet():
-    """1.930618 MB in search logs of quark0/darts."""
-    net = network_for(spaces.darts(), channels=16, depth=8, num_classes=10)
-    assert count_parameters(shapes(net)) == 1_930_618
-
-
 # --- supernet and found network --------------------------------------------------------------------------------------
 
 
@@ -159,17 +97,11 @@ def test_drop_path_needs_no_key_in_evaluation_and_does_not_recompile(variables, 
     jax.tree.map(np.testing.assert_array_equal, unchanged["batch_stats"], weights["batch_stats"])
 
 
-def test_equal_networks_share_a_program(image):
-    traces = []
-
-    @functools.partial(jax.jit, static_argnums=0)
-    def f(net, image):
-        traces.append(net)
-        return jax.eval_shape(lambda: net.init(jax.random.key(0), image, train=True)) and image
-
-    for _ in range(2):
-        f(network_for(fix(spaces.nasbench201(), np.zeros(6, int)), channels=2, depth=1, num_classes=2), image)
-    assert len(traces) == 1
+def test_networks_built_alike_are_equal_and_can_be_static_arguments():
+    build = lambda depth: network_for(spaces.darts(), channels=2, depth=depth, num_classes=2)
+    assert build(3) == build(3)
+    assert hash(build(3)) == hash(build(3))
+    assert build(3) != build(4)
 
 
 def test_remat_changes_neither_values_nor_gradients(image):
@@ -214,6 +146,14 @@ def test_reduction_cells_of_darts(depth, reductions):
     assert len(layout) == depth
 
 
+def test_only_the_darts_supernet_normalises_its_pools():
+    found = fix(SMALL, np.zeros(2, int))  # two max pools in either cell
+    for space, normalised in ((SMALL, True), (found, False), (spaces.nasbench201(), False)):
+        net = network_for(space, channels=2, depth=1, num_classes=2)
+        stats = jax.eval_shape(lambda key, net=net: initialise(net, key, (4, 4, 1)), jax.random.key(0))[1]
+        assert any("pool" in jax.tree_util.keystr(path) for path, _ in jax.tree.leaves_with_path(stats)) == normalised
+
+
 def test_resolution_and_channels_follow_the_reductions():
     net = network_for(fix(spaces.darts(), np.zeros(8, int)), channels=4, depth=3, num_classes=10, auxiliary=True)
     _, state = jax.eval_shape(
@@ -228,6 +168,7 @@ def test_resolution_and_channels_follow_the_reductions():
         "block_2": (2, 7, 7, 64),
     }
     assert state["intermediates"]["auxiliary_head"]["__call__"][0].shape == (2, 10)
+    assert state["params"]["auxiliary_head"]["ConvNorm_0"]["Conv_0"]["kernel"].shape == (1, 1, 64, 128)  # after block 2
 
 
 @pytest.mark.parametrize("image_shape", [(28, 28, 1), (7, 9, 3)])
