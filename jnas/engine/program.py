@@ -61,6 +61,11 @@ def compile_steps(
     def init(key):
         return jax.tree.map(_strong, learner.init(key))
 
+    def init_uncompiled(key):
+        # To compile the first values of a supernet's thousand arrays takes a minute. Copies: a donated state must not
+        # hold one buffer twice, as a momentum that starts at the parameters would.
+        return jax.device_put(jax.tree.map(lambda leaf: leaf.copy(), init(key)), home)
+
     def one_step(state, step, arrays, keys):
         data = batch(step, jax.random.fold_in(keys.data, step)) if own_key else batch(arrays, step, keys.data)
         new, metrics = learner.update(state, split_batch(data, mesh), jax.random.fold_in(keys.learner, step))
@@ -85,13 +90,14 @@ def compile_steps(
         return jax.lax.fori_loop(start, stop, body, (state, buffers))
 
     run = jax.jit(run_one if size == 1 else run_many, donate_argnums=0, out_shardings=home)
-    return Program(jax.jit(init, out_shardings=home), run, size)
+    return Program(init_uncompiled if mesh is None else jax.jit(init, out_shardings=home), run, size)
 
 
 def _strong(leaf) -> Array:
     """The leaf as an array of its own dtype: a weakly typed one loses that in its first update, and recompiles."""
     array = jnp.asarray(leaf)
-    return jax.lax.convert_element_type(array, array.dtype) if array.weak_type else array
+    weak = getattr(array, "weak_type", False)  # a typed key outside jit knows no such thing
+    return jax.lax.convert_element_type(array, array.dtype) if weak else array
 
 
 def _same_type(new: State, old: State) -> State:
