@@ -61,9 +61,9 @@ class Augmentation:
 class Training:
     """How a found or named network is trained: SGD with Nesterov's or plain momentum and a cosine, as DARTS does."""
 
-    channels: int = 16
+    channels: int = 8
     depth: int = 1  # cells, or cells a stage for NAS-Bench-201
-    epochs: int = 6
+    epochs: int = 3
     batch_size: int = 64
     learning_rate: float = 0.1
     final_learning_rate: float = 0.0
@@ -92,11 +92,11 @@ class Search:
     space: str = "nasbench201"
     seed: int = 0
     # the supernet
-    channels: int = 8
+    channels: int = 6
     depth: int = 1
     # the search
-    epochs: int = 3
-    batch_size: int = 32
+    epochs: int = 1
+    batch_size: int = 16
     inner_fraction: float = 0.5  # of the training images: the lower level; the rest is the upper one
     augmentation: Augmentation = Augmentation()
     scheme: Literal["simultaneous", "alternating"] = "simultaneous"

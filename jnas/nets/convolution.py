@@ -141,8 +141,8 @@ def _dense_cpu(x: jax.Array, w: jax.Array, *, geometry: Geometry) -> jax.Array:
 def _dense_pairs(x: jax.Array, w: jax.Array, geometry: Geometry) -> jax.Array:
     """The convolution of pairs of neighbouring pixels, seen as one pixel with twice the channels.
 
-    It multiplies by (k + 1) / k more zeros, yet with up to 16 channels takes 0.5 to 0.8 of the time: a matrix product
-    that narrow spends itself on packing.
+    That is (k + 1) / k times the multiplications, and yet 0.5 to 0.8 of the time with up to 16 channels: a matrix
+    product so narrow spends its time on packing.
     """
     (batch, height, width, channels), (size, _, _, features) = x.shape, w.shape
     rows, (left, right) = geometry.border
@@ -171,7 +171,7 @@ def _dense_dx(g: jax.Array, w: jax.Array, *, geometry: Geometry) -> jax.Array:
 
 def _dense_dw(x: jax.Array, g: jax.Array, *, geometry: Geometry) -> jax.Array:
     low, high = geometry.padding, geometry.reach - geometry.padding
-    dw = lax.conv_general_dilated(  # the images are the batch, the channels of x are the images
+    dw = lax.conv_general_dilated(  # summed over the batch, so the batch stands where channels do
         x.transpose(3, 1, 2, 0),
         g.transpose(1, 2, 0, 3),
         (geometry.dilation,) * 2,
@@ -217,7 +217,7 @@ def _depthwise_dw(x: jax.Array, g: jax.Array, *, geometry: Geometry) -> jax.Arra
     zeros = (jnp.zeros((), g.dtype),) * len(products)
     # One pass over the images for all taps: 6 times faster than a sum each. In two stages: 1.5 times faster than one.
     sums = lax.reduce(products, zeros, lambda a, b: tuple(map(operator.add, a, b)), (1, 2))
-    dw = jnp.stack(lax.optimization_barrier(sums)).sum(1)
+    dw = jnp.stack(sums).sum(1)
     return dw.reshape(geometry.size, geometry.size, 1, -1).astype(x.dtype)
 
 

@@ -38,9 +38,8 @@ def platform_primitive(name: str, shape: Shape, cpu: Operation, other: Operation
     def abstract(*avals, geometry: Geometry):
         aval, dims = avals[0], shape(*avals, geometry=geometry)
         sharding = NamedSharding(aval.sharding.mesh, PartitionSpec(*[None] * len(dims)))
-        return aval.update(
-            shape=dims, weak_type=False, sharding=sharding
-        )  # keeps the axes of a shard_map it varies over
+        # `update` keeps the axes of a shard_map over which the value varies.
+        return aval.update(shape=dims, weak_type=False, sharding=sharding)
 
     primitive.def_abstract_eval(abstract)
     for operation, platform in ((other, None), (cpu, "cpu")):

@@ -28,7 +28,7 @@ def test_a_finished_search_leaves_everything(finished):
     assert [row["step"] for row in steps] == list(range(1, 13))  # 60 inner images, batches of 10, 2 epochs
     assert [row["epoch"] for row in epochs] == [1, 2]
     assert epochs[-1]["genotype"] == result["genotype"]
-    space = spaces.by_name("s2")
+    space = spaces.nasbench201()
     assert spaces.to_string(space, spaces.from_string(space, result["genotype"])) == result["genotype"]
     assert (
         spaces.to_string(
