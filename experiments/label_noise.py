@@ -78,11 +78,13 @@ def run(estimator, seed, num_steps=600, batch=100):
     tx = optax.chain(
         bilevel.storm(bilevel.decaying()),
         optax.partition(
-            {"weights": optax.sgd(0.2), "alpha": optax.adam(0.03) if moves else optax.set_to_zero()},
+            {"weights": optax.sgd(0.1), "alpha": optax.adam(0.005) if moves else optax.set_to_zero()},
             bilevel.Point("weights", "alpha"),
         ),
     )
-    learner = bilevel.simultaneous(bilevel.Bilevel(inner, outer), estimator or bilevel.first_order(), init, tx)
+    learner = bilevel.simultaneous(
+        bilevel.Bilevel(inner, outer), estimator or bilevel.first_order(), init, tx, learning_rate=0.1
+    )
     state = jnas.fit(learner, batches, key=jax.random.key(seed), num_steps=num_steps, steps_per_call=100)
     accuracy = jnp.mean((jnp.argmax(logits(state.point.weights, test[0]), -1) == test[1]).astype(jnp.float32))
     return np.asarray(jax.nn.softmax(state.point.alpha)), float(accuracy)
@@ -96,7 +98,7 @@ def main():
         "even trust": None,
         "first order": bilevel.first_order(),
         "Neumann, 5 terms": bilevel.implicit(bilevel.neumann(5)),
-        "conjugate gradients, 5 steps": bilevel.implicit(bilevel.conjugate_gradient(5, damping=0.1)),
+        "unrolled, 5 steps": bilevel.unrolled(5),
     }
     for name, estimator in methods.items():
         started = time.time()

@@ -1,7 +1,5 @@
 """`python -m jnas`."""
 
-import sys
+from jnas.cli import entry
 
-from jnas.cli import main
-
-sys.exit(main())
+entry()

@@ -41,6 +41,17 @@ def main(argv: Sequence[str] | None = None) -> int:
         return 128 + signal.SIGPIPE
 
 
+def entry() -> NoReturn:
+    """The program: runs a command and ends the process."""
+    status = main()
+    if status == 2:
+        # After a failed write the threads of the storage library would go on to complain below our one sentence.
+        sys.stdout.flush()
+        sys.stderr.flush()
+        os._exit(status)
+    sys.exit(status)
+
+
 def _parser() -> argparse.ArgumentParser:
     from jnas import __version__
 
@@ -250,4 +261,4 @@ def _say(message: object, status: int) -> int:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    entry()

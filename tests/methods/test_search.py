@@ -37,9 +37,8 @@ def test_a_finished_search_leaves_everything(finished):
         == result["genotype"]
     )
     assert {"inner_loss", "outer_loss", "inverse_residual", "neumann_step_size", "neumann_diverged"} <= set(steps[0])
-    assert len(result["random"]) == 2
-    assert {r["genotype"] for r in result["random"]}.isdisjoint({""})
-    for name in ("found", "random-0", "random-1"):
+    assert len(result["random"]) == 1
+    for name in ("found", "random-0"):
         assert (folder / "train" / name / "weights.npz").is_file()
     assert list((folder / "search").glob("events.out.tfevents.*"))
     assert json.loads((folder / "environment.json").read_text())["jax"] == jax.__version__
@@ -57,6 +56,7 @@ def test_a_finished_search_run_again_shows_its_result_and_touches_nothing(finish
     assert {p: p.stat().st_mtime_ns for p in folder.rglob("*") if p.is_file() and p.name != "report.html"} == before
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("sent", [signal.SIGKILL, signal.SIGTERM])
 def test_a_search_killed_at_a_random_step_and_resumed_ends_in_the_same_bits(finished, images, command, tmp_path, sent):
     whole, _ = finished
@@ -80,11 +80,12 @@ def test_a_search_killed_at_a_random_step_and_resumed_ends_in_the_same_bits(fini
     without_time = lambda rows: [{k: v for k, v in row.items() if k != "time"} for row in rows]
     for name in ("search/metrics.jsonl", "search/genotypes.jsonl", "train/found/metrics.jsonl"):
         assert without_time(lines(tmp_path / "run" / name)) == without_time(lines(whole / name)), (stop_at, name)
-    for network in ("found", "random-0", "random-1"):
+    for network in ("found", "random-0"):
         weights = f"train/{network}/weights.npz"
         assert (tmp_path / "run" / weights).read_bytes() == (whole / weights).read_bytes(), (stop_at, network)
 
 
+@pytest.mark.slow
 def test_a_search_compiles_its_step_once(images, tmp_path, caplog):
     words = config.read_words([f"data={images}", *TINY, "random_cells=0", "estimator=first_order", "momentum=none"])
     with jax.log_compiles(), caplog.at_level(logging.WARNING), jax.numpy_dtype_promotion("standard"):
