@@ -85,4 +85,6 @@ def test_only_the_engine_speaks_of_devices():
             nodes = list(ast.walk(ast.parse(path.read_text())))
             names = {node.attr for node in nodes if isinstance(node, ast.Attribute)}
             names |= {node.id for node in nodes if isinstance(node, ast.Name)}
+            if path.name == "primitives.py":  # a primitive must say how its abstract result is laid out
+                names -= {"NamedSharding"}
             assert not names & words, path

@@ -30,6 +30,7 @@ def simultaneous(
     tx: optax.GradientTransformationExtraArgs,
     *,
     learning_rate: LearningRate = None,
+    unroll: bool = False,
 ) -> Learner:
     """One step of weights and alpha together, both from the same iterate. With `storm` first in `tx`, the double
     recursion.
@@ -48,6 +49,9 @@ def simultaneous(
       tx: optimiser of the whole point; it receives `grad_fn`, `point -> direction`, on the batches and key of this
       step.
       learning_rate: for estimators that need one (`unrolled`, `finite_difference`): a number or a schedule.
+      unroll: write the two points of the recursion out one after the other. By default they are two trips of one loop,
+        so that the estimator is compiled once. Inside loops XLA runs the gradients of ordinary convolutions many times
+        slower on a CPU (not those of `jnas.nets`): there unroll this and `neumann`.
 
     Returns:
       A learner over `Batches`.
@@ -75,10 +79,12 @@ def simultaneous(
             kept, (direction, aux) = direction_at(state.estimator, state.point, True)
             before = direction  # not asked for
         else:
-            # The two points of the recursion are two trips of one loop: the estimator is compiled once.
             points = jax.tree.map(lambda *leaves: jnp.stack(leaves), state.point, previous)
             kept, (directions, auxes) = jax.lax.scan(
-                lambda kept, each: direction_at(kept, *each), state.estimator, (points, jnp.array([True, False]))
+                lambda kept, each: direction_at(kept, *each),
+                state.estimator,
+                (points, jnp.array([True, False])),
+                unroll=unroll or 1,
             )
             (direction, aux), (before, _) = (jax.tree.map(lambda x, n=n: x[n], (directions, auxes)) for n in range(2))
 

@@ -40,12 +40,11 @@ class Estimator(NamedTuple):
 
     Attributes:
       init: `point -> state`.
-      estimate: `(problem, point, batches, context, state, *, learning_rate=None, refresh=True) -> (direction, state,
-      aux)`.
-        `aux.variables` are those of the inner loss at `point`; `aux.metrics` are scalars. With `refresh=False` (it may be traced) whatever
-        the estimator keeps between steps (an eigenvector, a step size) is used and not renewed: the second of two
-        points
-        that are to be compared is evaluated so.
+      estimate: `(problem, point, batches, context, state, *, learning_rate=None, refresh=True)` to
+        `(direction, state, aux)`.
+        `aux.variables` are those of the inner loss at `point`; `aux.metrics` are scalars. With `refresh=False` (it may
+        be traced) whatever the estimator keeps between steps, such as an eigenvector, is used and not renewed: so the
+        second of two points that are to be compared is evaluated.
     """
 
     init: Callable[[Point], State]

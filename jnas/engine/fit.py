@@ -22,8 +22,9 @@ from jnas.types import Array, Batch, Key, Learner, Source, State
 def default_steps_per_call(platform: str) -> int:
     """How many steps run between two looks of the host, where nobody says.
 
-    On an accelerator the host must not be asked at every step. On a CPU a step is long and the gradient of a
-    convolution inside a compiled loop is many times slower than outside, so there is no loop.
+    On an accelerator the host must not be asked at every step. On a CPU a step is long, and inside a
+    compiled loop the gradient of an ordinary convolution (not of those in `jnas.nets`) is many times slower than
+    outside, so there is no loop.
 
     Args:
       platform: "cpu", "gpu" or "tpu".

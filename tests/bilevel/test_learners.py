@@ -191,6 +191,27 @@ def test_storm_sees_the_batch_and_the_key_of_this_step_at_both_points():
     assert float(state.variables) == 5.0  # running statistics are taken once a step, from the current point
 
 
+@pytest.mark.parametrize("unroll", [False, True])
+def test_the_two_points_of_the_recursion_share_one_estimate(unroll):
+    quadratic, calls = bed(), []
+    inside = bilevel.implicit(bilevel.neumann(2, unroll=unroll))
+
+    def counted(*args, **extra):
+        calls.append(1)
+        return inside.estimate(*args, **extra)
+
+    tx = optax.chain(bilevel.storm(0.3), optax.partition({"weights": optax.sgd(0.1), "alpha": optax.sgd(0.1)}, LABELS))
+    learner = bilevel.simultaneous(quadratic.problem, bilevel.Estimator(inside.init, counted), init, tx, unroll=unroll)
+    state = learner.init(jax.random.key(0))
+    plain = bilevel.simultaneous(quadratic.problem, bilevel.implicit(bilevel.neumann(2)), init, tx)
+    batch = quadratic.sample(jax.random.key(1), 0.1)
+    new, _ = jax.jit(learner.update)(state, batch, jax.random.key(2))
+    assert len(calls) == 1
+    expected, _ = plain.update(state, batch, jax.random.key(2))
+    for a, b in zip(jax.tree.leaves(new), jax.tree.leaves(expected), strict=True):
+        np.testing.assert_allclose(a, b, rtol=1e-12, atol=1e-12)
+
+
 def test_one_level_search_equals_two_optimisers_side_by_side():
     quadratic = bed()
     loss = lambda w, a, batch, context: quadratic.problem.inner(w, a, batch.inner, context)
