@@ -33,6 +33,7 @@ METHODS = {
 }
 COMMON = {
     "space": "nasbench201", "channels": 6, "depth": 1, "batch_size": 16, "random_cells": 0,
+    "weights": {"learning_rate": 0.1}, "alpha": {"learning_rate": 0.02, "final_learning_rate": 0.02, "warmup": 0.0},
 }  # fmt: skip
 HEAVY_BALL = {"heavy_ball": 0.9, "learning_rate": 0.025}  # what DARTS uses where there is no recursive momentum
 

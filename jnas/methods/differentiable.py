@@ -8,6 +8,7 @@ from collections.abc import Callable
 from typing import Any, NamedTuple
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 import optax
 
@@ -124,7 +125,7 @@ def learner_of(config: Search, net: nets.Network, shape: tuple[int, int, int], n
         return bilevel.Point(params, spaces.init_alpha(net.space, alpha_key, config.alpha_scale)), stats
 
     estimator = _estimator(config, gauss_newton if config.curvature == "gauss_newton" else bilevel.hessian)
-    rate = _cosine(config.weights, num_steps)  # of the virtual step, where the estimator takes one
+    rate = _rate(config.weights, num_steps)  # of the virtual step, where the estimator takes one
     weights, alpha = (_optimiser(level, num_steps) for level in (config.weights, config.alpha))
     first = _momentum(config)
     if config.scheme == "alternating":
@@ -238,16 +239,18 @@ def _momentum(config: Search) -> Callable[[Any], optax.GradientTransformation]:
 
 
 def _optimiser(level: Level, num_steps: int) -> optax.GradientTransformation:
-    rate = _cosine(level, num_steps)
+    rate = _rate(level, num_steps)
     last = optax.sgd(rate, level.heavy_ball or None) if level.optimiser == "sgd" else optax.adam(rate, 0.5, 0.999)
     clip = optax.identity() if level.clip is None else optax.clip_by_global_norm(level.clip)
     return optax.chain(clip, optax.add_decayed_weights(level.weight_decay), last)
 
 
-def _cosine(level: Level, num_steps: int) -> optax.Schedule:
-    return optax.cosine_decay_schedule(
-        level.learning_rate, num_steps, level.final_learning_rate / max(level.learning_rate, 1e-30)
-    )
+def _rate(level: Level, num_steps: int) -> optax.Schedule:
+    final = level.final_learning_rate / max(level.learning_rate, 1e-30)
+    cosine = optax.cosine_decay_schedule(level.learning_rate, num_steps, final)
+    if not level.warmup:
+        return cosine
+    return lambda step: jnp.where(jnp.asarray(step) < level.warmup * num_steps, 0.0, cosine(step))
 
 
 def _source(config: Search, splits: data.Splits, inner: data.Dataset, outer: data.Dataset):

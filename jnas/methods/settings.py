@@ -37,6 +37,7 @@ class Level:
     optimiser: Literal["sgd", "adam"]
     learning_rate: float
     final_learning_rate: float  # of the cosine; equal to the first: constant
+    warmup: float = 0.0  # share of the steps, at the start, in which this level stands still
     heavy_ball: float = 0.0  # momentum of SGD; none on top of recursive momentum
     weight_decay: float = 0.0  # added to the direction, after the recursion
     clip: float | None = None  # bound of the direction's norm
@@ -44,6 +45,7 @@ class Level:
 
     def __post_init__(self):
         _at_least(0, self, "learning_rate", "final_learning_rate", "heavy_ball", "weight_decay")
+        _within(0, 1, self, "warmup")
         if self.clip is not None and self.clip <= 0:
             raise ValueError(f"clip is {self.clip}: give a positive norm, or null for none")
 
@@ -107,8 +109,9 @@ class Search:
     curvature: Literal["hessian", "gauss_newton"] = "hessian"
     fresh_batches: bool = False  # another inner batch for each Neumann term
     momentum: Literal["storm", "moving_average", "none"] = "storm"
-    weights: Level = Level("sgd", 0.1, 0.001, weight_decay=3e-4, clip=5.0)
-    alpha: Level = Level("adam", 0.02, 0.02, weight_decay=1e-3)
+    weights: Level = Level("sgd", 0.2, 0.001, weight_decay=3e-4, clip=5.0)
+    # Untrained weights favour operators without any: alpha waits.
+    alpha: Level = Level("adam", 0.03, 0.03, warmup=0.4, weight_decay=1e-3)
     alpha_scale: float = 1e-3  # standard deviation of the initial alpha
     without_none: bool = False  # derive without the operator `none`
     # afterwards

@@ -10,7 +10,7 @@ import jax
 import pytest
 
 from jnas import config, spaces
-from jnas.methods import differentiable
+from jnas.methods import differentiable, retrain
 from jnas.methods.settings import Search
 
 from .conftest import TINY
@@ -114,3 +114,23 @@ def test_random_cells_are_connected_and_differ():
     drawn = differentiable.random_cells(spaces.nasbench201(), jax.random.key(1), 5)
     assert all(spaces.is_connected(spaces.nasbench201(), arch) for arch in drawn)
     assert len({tuple(arch.tolist()) for arch in drawn}) == 5
+
+
+def test_alpha_stands_still_during_its_warmup(images):
+    """Two of six steps have the rate 0; the weights move at once."""
+    words = [f"data={images}", *TINY, "estimator=first_order"]
+    settings = config.build(Search, config.read_words([*words, "alpha.warmup=0.33", "weights.learning_rate=0.1"]))
+    rate = differentiable._rate(settings.alpha, 6)
+    assert [float(rate(step)) > 0 for step in range(6)] == [False, False, True, True, True, True]
+    assert float(differentiable._rate(settings.weights, 6)(0)) == pytest.approx(0.1)
+
+
+@pytest.mark.parametrize("name", config.presets())
+def test_every_preset_is_valid(name):
+    settings = config.build(Search, config.read_preset(name))
+    space = spaces.by_name(settings.space)
+    net = differentiable.supernet(space, settings, 10)
+    learner = differentiable.learner_of(settings, net, (32, 32, 3), 100)
+    assert learner.update is not None
+    fixed = spaces.fix(space, spaces.sample(space, jax.random.key(0), 1)[0])
+    assert retrain.network(fixed, settings.train, 10).auxiliary == (settings.train.auxiliary > 0)
