@@ -1,4 +1,4 @@
-"""The command line: `jnas search | train | evaluate | report | spaces`."""
+"""The command line: `jnas search | train | evaluate | report | bench | spaces`."""
 
 import argparse
 import json
@@ -69,6 +69,7 @@ def _parser() -> argparse.ArgumentParser:
         "--out", metavar="DIR", help="folder of the run (runs/search-SPACE-SEED); an unfinished one goes on"
     )
     search.add_argument("--show", action="store_true", help="print the settings as YAML and stop")
+    _add_profile(search)
     search.set_defaults(command=_search)
 
     train = commands.add_parser("train", help="train a found or named architecture", epilog=EPILOG)
@@ -78,6 +79,7 @@ def _parser() -> argparse.ArgumentParser:
     train.add_argument("words", nargs="*", metavar="FILE.yaml | key=value", help="settings, the later over the earlier")
     train.add_argument("--out", metavar="DIR", help="folder of the run (runs/train-SPACE-SEED)")
     train.add_argument("--show", action="store_true", help="print the settings as YAML and stop")
+    _add_profile(train)
     train.set_defaults(command=_train)
 
     evaluate = commands.add_parser("evaluate", help="measure a trained network on a data set")
@@ -86,10 +88,30 @@ def _parser() -> argparse.ArgumentParser:
     evaluate.add_argument("--split", choices=("test", "train"), default="test")
     evaluate.set_defaults(command=_evaluate)
 
-    report = commands.add_parser("report", help="write the page of a run, or compare runs")
-    report.add_argument("runs", nargs="+", metavar="RUN")
+    report = commands.add_parser("report", help="write the page of a run or of a benchmark, or compare several")
+    report.add_argument("runs", nargs="+", metavar="RUN | FILE.jsonl", help="folders of runs, or files of jnas bench")
     report.add_argument("--format", choices=("text", "markdown", "html"), default="text", help="of the table")
     report.set_defaults(command=_report)
+
+    bench = commands.add_parser(
+        "bench", help="measure time, memory and arithmetic of a search's compiled steps",
+        epilog="One JSON line a case. Exit status: 2 after bad input, 1 if a case failed.",
+    )  # fmt: skip
+    bench.add_argument(
+        "words",
+        nargs="*",
+        metavar="PRESET | FILE.yaml | key=value",
+        help="settings of a search; also data=synthetic",
+    )
+    bench.add_argument("--what", default="step", metavar="gradient,hvp,step", help="programs to measure (step)")
+    bench.add_argument(
+        "--sweep", nargs="+", default=[], metavar="key=v,v", help="every combination; also devices=1,2 and preset=a,b"
+    )
+    bench.add_argument("--repeats", type=int, default=7, help="timed calls of a program (7)")
+    bench.add_argument("--timeout", type=float, metavar="S", help="seconds after which a case has failed")
+    bench.add_argument("--out", metavar="FILE.jsonl", help="append the lines here; what it holds is not run again")
+    bench.add_argument("--profile", action="store_true", help="trace three calls of each program, beside --out")
+    bench.set_defaults(command=_bench)
 
     listing = commands.add_parser("spaces", help="list the search spaces, or show one")
     listing.add_argument("name", nargs="?", metavar="SPACE")
@@ -107,7 +129,8 @@ def _search(arguments: argparse.Namespace) -> int:
         return _show(settings)
     folder = pathlib.Path(arguments.out or f"runs/search-{settings.space}-{settings.seed}")
     _prepare_machine()
-    result = differentiable.run(settings, folder)
+    with _profiling(arguments, folder):
+        result = differentiable.run(settings, folder)
     _summary(result, folder)
     return 0
 
@@ -122,7 +145,8 @@ def _train(arguments: argparse.Namespace) -> int:
         return _show(settings)
     folder = pathlib.Path(arguments.out or f"runs/train-{settings.space}-{settings.seed}")
     _prepare_machine()
-    result = retrain.run(settings, folder)
+    with _profiling(arguments, folder):
+        result = retrain.run(settings, folder)
     _summary(result, folder)
     return 0
 
@@ -154,6 +178,14 @@ def _report(arguments: argparse.Namespace) -> int:
     from jnas import report
 
     render = {"text": report.as_text, "markdown": report.as_markdown, "html": report.as_html}[arguments.format]
+    benchmarks = [name for name in arguments.runs if name.endswith(".jsonl")]
+    if benchmarks:
+        if len(benchmarks) < len(arguments.runs):
+            raise UserError("runs and files of jnas bench do not go into one table: name one kind of them")
+        page = report.write_benchmarks(benchmarks)
+        print(render(report.benchmark_table(benchmarks)))
+        print(f"page: {page}")
+        return 0
     if len(arguments.runs) > 1:
         print(render(report.compare(arguments.runs)))
         return 0
@@ -161,6 +193,16 @@ def _report(arguments: argparse.Namespace) -> int:
     print(render(report.trained_table(report.read_run(arguments.runs[0]))))
     print(f"page: {page}")
     return 0
+
+
+def _bench(arguments: argparse.Namespace) -> int:
+    from jnas import bench
+
+    cases = bench.plan(_layers(arguments.words), arguments.sweep, arguments.what.split(","))
+    failed = bench.run(
+        cases, arguments.out, repeats=arguments.repeats, timeout=arguments.timeout, profile=arguments.profile
+    )
+    return 1 if failed else 0
 
 
 def _spaces(arguments: argparse.Namespace) -> int:
@@ -240,6 +282,28 @@ def _prepare_machine() -> None:
     from jnas import engine
 
     engine.enable_compilation_cache()
+
+
+def _add_profile(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument(
+        "--profile", nargs="?", const=(4, 6), type=_steps, metavar="FIRST:LAST",
+        help="trace these steps (4:6) with the profiler, into RUN/profile",
+    )  # fmt: skip
+
+
+def _steps(text: str) -> tuple[int, int]:
+    first, _, last = text.partition(":")
+    if not (first.isdigit() and last.isdigit() and 2 <= int(first) <= int(last)):
+        raise argparse.ArgumentTypeError(f"{text!r} is not FIRST:LAST with 2 <= FIRST <= LAST, such as 4:6")
+    return int(first), int(last)
+
+
+def _profiling(arguments: argparse.Namespace, folder: pathlib.Path):
+    from jnas import engine
+
+    if arguments.profile is None:
+        return engine.profiling(None)
+    return engine.profiling(folder / "profile", *arguments.profile)
 
 
 def _summary(result: dict[str, Any], folder: pathlib.Path) -> None:

@@ -18,6 +18,7 @@ from jnas.bilevel.problem import (
     direction_metrics,
     inner_gradient,
     level_metrics,
+    norm,
     outer_gradient,
 )
 from jnas.bilevel.solvers import Solver
@@ -70,7 +71,7 @@ def finite_difference(radius: float = 1e-2) -> Estimator:
         gradient, aux = inner_gradient(problem, point, batches.inner, context)
         stepped = Point(axpy(-xi, gradient, point.weights), point.alpha)
         outer, metrics = outer_gradient(problem, stepped, batches, context)
-        eps = radius / optax.tree.norm(outer.weights)
+        eps = radius / norm(outer.weights)
 
         def alpha_gradient(scale: Array):
             weights = axpy(scale, outer.weights, point.weights)
@@ -166,10 +167,22 @@ def implicit(solver: Solver, *, curvature: Curvature = hessian) -> Estimator:
         def product(v: Weights, batch: Batch | None) -> Weights:
             return curvature(problem.inner, point, batches.inner if batch is None else batch, context, v)
 
-        p, state, solver_metrics = solver.solve(product, outer.weights, batches.curvature, state, refresh)
-        image, mixed, gradient, aux = _second_derivatives(problem, point, batches.inner, context, p)
+        def joint(v: Weights, batch: Batch | None):
+            inner = batches.inner if batch is None else batch
+            image, mixed, gradient, aux = _second_derivatives(problem, point, inner, context, v)
+            return image, (mixed, gradient, aux)
+
+        if curvature is hessian and solver.solve_jointly is not None:
+            rows = batches.curvature
+            if rows is not None:
+                rows = jax.tree.map(lambda row, last: jnp.concatenate((row, last[None])), rows, batches.inner)
+            p, state, solver_metrics, last = solver.solve_jointly(joint, outer.weights, rows, state, refresh)
+        else:
+            p, state, solver_metrics = solver.solve(product, outer.weights, batches.curvature, state, refresh)
+            last = joint(p, None)
+        image, (mixed, gradient, aux) = last
         missing = optax.tree.sub(outer.weights, axpy(solver.damping, p, image))
-        residual = optax.tree.norm(missing) / jnp.maximum(optax.tree.norm(outer.weights), 1e-30)
+        residual = norm(missing) / jnp.maximum(norm(outer.weights), 1e-30)
         metrics = {**metrics, **solver_metrics, "inverse_residual": residual}
         return _result(Point(gradient, optax.tree.sub(outer.alpha, mixed)), state, aux, metrics)
 

@@ -7,7 +7,7 @@ import jax.numpy as jnp
 import optax
 
 from jnas.bilevel.momentum import StormState
-from jnas.bilevel.problem import Bilevel, Estimator, Init, Point, inner_gradient
+from jnas.bilevel.problem import Bilevel, Estimator, Init, Point, inner_gradient, norm, packing
 from jnas.types import Array, Aux, Batch, Batches, Context, Key, Learner, Loss, Metrics, PyTree, State
 
 LearningRate = float | optax.Schedule | None
@@ -31,6 +31,7 @@ def simultaneous(
     *,
     learning_rate: LearningRate = None,
     unroll: bool = False,
+    one_vector: bool = False,
 ) -> Learner:
     """One step of weights and alpha together, both from the same iterate. With `storm` first in `tx`, the double
     recursion.
@@ -52,6 +53,9 @@ def simultaneous(
       unroll: write the two points of the recursion out one after the other. By default they are two trips of one loop,
         so that the estimator is compiled once. Inside loops XLA runs the gradients of ordinary convolutions many times
         slower on a CPU (not those of `jnas.nets`): there unroll this and `neumann`.
+      one_vector: give `tx` all weights as one vector [num_weights], and alpha as it is: the same arithmetic in a
+        program that does not grow with the number of arrays, which a supernet has hundreds of. Leave it off for an
+        optimiser that treats arrays differently.
 
     Returns:
       A learner over `Batches`.
@@ -63,23 +67,26 @@ def simultaneous(
 
     def start(key: Key) -> SearchState:
         point, variables = init(key)
-        return SearchState(jnp.zeros((), jnp.int32), point, variables, estimator.init(point), tx.init(point))
+        optimiser = tx.init(packing(point, one_vector).pack(point))
+        return SearchState(jnp.zeros((), jnp.int32), point, variables, estimator.init(point), optimiser)
 
     def update(state: SearchState, batches: Batches, key: Key) -> tuple[SearchState, Metrics]:
         context, rate = Context(state.variables, key), _at(learning_rate, state.step)
+        pack, unpack = packing(state.point, one_vector)
+        current = pack(state.point)
 
         def direction_at(kept: State, point: Point, refresh: Array | bool):
             direction, kept, aux = estimator.estimate(
-                problem, point, batches, context, kept, learning_rate=rate, refresh=refresh
+                problem, unpack(point), batches, context, kept, learning_rate=rate, refresh=refresh
             )
-            return kept, (direction, aux)
+            return kept, (pack(direction), aux)
 
         previous = _previous_point(state.optimiser)
         if previous is None:
-            kept, (direction, aux) = direction_at(state.estimator, state.point, True)
+            kept, (direction, aux) = direction_at(state.estimator, current, True)
             before = direction  # not asked for
         else:
-            points = jax.tree.map(lambda *leaves: jnp.stack(leaves), state.point, previous)
+            points = jax.tree.map(lambda *leaves: jnp.stack(leaves), current, previous)
             kept, (directions, auxes) = jax.lax.scan(
                 lambda kept, each: direction_at(kept, *each),
                 state.estimator,
@@ -91,9 +98,9 @@ def simultaneous(
         def grad_fn(point: Point) -> Point:  # the same samples, key and running statistics, at another point
             return before if point is previous else direction_at(kept, point, False)[1][0]
 
-        steps, optimiser = tx.update(direction, state.optimiser, state.point, grad_fn=grad_fn)
-        point: Any = optax.apply_updates(state.point, steps)
-        return SearchState(state.step + 1, point, aux.variables, kept, optimiser), aux.metrics
+        steps, optimiser = tx.update(direction, state.optimiser, current, grad_fn=grad_fn)
+        point: Any = optax.apply_updates(current, steps)
+        return SearchState(state.step + 1, unpack(point), aux.variables, kept, optimiser), aux.metrics
 
     return Learner(start, update)
 
@@ -107,6 +114,7 @@ def alternating(
     *,
     inner_steps: int = 1,
     learning_rate: LearningRate = None,
+    one_vector: bool = False,
 ) -> Learner:
     """A step of alpha along the hypergradient, then steps of the weights at the new alpha: DARTS, iDARTS, stocBiO.
 
@@ -125,9 +133,10 @@ def alternating(
       estimator sees
         its first entry.
       learning_rate: for estimators that need one: a number or a schedule.
+      one_vector: give `weight_tx` all weights as one vector, see `simultaneous`.
 
     Returns:
-      A learner over `Batches`.
+      A learner over `Batches`. The metrics of the inner level are those of the last weight step.
 
     Raises:
       ValueError: for `inner_steps` below 1.
@@ -142,7 +151,7 @@ def alternating(
 
     def start(key: Key) -> SearchState:
         point, variables = init(key)
-        optimiser = (weight_tx.init(point.weights), alpha_tx.init(point.alpha))
+        optimiser = (weight_tx.init(packing(point, one_vector).pack(point).weights), alpha_tx.init(point.alpha))
         return SearchState(jnp.zeros((), jnp.int32), point, variables, estimator.init(point), optimiser)
 
     def alpha_step(state: SearchState, batches: Batches, context: Context):
@@ -159,12 +168,20 @@ def alternating(
         steps, optimiser = alpha_tx.update(direction.alpha, state.optimiser[1], state.point.alpha, grad_fn=grad_fn)
         return optax.apply_updates(state.point.alpha, steps), kept, optimiser, aux.metrics
 
-    def weight_step(weights, variables, optimiser, alpha, batch: Batch, key: Key):
+    def weight_step(point: Point, variables, optimiser, batch: Batch, key: Key):
         context = Context(variables, key)
-        gradient_at = lambda w: inner_gradient(problem, Point(w, alpha), batch, context)
+        pack, unpack = packing(point, one_vector)
+
+        def gradient_at(weights):
+            gradient, aux = inner_gradient(problem, unpack(Point(weights, point.alpha)), batch, context)
+            return pack(Point(gradient, point.alpha)).weights, aux
+
+        weights = pack(point).weights
         gradient, aux = gradient_at(weights)
         steps, optimiser = weight_tx.update(gradient, optimiser, weights, grad_fn=lambda w: gradient_at(w)[0])
-        return optax.apply_updates(weights, steps), aux.variables, optimiser
+        metrics = {**aux.metrics, "weight_gradient_norm": norm(gradient)}
+        point = unpack(Point(optax.apply_updates(weights, steps), point.alpha))
+        return point, aux.variables, optimiser, metrics
 
     def update(state: SearchState, batches: Batches, key: Key) -> tuple[SearchState, Metrics]:
         alpha_key, *weight_keys = jax.random.split(key, 1 + inner_steps)
@@ -173,18 +190,19 @@ def alternating(
             if inner_steps == 1
             else [jax.tree.map(lambda leaf, k=k: leaf[k], batches.inner) for k in range(inner_steps)]
         )
-        seen = batches._replace(inner=inner[0])
-        alpha, kept, alpha_optimiser, metrics = alpha_step(state, seen, Context(state.variables, alpha_key))
-        weights, variables, optimiser = state.point.weights, state.variables, state.optimiser[0]
+        first = batches._replace(inner=inner[0])
+        alpha, kept, alpha_optimiser, metrics = alpha_step(state, first, Context(state.variables, alpha_key))
+        point, variables, optimiser = Point(state.point.weights, alpha), state.variables, state.optimiser[0]
         for batch, weight_key in zip(inner, weight_keys, strict=True):
-            weights, variables, optimiser = weight_step(weights, variables, optimiser, alpha, batch, weight_key)
-        new = SearchState(state.step + 1, Point(weights, alpha), variables, kept, (optimiser, alpha_optimiser))
+            point, variables, optimiser, seen = weight_step(point, variables, optimiser, batch, weight_key)
+            metrics = {**metrics, **seen}  # in place of the estimator's, which then need not be computed
+        new = SearchState(state.step + 1, point, variables, kept, (optimiser, alpha_optimiser))
         return new, metrics
 
     return Learner(start, update)
 
 
-def supervised(loss: Loss, init: Init, tx: optax.GradientTransformation) -> Learner:
+def supervised(loss: Loss, init: Init, tx: optax.GradientTransformation, *, one_vector: bool = False) -> Learner:
     """One level: weights and alpha follow the same gradient of the same loss on the same batch.
 
     For retraining and predictors alpha is the empty pytree `()`; for one-level search `tx` is an `optax.partition`
@@ -195,6 +213,7 @@ def supervised(loss: Loss, init: Init, tx: optax.GradientTransformation) -> Lear
       loss: `(weights, alpha, batch, context) -> (scalar, Aux)`.
       init: `key -> (point, variables)`.
       tx: optimiser of the whole point.
+      one_vector: give `tx` all weights as one vector, see `simultaneous`.
 
     Returns:
       A learner over batches of the loss. Metrics: `loss`, those of the loss's `Aux`, `gradient_norm`.
@@ -203,21 +222,24 @@ def supervised(loss: Loss, init: Init, tx: optax.GradientTransformation) -> Lear
 
     def start(key: Key) -> SearchState:
         point, variables = init(key)
-        return SearchState(jnp.zeros((), jnp.int32), point, variables, (), tx.init(point))
+        optimiser = tx.init(packing(point, one_vector).pack(point))
+        return SearchState(jnp.zeros((), jnp.int32), point, variables, (), optimiser)
 
     def update(state: SearchState, batch: Batch, key: Key) -> tuple[SearchState, Metrics]:
         context = Context(state.variables, key)
+        pack, unpack = packing(state.point, one_vector)
+        current = pack(state.point)
 
         def gradient_at(point: Point) -> tuple[Point, Array, Aux]:
             (value, aux), slopes = jax.value_and_grad(loss, argnums=(0, 1), has_aux=True)(
-                point.weights, point.alpha, batch, context
+                *unpack(point), batch, context
             )
-            return Point(*slopes), value, aux
+            return pack(Point(*slopes)), value, aux
 
-        gradient, value, aux = gradient_at(state.point)
-        steps, optimiser = tx.update(gradient, state.optimiser, state.point, grad_fn=lambda p: gradient_at(p)[0])
-        point: Any = optax.apply_updates(state.point, steps)
-        metrics = {"loss": value, **aux.metrics, "gradient_norm": optax.tree.norm(gradient)}
+        gradient, value, aux = gradient_at(current)
+        steps, optimiser = tx.update(gradient, state.optimiser, current, grad_fn=lambda p: gradient_at(p)[0])
+        point: Any = unpack(optax.apply_updates(current, steps))  # pyright: ignore[reportArgumentType]
+        metrics = {"loss": value, **aux.metrics, "gradient_norm": norm(gradient)}
         return SearchState(state.step + 1, point, aux.variables, (), optimiser), metrics
 
     return Learner(start, update)

@@ -8,9 +8,9 @@ from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
-import optax
+from jax.flatten_util import ravel_pytree
 
-from jnas.types import Alpha, Aux, Batch, Batches, Context, Key, Loss, Metrics, PyTree, State, Weights
+from jnas.types import Alpha, Array, Aux, Batch, Batches, Context, Key, Loss, Metrics, PyTree, State, Weights
 
 
 class Bilevel(NamedTuple):
@@ -73,11 +73,48 @@ def level_metrics(level: str, value: jax.Array, aux: Aux) -> Metrics:
 def direction_metrics(direction: Point) -> Metrics:
     """Euclidean norms of the two parts of a direction."""
     return {
-        "weight_gradient_norm": optax.tree.norm(direction.weights),
-        "hypergradient_norm": optax.tree.norm(direction.alpha),
+        "weight_gradient_norm": norm(direction.weights),
+        "hypergradient_norm": norm(direction.alpha),
     }
+
+
+def norm(tree: PyTree) -> Array:
+    """Euclidean norm of a tree, as of one vector: a program of one reduction and not of one for each leaf."""
+    return jnp.linalg.norm(ravel_pytree(tree)[0])
 
 
 def axpy(scale: Any, x: PyTree, y: PyTree) -> PyTree:
     """`scale * x + y`, leaf by leaf, in the dtype of `y`."""
     return jax.tree.map(lambda a, b: jnp.asarray(scale, b.dtype) * a + b, x, y)
+
+
+class Packing(NamedTuple):
+    """How an optimiser sees a point: as it is, or with all weights in one vector."""
+
+    pack: Callable[[Point], Point]
+    unpack: Callable[[Point], Point]
+
+
+def packing(point: Point, one_vector: bool) -> Packing:
+    """Makes the two conversions for points like this one.
+
+    Args:
+      point: the weights must share one dtype if they become one vector.
+      one_vector: whether they do.
+
+    Returns:
+      The conversions, identities without `one_vector`.
+
+    Raises:
+      ValueError: for weights of several dtypes.
+    """
+    if not one_vector:
+        return Packing(lambda point: point, lambda point: point)
+    dtypes = sorted({str(jnp.result_type(leaf)) for leaf in jax.tree.leaves(point.weights)})
+    if len(dtypes) > 1:
+        raise ValueError(f"one_vector: the weights are {' and '.join(dtypes)}; give them one dtype, or leave it off.")
+    unravel = ravel_pytree(point.weights)[1]
+    return Packing(
+        lambda point: Point(ravel_pytree(point.weights)[0], point.alpha),
+        lambda point: Point(unravel(point.weights), point.alpha),
+    )

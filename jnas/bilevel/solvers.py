@@ -5,12 +5,13 @@ from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
-import optax
+from jax.flatten_util import ravel_pytree
 
-from jnas.bilevel.problem import axpy
-from jnas.types import Array, Batch, Metrics, State, Weights
+from jnas.bilevel.problem import axpy, norm
+from jnas.types import Array, Batch, Metrics, PyTree, State, Weights
 
 Product = Callable[[Weights, Batch | None], Weights]  # (v, batch or None for the inner batch) -> H v
+Joint = Callable[[Weights, Batch | None], tuple[Weights, PyTree]]  # the same with what else comes out of that pass
 
 
 class Solver(NamedTuple):
@@ -20,6 +21,9 @@ class Solver(NamedTuple):
       init: `weights -> state`, what is kept between steps (the eigenvalue estimate).
       solve: `(product, v, batches, state, refresh) -> (p, state, metrics)`. `batches` is None or has the leading axis
         [num_batches]; `refresh`, a [] bool that may be traced, says whether the state is renewed.
+      solve_jointly: `(joint, v, batches, state, refresh) -> (p, state, metrics, joint(p))`, where `joint` gives a
+        product and whatever else the same pass yields, and `batches`, if not None, has one entry more, that of the
+        last product: all products in one loop, so that the pass is compiled once. None: not offered.
       num_batches: how many fresh batches it can use, 0 where one operator is needed throughout.
       damping: added to the diagonal of H.
     """
@@ -28,13 +32,14 @@ class Solver(NamedTuple):
     solve: Callable[[Product, Weights, Batch | None, State, Array | bool], tuple[Weights, State, Metrics]]
     num_batches: int
     damping: float
+    solve_jointly: Callable[..., tuple[Weights, State, Metrics, tuple[Weights, PyTree]]] | None = None
 
 
 class PowerState(NamedTuple):
     """A running estimate of the largest absolute eigenvalue."""
 
     fresh: Array  # [] bool: nothing is known yet
-    vector: Weights  # unit vector
+    vector: Array  # [num_weights], a unit vector
     eigenvalue: Array  # [] of the weights' dtype, a lower bound of |lambda|_max on the batches seen
 
 
@@ -100,16 +105,25 @@ def neumann(
     def init(weights: Weights) -> State:
         if step_size is not None:
             return ()
-        return PowerState(jnp.asarray(True), jax.tree.map(jnp.zeros_like, weights), jnp.zeros((), _dtype(weights)))
+        flat = ravel_pytree(weights)[0]  # one vector: a program of one operation, not of one for each leaf
+        return PowerState(jnp.asarray(True), jnp.zeros_like(flat), jnp.zeros((), flat.dtype))
 
-    def solve(product: Product, v: Weights, batches: Batch | None, state: State, refresh: Array | bool = True):
-        dtype = _dtype(v)
-        tiny = jnp.finfo(dtype).tiny
-        known = jnp.asarray(1 / step_size, dtype) if step_size is not None else state.eigenvalue
+    def run(joint: Joint, v: Weights, batches: Batch | None, state: State, refresh: Array | bool, num_last: int):
+        """Power iterations, terms, and `num_last` (0 or 1) products with the result."""
+        v, unravel = ravel_pytree(v)
+        tiny = jnp.finfo(v.dtype).tiny
+        known = jnp.asarray(1 / step_size, v.dtype) if step_size is not None else state.eigenvalue
+
+        def apply(vector: Array, number):
+            image, extra = joint(unravel(vector), _row(batches, number - num_power))
+            return ravel_pytree(image)[0], extra
+
+        def result(eigenvalue, vector, total):
+            return axpy(_inverse(eigenvalue, tiny), vector, total)
 
         def power_trip(carry, image):
             # A batch may show less curvature than the last ones did: forget slowly, too large a step is worse.
-            return (_unit(image), jnp.maximum(optax.tree.norm(image), 0.9 * known)), carry[1]
+            return (_unit(image), jnp.maximum(norm(image), 0.9 * known)), carry[1]
 
         def series_trip(carry, image):
             (power, eigenvalue), (vector, total) = carry
@@ -119,34 +133,46 @@ def neumann(
             return (power, eigenvalue), (axpy(-eta, image, vector), axpy(eta, vector, total))
 
         def trip(number, carry):
-            (power, _), (vector, _) = carry
-            is_power = number < num_power
-            factor = _select(is_power, power, vector) if num_power else vector
-            image = axpy(damping, factor, product(factor, _row(batches, number - num_power)))
-            after = series_trip(carry, image)
-            return _select(is_power, power_trip(carry, image), after) if num_power else after
+            inside, _ = carry
+            (power, eigenvalue), (vector, total) = inside
+            is_power, is_last = number < num_power, number == num_power + num_terms
+            factor = jnp.where(is_power, power, vector) if num_power else vector
+            factor = jnp.where(is_last, result(eigenvalue, vector, total), factor)
+            image, extra = apply(factor, number)
+            damped = axpy(damping, factor, image)
+            after = series_trip(inside, damped)
+            after = _select(is_power, power_trip(inside, damped), after) if num_power else after
+            return _select(is_last, inside, after), ((image, extra) if num_last else None)
 
-        power = _unit(_select(state.fresh, v, state.vector)) if num_power else ()
-        carry = ((power, known), (v, jax.tree.map(jnp.zeros_like, v)))
+        power = _unit(jnp.where(state.fresh, v, state.vector)) if num_power else ()
+        num_trips = num_power + num_terms + num_last
+        empty = None
+        if num_last:
+            empty = jax.tree.map(lambda leaf: jnp.zeros(leaf.shape, leaf.dtype), jax.eval_shape(apply, v, num_power))
+        carry = (((power, known), (v, jnp.zeros_like(v))), empty)
         if unroll:
-            for number in range(num_power):
-                carry = _select(refresh, trip(number, carry), carry)
-            for number in range(num_power, num_power + num_terms):
-                carry = trip(number, carry)
-        elif num_power + num_terms:
-            first = jnp.where(refresh, 0, num_power)
-            carry = jax.lax.fori_loop(first, num_power + num_terms, trip, carry)
-        (power, eigenvalue), (vector, total) = carry
-        eta = _inverse(eigenvalue, tiny)
-        total = axpy(eta, vector, total)
+            for number in range(num_trips):
+                after = trip(number, carry)
+                carry = _select(refresh, after, carry) if number < num_power else after
+        elif num_trips:
+            carry = jax.lax.fori_loop(jnp.where(refresh, 0, num_power), num_trips, trip, carry)
+        ((power, eigenvalue), (vector, total)), last = carry
         if num_power:
             state = _select(refresh, PowerState(jnp.asarray(False), power, eigenvalue), state)
-        growth = optax.tree.norm(vector) / jnp.maximum(optax.tree.norm(v), tiny)
-        diverged = 1.0 - (growth <= 1.0 + 1e-3).astype(dtype)  # a NaN counts as diverged; 1e-3: rounding
+        growth = norm(vector) / jnp.maximum(norm(v), tiny)
+        diverged = 1.0 - (growth <= 1.0 + 1e-3).astype(v.dtype)  # a NaN counts as diverged; 1e-3: rounding
+        eta = _inverse(eigenvalue, tiny)
         metrics = {"neumann_step_size": eta, "neumann_growth": growth, "neumann_diverged": diverged}
-        return total, state, metrics
+        last = None if last is None else (unravel(last[0]), last[1])
+        return unravel(result(eigenvalue, vector, total)), state, metrics, last
 
-    return Solver(init, solve, num_batches=num_terms, damping=damping)
+    def solve(product: Product, v: Weights, batches: Batch | None, state: State, refresh: Array | bool = True):
+        return run(lambda vector, batch: (product(vector, batch), ()), v, batches, state, refresh, 0)[:3]
+
+    def solve_jointly(joint: Joint, v: Weights, batches: Batch | None, state: State, refresh: Array | bool = True):
+        return run(joint, v, batches, state, refresh, 1)
+
+    return Solver(init, solve, num_batches=num_terms, damping=damping, solve_jointly=solve_jointly)
 
 
 def conjugate_gradient(num_steps: int, *, damping: float = 0.0, tolerance: float | None = None) -> Solver:
@@ -194,10 +220,9 @@ def _dtype(tree: Weights):
     return jnp.result_type(*jax.tree.leaves(tree))
 
 
-def _unit(tree: Weights) -> Weights:
-    norm = optax.tree.norm(tree)
-    scale = _inverse(norm, jnp.finfo(norm.dtype).tiny)
-    return jax.tree.map(lambda leaf: leaf * scale.astype(leaf.dtype), tree)
+def _unit(vector: Array) -> Array:
+    length = norm(vector)
+    return vector * _inverse(length, jnp.finfo(length.dtype).tiny)
 
 
 def _inverse(value: Array, tiny) -> Array:
@@ -205,10 +230,10 @@ def _inverse(value: Array, tiny) -> Array:
     return jnp.where(value > tiny, 1.0 / jnp.maximum(value, tiny), 0.0)
 
 
-def _safe_eigenvalue(vector: Weights, image: Weights) -> Array:
+def _safe_eigenvalue(vector: Array, image: Array) -> Array:
     """`|Hv|^2 / <v, Hv>`, whose inverse is the minimal-residual step; along negative curvature `|Hv| / |v|`."""
-    tiny = jnp.finfo(_dtype(vector)).tiny
-    along, length = jnp.asarray(optax.tree.vdot(vector, image)), optax.tree.norm(image)
+    tiny = jnp.finfo(vector.dtype).tiny
+    along, length = jnp.vdot(vector, image), norm(image)
     positive = length * (length / jnp.maximum(along, tiny))
-    negative = length / jnp.maximum(optax.tree.norm(vector), tiny)
+    negative = length / jnp.maximum(norm(vector), tiny)
     return jnp.where(along > 0, positive, negative)

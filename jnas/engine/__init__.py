@@ -9,6 +9,7 @@ from jnas.engine.files import atomic_write, explain, prepare_folder
 from jnas.engine.fit import default_steps_per_call, fit
 from jnas.engine.hooks import Event, Hook, at_multiples, progress, tensorboard
 from jnas.engine.jsonl import jsonl_each, jsonl_log
+from jnas.engine.profile import profile, profiling
 from jnas.engine.sharding import data_mesh
 from jnas.engine.trees import load_tree, save_tree
 
@@ -28,6 +29,8 @@ __all__ = [
     "jsonl_log",
     "load_tree",
     "prepare_folder",
+    "profile",
+    "profiling",
     "progress",
     "save_tree",
     "tensorboard",

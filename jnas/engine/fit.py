@@ -12,6 +12,7 @@ from jax.sharding import Mesh, Sharding
 from jnas.engine.checkpoint import Checkpoints
 from jnas.engine.chunks import drive
 from jnas.engine.hooks import Event, Hook
+from jnas.engine.profile import take_wanted
 from jnas.engine.program import Program, compile_steps, split_key
 from jnas.engine.sharding import check_mesh, home
 from jnas.engine.signals import Stop, stop_on_signal
@@ -114,6 +115,7 @@ def fit(
             return state
         sound = {} if saver is None else _finite(state)
         advance = stack.enter_context(drive(program, arrays, fetch, split_key(key), mesh, num_steps))
+        mine = [*(take_wanted() if jax.process_index() == 0 else ()), *mine]
         for hook in mine:
             hook.start(step, num_steps)
             stack.callback(lambda hook=hook: hook.end(step))
@@ -121,7 +123,8 @@ def fit(
         stopped = _stopped(stop)
         while step < num_steps and not stopped:
             chunk_end = min(num_steps, step + most, *(step - step % every + every for every in ends))
-            state, metrics = advance(state, step, chunk_end)
+            with jax.profiler.StepTraceAnnotation("steps", step_num=step):  # costs nothing where nobody traces
+                state, metrics = advance(state, step, chunk_end)
             _check_metrics(metrics, step)
             step = chunk_end
             for hook in mine:

@@ -99,7 +99,13 @@ def search(config: Search, folder: str | pathlib.Path) -> dict[str, Any]:
 def supernet(space: spaces.CellSpace, config: Search, num_classes: int) -> nets.Network:
     """The network that holds every candidate."""
     return nets.network_for(
-        space, channels=config.channels, depth=config.depth, num_classes=num_classes, remat=config.remat
+        space,
+        channels=config.channels,
+        depth=config.depth,
+        num_classes=num_classes,
+        remat=config.remat,
+        edge_strategy=config.edges,
+        dtype=jnp.dtype(config.dtype).type,
     )
 
 

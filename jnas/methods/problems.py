@@ -57,7 +57,7 @@ def supernet_problem(net: nets.Network) -> tuple[Bilevel, Curvature]:
     def forward(weights, alpha, batch: Examples, context: Context):
         variables = {"params": weights, "batch_stats": context.variables}
         mix = spaces.mixture(net.space, alpha)
-        keys = {} if context.key is None else {"noise": context.key}
+        keys = {} if context.key is None else {"drop_path": context.key}  # the stream that noise reads, too
         return net.apply(variables, batch.image, mix, train=True, rngs=keys, mutable=["batch_stats"])
 
     def loss(weights, alpha, batch: Examples, context: Context) -> tuple[Array, Aux]:

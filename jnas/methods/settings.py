@@ -118,7 +118,9 @@ class Search:
     random_cells: int = 3  # drawn at random and trained in the same way
     train: Training = Training()
     # the machine
-    remat: bool = False
+    remat: bool | None = None  # null: the supernet recomputes its edges, a found network nothing
+    edges: Literal["auto", "scan", "unroll", "merge"] = "auto"  # how the mixed edges are computed
+    dtype: Literal["float32", "bfloat16"] = "float32"  # of the computation; parameters stay float32
     steps_per_call: int | None = None
     checkpoint_every: int | None = None  # steps; null: once an epoch
 

@@ -4,5 +4,16 @@ from jnas.nets.build import count_parameters, initialise, network_for
 from jnas.nets.cell import Cell
 from jnas.nets.network import Logits, Network
 from jnas.nets.ops import operator
+from jnas.nets.stacking import per_edge, stacked
 
-__all__ = ["Cell", "Logits", "Network", "count_parameters", "initialise", "network_for", "operator"]
+__all__ = [
+    "Cell",
+    "Logits",
+    "Network",
+    "count_parameters",
+    "initialise",
+    "network_for",
+    "operator",
+    "per_edge",
+    "stacked",
+]

@@ -8,6 +8,7 @@ import jax
 import jax.numpy as jnp
 from jax import lax
 
+from jnas.nets.edges import STACKED, Strategy
 from jnas.nets.layers import fan_in
 from jnas.nets.network import REDUCE, RESIDUAL, Network
 from jnas.spaces.cell import CellSpace
@@ -23,7 +24,8 @@ def network_for(
     auxiliary: bool = False,
     stem: Literal["small_image", "imagenet"] = "small_image",
     stem_multiplier: int | None = None,
-    remat: bool = False,
+    remat: bool | None = None,
+    edge_strategy: Strategy = "auto",
     dtype: Any = jnp.float32,
 ) -> Network:
     """Builds the network that the literature puts around the cells of a space.
@@ -41,7 +43,8 @@ def network_for(
       auxiliary: whether there is the second classifier for retraining.
       stem: "small_image" keeps the resolution, "imagenet" divides it by 8.
       stem_multiplier: channels of the stem in units of `channels`; None: 3 as DARTS, 1 as NAS-Bench-201.
-      remat: recompute the cells in the backward pass.
+      remat: recompute in the backward pass, see `Network`.
+      edge_strategy: of a supernet, see `Network`.
       dtype: of the computation.
 
     Returns:
@@ -84,6 +87,7 @@ def network_for(
         normalise_features=not reduces,
         auxiliary=auxiliary,
         remat=remat,
+        edge_strategy=edge_strategy,
         dtype=dtype,
     )
 
@@ -112,7 +116,7 @@ def initialise(net: Network, key: jax.Array, image_shape: tuple[int, int, int]) 
     """
     shapes = jax.eval_shape(functools.partial(_init, net, tuple(image_shape)))
     leaves, treedef = jax.tree.flatten_with_path(shapes["params"])
-    kernels = {path[:-1]: leaf.shape for path, leaf in leaves if path[-1].key == "kernel"}
+    kernels = {path[:-1]: _one_edge(path, leaf.shape) for path, leaf in leaves if path[-1].key == "kernel"}
     total = sum(leaf.size for path, leaf in leaves if path[:-1] in kernels)
     uniform = jax.random.uniform(key, (total,), jnp.float32, -1, 1)
     values, start = [], 0
@@ -124,6 +128,11 @@ def initialise(net: Network, key: jax.Array, image_shape: tuple[int, int, int]) 
         else:
             values.append(_identity(path, leaf))
     return jax.tree.unflatten(treedef, values), jax.tree.map_with_path(_identity, shapes.get("batch_stats", {}))
+
+
+def _one_edge(path: tuple, shape: tuple[int, ...]) -> tuple[int, ...]:
+    """The shape of a kernel without the axis of the stack it may be in."""
+    return shape[1:] if any(key.key.startswith(STACKED) for key in path) else shape
 
 
 def _init(net: Network, image_shape: tuple[int, ...]) -> Mapping[str, Any]:

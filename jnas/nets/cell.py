@@ -7,9 +7,10 @@ import jax
 import jax.numpy as jnp
 from flax import linen as nn
 
+from jnas.nets.edges import Along, MixedEdge, Stack, Strategy, run_stack, schedule, strategy_here
 from jnas.nets.layers import ConvNorm
-from jnas.nets.ops import POOLS, FactorizedReduce, operator
-from jnas.spaces.cell import NONE, CellSpace
+from jnas.nets.ops import POOLS, FactorizedReduce, noise_key, operator
+from jnas.spaces.cell import NOISE, NONE, CellSpace
 
 
 def drop_path_scale(key: jax.Array, rate: jax.Array | float, shape: tuple[int, ...], dtype: Any) -> jax.Array:
@@ -35,6 +36,13 @@ def drop_path_scale(key: jax.Array, rate: jax.Array | float, shape: tuple[int, .
     return jnp.where(jax.random.bernoulli(key, keep, shape), 1.0 / keep, 0.0).astype(dtype)
 
 
+def _apply_edge(module: MixedEdge, train: bool, along: Along, x: jax.Array) -> tuple[jax.Array, Any]:
+    variables = {"params": along.params, "batch_stats": along.stats}
+    keys = {} if along.key is None else {"drop_path": along.key}
+    y, changed = module.apply(variables, x, along.weights, train, rngs=keys, mutable=["batch_stats"])
+    return y if along.scale is None else along.scale * y, changed.get("batch_stats", {})
+
+
 class Cell(nn.Module):
     """A cell of a supernet, or of a found network where the space has one operator left on an edge.
 
@@ -43,8 +51,9 @@ class Cell(nn.Module):
     without mix:  node_j = sum over edges i->j of op(state_i)
     ```
 
-    Modules are named after edge and operator, so that a found cell reads the weights of the supernet it came from.
-    A pool has no weights: it is computed once a state, for all the edges that leave it.
+    In a found cell modules are named after edge and operator. In a supernet equal edges are stacked (see
+    `jnas.nets.edges`); `nets.per_edge` turns its weights into those of found cells. A pool of a found cell is computed
+    once a state, for all the edges that leave it.
 
     Attributes:
       space: the search space, or a fixed cell of it.
@@ -55,6 +64,8 @@ class Cell(nn.Module):
         projected to `channels`; None: the inputs enter as they are.
       affine: whether batch norms learn scale and bias.
       normalise_pools: whether a batch norm follows a pool.
+      edge_strategy: how the mixed edges are computed, see `Network`.
+      remat: recompute each mixed edge in the backward pass.
       dtype: of the computation.
     """
 
@@ -65,6 +76,8 @@ class Cell(nn.Module):
     halvings: tuple[int, ...] | None = None
     affine: bool = True
     normalise_pools: bool = False
+    edge_strategy: Strategy = "auto"
+    remat: bool = True
     dtype: Any = jnp.float32
 
     @nn.compact
@@ -101,32 +114,88 @@ class Cell(nn.Module):
             shape = (len(edges), states[0].shape[0], 1, 1, 1)  # one draw for the whole cell: a far smaller program
             scales = drop_path_scale(self.make_rng("drop_path"), drop_path, shape, self.dtype)
 
-        outputs: dict[str, jax.Array] = {}
-        for target in range(self.space.num_inputs, self.space.num_inputs + self.space.num_nodes):
+        compute = self._fixed if self.space.is_fixed else self._mixed
+        nodes = compute(states, mix, train, scales)
+        return jnp.concatenate(nodes, axis=-1) if self.space.output == "concat" else nodes[-1]
+
+    def _fixed(self, inputs: list[jax.Array], mix: jax.Array | None, train: bool, scales: jax.Array | None):
+        """The nodes of a cell with at most one operator on an edge."""
+        states, pools = list(inputs), {}
+        first, last = self.space.num_inputs, self.space.num_inputs + self.space.num_nodes
+        edges = self.space.edges(self.kind)
+        for target in range(first, last):
             paths = []
             for index, edge in enumerate(edges):
-                if edge.target != target:
+                if edge.target != target or edge.ops in ((), (NONE,)):
                     continue
-                stride = 2 if self.reduction and edge.source < self.space.num_inputs else 1
-                terms = []
-                for op in edge.ops:
-                    if op == NONE:
-                        continue  # it adds zeros: its share of a mixture shows in the other weights
-                    name = f"{edge.source}_{op}" if op in POOLS else f"{edge.source}_{target}_{op}"
-                    if name not in outputs:
-                        outputs[name] = self._operator(op, stride, name)(states[edge.source], train)
-                    weight = None if mix is None else mix[index, self.space.ops.index(op)].astype(self.dtype)
-                    terms.append(outputs[name] if weight is None else weight * outputs[name])
-                if not terms:
-                    continue
-                spared = mix is None and edge.ops == ("skip_connect",) and stride == 1
-                path = functools.reduce(jnp.add, terms)
+                (op,) = edge.ops
+                stride = 2 if self.reduction and edge.source < first else 1
+                name = f"{edge.source}_{op}" if op in POOLS else f"{edge.source}_{target}_{op}"
+                if name in pools:
+                    path = pools[name]
+                else:
+                    path = self._operator(op, stride, name)(states[edge.source], train)
+                    pools.update({name: path} if op in POOLS else {})
+                if mix is not None:
+                    path = mix[index, self.space.ops.index(op)].astype(self.dtype) * path
+                spared = mix is None and op == "skip_connect" and stride == 1
                 paths.append(path if scales is None or spared else scales[index] * path)
-            stride = 2 if self.reduction else 1
-            empty = jnp.zeros_like(states[0][:, ::stride, ::stride])
-            states.append(functools.reduce(jnp.add, paths) if paths else empty)
-        nodes = states[self.space.num_inputs :]
-        return jnp.concatenate(nodes, axis=-1) if self.space.output == "concat" else nodes[-1]
+            states.append(functools.reduce(jnp.add, paths) if paths else self._empty(inputs[0]))
+        return states[first:]
+
+    def _mixed(self, inputs: list[jax.Array], mix: jax.Array, train: bool, scales: jax.Array | None):
+        """The nodes of a cell whose edges are mixtures, stack by stack."""
+        first, num_nodes = self.space.num_inputs, self.space.num_nodes
+        states = jnp.broadcast_to(self._empty(inputs[0]), (num_nodes, *self._empty(inputs[0]).shape))
+        given = jnp.stack(inputs)
+        if not self.reduction:  # all states have one shape: a loop may read any of them
+            states = jnp.concatenate((given, states))
+        offset = first if self.reduction else 0
+        for stack in schedule(self.space.edges(self.kind), first, self.reduction):
+            module = MixedEdge(
+                stack.ops, self.channels, stack.stride, self.affine, self.normalise_pools, self.dtype, parent=None
+            )
+            along = self._along(stack, module, inputs[0], mix, scales, train)
+            edge = functools.partial(_apply_edge, module, train)
+            outside = given if stack.stride == 2 else None
+            states, stats = run_stack(
+                stack,
+                edge,
+                along,
+                outside,
+                states,
+                (0 if outside is not None else offset, offset),
+                strategy=strategy_here(self.edge_strategy),
+                remat=self.remat,
+            )
+            if train and jax.tree.leaves(stats) and self.is_mutable_collection("batch_stats"):
+                self.put_variable("batch_stats", stack.name, stats)
+        return list(states[-num_nodes:])
+
+    def _along(self, stack: Stack, module: MixedEdge, x: jax.Array, mix, scales, train: bool) -> Along:
+        """The parameters, statistics and shares of the edges of a stack."""
+        num, shape = len(stack.rows), (1, *x.shape[1:])
+        columns = [self.space.ops.index(op) for op in stack.ops]
+        rows = jnp.array(stack.rows)
+        weights = mix[rows][:, jnp.array(columns)].astype(self.dtype)
+
+        def start(key: jax.Array) -> dict[str, Any]:
+            return dict(module.init({"params": key, "drop_path": key}, jnp.zeros(shape, x.dtype), weights[0], True))
+
+        shapes = jax.eval_shape(start, jax.random.key(0))
+        params, stats = {}, {}
+        if "params" in shapes:
+            params = self.param(stack.name, lambda key: jax.vmap(start)(jax.random.split(key, num))["params"])
+        if "batch_stats" in shapes:
+            zeros = lambda: jax.vmap(start)(jax.random.split(jax.random.key(0), num))["batch_stats"]
+            stats = self.variable("batch_stats", stack.name, zeros).value
+        keys = jax.random.split(noise_key(self, train), num) if NOISE in stack.ops else None
+        return Along(params, stats, weights, None if scales is None else scales[rows], keys)
+
+    def _empty(self, x: jax.Array) -> jax.Array:
+        """A node without any edge."""
+        stride = 2 if self.reduction else 1
+        return jnp.zeros_like(x[:, ::stride, ::stride])
 
     def _operator(self, op: str, stride: int, name: str) -> nn.Module:
         return operator(

@@ -18,7 +18,7 @@ import jax.numpy as jnp
 from jax import lax
 
 from jnas.nets.primitives import bilinear_triad
-from jnas.nets.window import Geometry, reads, widened, writes
+from jnas.nets.window import Geometry, apart, back_views, pad_reads, pad_writes, views, widened
 
 _DIMENSIONS = ("NHWC", "HWIO", "NHWC")
 
@@ -203,22 +203,35 @@ def _tap_sum(views: list[jax.Array], w: jax.Array) -> jax.Array:
     return functools.reduce(operator.add, (view * taps[t] for t, view in enumerate(views)))
 
 
+@apart
+def _read_taps(padded: jax.Array, w: jax.Array, *, geometry: Geometry) -> jax.Array:
+    return _tap_sum(views(padded, geometry), w)
+
+
+@apart
+def _write_taps(padded: jax.Array, w: jax.Array, *, geometry: Geometry) -> jax.Array:
+    return _tap_sum(back_views(padded, geometry), w)
+
+
 def _depthwise(x: jax.Array, w: jax.Array, *, geometry: Geometry) -> jax.Array:
-    return _tap_sum(reads(widened(x), geometry), widened(w)).astype(x.dtype)
+    return _read_taps(pad_reads(widened(x), geometry), widened(w), geometry=geometry).astype(x.dtype)
 
 
 def _depthwise_dx(g: jax.Array, w: jax.Array, *, geometry: Geometry) -> jax.Array:
-    return _tap_sum(writes(widened(g), geometry), widened(w)).astype(g.dtype)
+    return _write_taps(pad_writes(widened(g), geometry), widened(w), geometry=geometry).astype(g.dtype)
 
 
 def _depthwise_dw(x: jax.Array, g: jax.Array, *, geometry: Geometry) -> jax.Array:
-    g = widened(g)
-    products = tuple(view * g for view in reads(widened(x), geometry))
+    return _tap_products(pad_reads(widened(x), geometry), widened(g), geometry=geometry).astype(x.dtype)
+
+
+@apart
+def _tap_products(padded: jax.Array, g: jax.Array, *, geometry: Geometry) -> jax.Array:
+    products = tuple(view * g for view in views(padded, geometry))
     zeros = (jnp.zeros((), g.dtype),) * len(products)
     # One pass over the images for all taps: 6 times faster than a sum each. In two stages: 1.5 times faster than one.
     sums = lax.reduce(products, zeros, lambda a, b: tuple(map(operator.add, a, b)), (1, 2))
-    dw = jnp.stack(sums).sum(1)
-    return dw.reshape(geometry.size, geometry.size, 1, -1).astype(x.dtype)
+    return jnp.stack(sums).sum(1).reshape(geometry.size, geometry.size, 1, -1)
 
 
 def _depthwise_lax(x: jax.Array, w: jax.Array, *, geometry: Geometry) -> jax.Array:

@@ -7,6 +7,7 @@ import jax.numpy as jnp
 from flax import linen as nn
 
 from jnas.nets.cell import Cell
+from jnas.nets.edges import STRATEGIES, Strategy
 from jnas.nets.heads import AuxiliaryHead, Classifier, ImageNetStem, ResidualReduction, SmallImageStem
 from jnas.nets.ops import operator
 from jnas.spaces.cell import CellSpace
@@ -45,7 +46,11 @@ class Network(nn.Module):
       normalise_pools: whether a batch norm follows a pool.
       normalise_features: whether the classifier starts with batch norm and ReLU.
       auxiliary: whether there is a second classifier after block `2 * len(layout) // 3`.
-      remat: recompute a cell in the backward pass where its activations do not fit in memory.
+      remat: recompute in the backward pass: a mixed edge of a supernet (but not its dense convolutions), a whole cell
+        of a found network. None: supernets do, for it takes a tenth of the memory and, on a CPU, less time.
+      edge_strategy: how the mixed edges of a cell are computed, with the same weights: "scan" is a loop over them,
+        "unroll" writes them out, "merge" joins those that leave one state into wider operations; "auto" is "scan" on a
+        CPU and "merge" elsewhere.
       dtype: of the computation, float32 or bfloat16; parameters, statistics and logits are float32.
     """
 
@@ -60,7 +65,8 @@ class Network(nn.Module):
     normalise_pools: bool = False
     normalise_features: bool = False
     auxiliary: bool = False
-    remat: bool = False
+    remat: bool | None = None
+    edge_strategy: Strategy = "auto"
     dtype: Any = jnp.float32
 
     def __post_init__(self) -> None:
@@ -75,6 +81,8 @@ class Network(nn.Module):
                 raise ValueError(f"{name} is {getattr(self, name)}: use at least 1.")
         if self.stem_kind not in ("small_image", "imagenet"):
             raise ValueError(f"unknown stem {self.stem_kind!r}: use small_image or imagenet.")
+        if self.edge_strategy not in STRATEGIES:
+            raise ValueError(f"unknown edge strategy {self.edge_strategy!r}: use one of {', '.join(STRATEGIES)}.")
         for op in self.space.ops:
             operator(op, channels=self.channels)  # an unknown operator fails here, not when the network is traced
 
@@ -107,7 +115,8 @@ class Network(nn.Module):
         rate = None if isinstance(drop_path, (int, float)) and drop_path == 0 else drop_path
         states, levels = self._stem(image.astype(self.dtype), train)
         channels, auxiliary = self.channels, None
-        make_cell = nn.remat(Cell, static_argnums=(3,)) if self.remat else Cell
+        # In a supernet the edges are recomputed one by one, see Cell.
+        make_cell = nn.remat(Cell, static_argnums=(3,)) if self.remat and self.space.is_fixed else Cell
         for index, block in enumerate(self.layout):
             halves = block in (REDUCE, RESIDUAL)
             channels = 2 * channels if halves else channels
@@ -122,6 +131,8 @@ class Network(nn.Module):
                     halvings=tuple(levels[-1] - level for level in levels) if self.project_inputs else None,
                     affine=self.affine,
                     normalise_pools=self.normalise_pools,
+                    edge_strategy=self.edge_strategy,
+                    remat=self.remat is not False,
                     dtype=self.dtype,
                     name=f"block_{index}",
                 )

@@ -125,6 +125,13 @@ class Zero(nn.Module):
         return jnp.zeros_like(x[:, :: self.stride, :: self.stride])
 
 
+def noise_key(module: nn.Module, train: bool) -> jax.Array:
+    """The key of noise inside a module: of the stream "drop_path", or of the module's place where there is none."""
+    if train or module.has_rng("drop_path"):
+        return module.make_rng("drop_path")
+    return jax.random.key(zlib.crc32("/".join(map(str, module.path)).encode()))
+
+
 class Noise(nn.Module):
     """Returns standard normal noise in place of its input, the harmful operator of the space S4.
 
@@ -144,10 +151,7 @@ class Noise(nn.Module):
     @nn.compact
     def __call__(self, x: jax.Array, train: bool) -> jax.Array:
         """Noise of the shape of `x` `[batch, height, width, channels]` at the stride."""
-        if train or self.has_rng("drop_path"):
-            key = self.make_rng("drop_path")
-        else:
-            key = jax.random.key(zlib.crc32("/".join(self.path).encode()))
+        key = noise_key(self, train)
         return jax.random.normal(key, x[:, :: self.stride, :: self.stride].shape, x.dtype)
 
 

@@ -6,6 +6,7 @@ as nine shifted selections, and the transpose of a mean over windows is 3 times 
 
 import functools
 import operator
+from collections.abc import Callable
 
 import jax
 import jax.numpy as jnp
@@ -15,7 +16,7 @@ from jax.extend.core import Primitive
 from jax.interpreters import ad, batching
 
 from jnas.nets.primitives import fold, platform_primitive, unfold
-from jnas.nets.window import Geometry, pad, reads, widened, writes
+from jnas.nets.window import Geometry, apart, back_views, pad_reads, pad_writes, views, widened
 
 
 def max_pool3(x: jax.Array, *, stride: int = 1) -> jax.Array:
@@ -81,7 +82,16 @@ def _geometry(name: str, x: jax.Array, stride: int) -> Geometry:
 
 @functools.partial(jax.custom_jvp, nondiff_argnums=(1,))
 def _maximum(x: jax.Array, geometry: Geometry) -> jax.Array:
-    return functools.reduce(jnp.maximum, reads(x, geometry, fill=-np.inf))
+    return _apart_on_cpu(_largest, pad_reads(x, geometry, fill=-np.inf), geometry)
+
+
+def _apart_on_cpu(function: Callable[..., jax.Array], padded: jax.Array, geometry: Geometry) -> jax.Array:
+    plain = functools.partial(function, geometry=geometry)
+    return lax.platform_dependent(padded, cpu=functools.partial(apart(function), geometry=geometry), default=plain)
+
+
+def _largest(padded: jax.Array, *, geometry: Geometry) -> jax.Array:
+    return functools.reduce(jnp.maximum, views(padded, geometry))
 
 
 @_maximum.defjvp
@@ -93,8 +103,12 @@ def _maximum_jvp(geometry: Geometry, primals: tuple[jax.Array], tangents: tuple[
 
 @functools.partial(jax.jit, static_argnums=1)
 def _argmax(x: jax.Array, geometry: Geometry) -> jax.Array:
+    return _apart_on_cpu(_first_largest, pad_reads(x, geometry, fill=-np.inf), geometry)
+
+
+def _first_largest(padded: jax.Array, *, geometry: Geometry) -> jax.Array:
     """The first tap with the largest value, int8: 1 byte a pixel is all that the derivative keeps."""
-    best, *others = reads(x, geometry, fill=-np.inf)
+    best, *others = views(padded, geometry)
     first = jnp.zeros(best.shape, jnp.int8)
     for tap, view in enumerate(others, start=1):
         first = jnp.where(view > best, jnp.int8(tap), first)
@@ -102,16 +116,26 @@ def _argmax(x: jax.Array, geometry: Geometry) -> jax.Array:
     return first
 
 
+@apart
+def _picked(padded: jax.Array, first: jax.Array, *, geometry: Geometry) -> jax.Array:
+    zero = jnp.zeros((), padded.dtype)
+    taps = enumerate(views(padded, geometry))
+    return functools.reduce(operator.add, (jnp.where(first == jnp.int8(tap), view, zero) for tap, view in taps))
+
+
+@apart
+def _placed(padded: jax.Array, first: jax.Array, *, geometry: Geometry) -> jax.Array:
+    zero = jnp.zeros((), padded.dtype)
+    taps = enumerate(zip(back_views(padded, geometry), back_views(first, geometry), strict=True))
+    return functools.reduce(operator.add, (jnp.where(at == jnp.int8(tap), view, zero) for tap, (view, at) in taps))
+
+
 def _pick(t: jax.Array, first: jax.Array, *, geometry: Geometry) -> jax.Array:
-    zero = jnp.zeros((), t.dtype)
-    views = enumerate(reads(t, geometry))
-    return functools.reduce(operator.add, (jnp.where(first == jnp.int8(tap), view, zero) for tap, view in views))
+    return _picked(pad_reads(t, geometry), first, geometry=geometry)
 
 
 def _place(g: jax.Array, first: jax.Array, *, geometry: Geometry) -> jax.Array:
-    zero = jnp.zeros((), g.dtype)
-    pairs = enumerate(zip(writes(g, geometry), writes(first, geometry, fill=-1), strict=True))
-    return functools.reduce(operator.add, (jnp.where(at == jnp.int8(tap), view, zero) for tap, (view, at) in pairs))
+    return _placed(pad_writes(g, geometry), pad_writes(first, geometry, fill=-1), geometry=geometry)
 
 
 # ---- Mean
@@ -121,18 +145,27 @@ def _box(padded: jax.Array, extent: tuple[int, int], stride: int) -> jax.Array:
     """Sums over 3x3 windows, rows first: 4 additions a pixel instead of 8."""
     for axis, outputs in zip((1, 2), extent, strict=True):
         ends = (start + (outputs - 1) * stride + 1 for start in range(3))
-        views = (lax.slice_in_dim(padded, start, end, stride, axis) for start, end in enumerate(ends))
-        padded = functools.reduce(operator.add, views)
+        shifted = (lax.slice_in_dim(padded, start, end, stride, axis) for start, end in enumerate(ends))
+        padded = functools.reduce(operator.add, shifted)
     return padded
 
 
+@apart
+def _read_box(padded: jax.Array, *, geometry: Geometry) -> jax.Array:
+    return _box(padded, geometry.outputs, geometry.stride)
+
+
+@apart
+def _write_box(padded: jax.Array, *, geometry: Geometry) -> jax.Array:
+    return _box(padded, geometry.inputs, 1)
+
+
 def _sum(x: jax.Array, *, geometry: Geometry) -> jax.Array:
-    return _box(pad(widened(x), 0, geometry.border), geometry.outputs, geometry.stride).astype(x.dtype)
+    return _read_box(pad_reads(widened(x), geometry), geometry=geometry).astype(x.dtype)
 
 
 def _spread(g: jax.Array, *, geometry: Geometry) -> jax.Array:
-    padded = pad(widened(g), 0, geometry.transposed_border, geometry.stride - 1)
-    return _box(padded, geometry.inputs, 1).astype(g.dtype)
+    return _write_box(pad_writes(widened(g), geometry), geometry=geometry).astype(g.dtype)
 
 
 def _sum_other(x: jax.Array, *, geometry: Geometry) -> jax.Array:

@@ -1,10 +1,12 @@
 """Windows that slide over images: their geometry and their shifted views."""
 
-from typing import NamedTuple
+from collections.abc import Callable
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
 from jax import lax
+from jax.experimental.xla_metadata import set_xla_metadata
 
 
 class Geometry(NamedTuple):
@@ -85,7 +87,17 @@ def reads(x: jax.Array, geometry: Geometry, *, fill: float = 0.0) -> list[jax.Ar
     >>> [np.asarray(view).ravel().tolist() for view in reads(x, Geometry(3, 1, 1, 1, 3))[3:6]]
     [[0.0, 0.0, 1.0], [0.0, 1.0, 2.0], [1.0, 2.0, 0.0]]
     """
-    padded, step = pad(x, fill, geometry.border), geometry.dilation
+    return views(pad_reads(x, geometry, fill=fill), geometry)
+
+
+def pad_reads(x: jax.Array, geometry: Geometry, *, fill: float = 0.0) -> jax.Array:
+    """The images with the border that `views` wants."""
+    return pad(x, fill, geometry.border)
+
+
+def views(padded: jax.Array, geometry: Geometry) -> list[jax.Array]:
+    """`reads` of images that have their border."""
+    step = geometry.dilation
     return [_view(padded, i * step, j * step, geometry.outputs, geometry.stride) for i, j in geometry.taps]
 
 
@@ -100,7 +112,16 @@ def writes(g: jax.Array, geometry: Geometry, *, fill: float = 0.0) -> list[jax.A
     Returns:
         One array [batch, height, width, channels] a tap, in the order of `geometry.taps`.
     """
-    padded = pad(g, fill, geometry.transposed_border, geometry.stride - 1)
+    return back_views(pad_writes(g, geometry, fill=fill), geometry)
+
+
+def pad_writes(g: jax.Array, geometry: Geometry, *, fill: float = 0.0) -> jax.Array:
+    """The cotangents with the border, and the gaps of the stride, that `back_views` wants."""
+    return pad(g, fill, geometry.transposed_border, geometry.stride - 1)
+
+
+def back_views(padded: jax.Array, geometry: Geometry) -> list[jax.Array]:
+    """`writes` of cotangents that have their border."""
     last, step = geometry.size - 1, geometry.dilation
     return [_view(padded, (last - i) * step, (last - j) * step, geometry.inputs, 1) for i, j in geometry.taps]
 
@@ -108,3 +129,26 @@ def writes(g: jax.Array, geometry: Geometry, *, fill: float = 0.0) -> list[jax.A
 def widened(x: jax.Array) -> jax.Array:
     """Half-precision values as float32, in which sums of many terms are formed."""
     return x.astype(jnp.float32) if x.dtype.itemsize < 4 else x
+
+
+def apart(operation: Callable[..., Any]) -> Callable[..., Any]:
+    """Keeps XLA from fusing an operation on shifted views with what stands around it.
+
+    XLA:CPU would join the stencils of all candidates of an edge, and the sums behind them, in one loop with dozens of
+    operands, which LLVM does not vectorise: 5 times slower. An optimisation barrier is dropped before fusion on a CPU;
+    a call that may not be inlined stays. Borders belong outside: one pass with what makes the images, one border for
+    all that need it.
+
+    Args:
+      operation: of arrays, with the keyword `geometry`.
+
+    Returns:
+      The same operation.
+    """
+    called = jax.jit(operation, static_argnames="geometry")
+
+    def call(*operands: jax.Array, geometry: Geometry) -> Any:
+        with set_xla_metadata(inlineable="false"):
+            return called(*operands, geometry=geometry)
+
+    return call

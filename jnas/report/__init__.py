@@ -1,5 +1,6 @@
-"""Reads the folders that runs write, and draws them: tables, curves, cells, and one page that holds them all."""
+"""Reads what runs and benchmarks write, and draws it: tables, curves, cells, and one page that holds them all."""
 
+from jnas.report.benchmarks import benchmark_table, write_benchmarks
 from jnas.report.drawing import draw_cell, to_dot
 from jnas.report.page import write_report
 from jnas.report.reading import Run, Trained, read_run
@@ -12,10 +13,12 @@ __all__ = [
     "as_html",
     "as_markdown",
     "as_text",
+    "benchmark_table",
     "compare",
     "draw_cell",
     "read_run",
     "to_dot",
     "trained_table",
+    "write_benchmarks",
     "write_report",
 ]

@@ -58,7 +58,7 @@ def render(run: Run) -> str:
         ("summary", "Summary", summary(run, found)),
         ("cells", _heading(run, found), _cells(found)),
         ("networks", "Trained networks", _networks(run)),
-        ("search", "Search", _figures(search_charts(run.search))),
+        ("search", "Search", figures(search_charts(run.search))),
         ("mixtures", "Mixtures", _mixtures(run, found)),
         ("details", "Details", _details(run)),
     ]
@@ -106,14 +106,15 @@ def _image(chart: Chart) -> str:
     return f'<figure><img alt="{escaped(chart.alt)}" src="data:image/svg+xml;base64,{data}"></figure>'
 
 
-def _figures(charts: list[Chart]) -> str:
+def figures(charts: list[Chart]) -> str:
+    """Charts side by side, as HTML."""
     return f'<div class="grid">{"".join(map(_image, charts))}</div>' if charts else ""
 
 
 def _networks(run: Run) -> str:
     table, chart = trained_table(run), accuracy_chart(run)
     charts = [*([chart] if chart else []), *training_charts(run)]
-    return "\n".join(part for part in (_figures(charts), as_html(table) if table.rows else "") if part)
+    return "\n".join(part for part in (figures(charts), as_html(table) if table.rows else "") if part)
 
 
 def _mixtures(run: Run, found: Found) -> str:

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from jnas import spaces
-from jnas.nets import Network, initialise, network_for
+from jnas.nets import Network, initialise, network_for, per_edge
 from jnas.nets.heads import AuxiliaryHead
 from jnas.spaces.cell import CellSpace, fix
 
@@ -57,13 +57,16 @@ def variables():
 
 
 def shared(tree, like):
-    """The part of a supernet's variables that a found network has."""
+    """The part of a tree, edge by edge, that a found network has."""
     return {name: shared(tree[name], leaf) if isinstance(leaf, dict) else tree[name] for name, leaf in like.items()}
 
 
 def inherited(variables):
     like = jax.eval_shape(lambda key: initialise(NETWORK, key, (SIDE, SIDE, 2)), jax.random.key(0))
-    return {"params": shared(variables["params"], like[0]), "batch_stats": shared(variables["batch_stats"], like[1])}
+    return {
+        name: shared(per_edge(SUPERNET, variables[name]), leaves)
+        for name, leaves in zip(("params", "batch_stats"), like, strict=True)
+    }
 
 
 # --- supernet and found network --------------------------------------------------------------------------------------
@@ -76,9 +79,10 @@ def test_supernet_with_a_one_hot_mix_is_the_found_network(variables, image):
     found, found_stats = applied(NETWORK, True)(inherited(variables), image, None, None, None)
     assert found.main.shape == (4, 3)
     np.testing.assert_allclose(mixed.main, found.main, rtol=2e-5, atol=2e-6)
-    new = shared(mixed_stats["batch_stats"], found_stats["batch_stats"])
+    edges = per_edge(SUPERNET, mixed_stats["batch_stats"])
+    new = shared(edges, found_stats["batch_stats"])
     jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=2e-5, atol=2e-6), new, found_stats["batch_stats"])
-    assert len(jax.tree.leaves(new)) < len(jax.tree.leaves(mixed_stats["batch_stats"]))
+    assert len(jax.tree.leaves(new)) < len(jax.tree.leaves(edges))
 
 
 def test_drop_path_needs_no_key_in_evaluation_and_does_not_recompile(variables, image):
@@ -214,10 +218,11 @@ def test_initialise_draws_what_init_draws(variables):
     assert jax.tree.map(lambda leaf: (leaf.shape, leaf.dtype), variables) == jax.tree.map(
         lambda leaf: (leaf.shape, leaf.dtype), dict(reference)
     )
-    for path, leaf in jax.tree.leaves_with_path(variables):
+    edges = {name: per_edge(SUPERNET, tree) for name, tree in variables.items()}
+    for path, leaf in jax.tree.leaves_with_path(edges):
         name = jax.tree_util.keystr(path)
         if "Dense_0" in name:
-            bound = variables["params"]["classifier"]["Linear_0"]["Dense_0"]["kernel"].shape[0] ** -0.5
+            bound = edges["params"]["classifier"]["Linear_0"]["Dense_0"]["kernel"].shape[0] ** -0.5
         elif "kernel" in name:
             bound = np.prod(leaf.shape[: 2 if leaf.ndim == 3 else 3]) ** -0.5
         else:

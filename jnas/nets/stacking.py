@@ -1,0 +1,89 @@
+"""The weights of a supernet, stacked for its loops or named edge by edge as those of found networks."""
+
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+
+from jnas.nets.edges import Stack, schedule
+from jnas.nets.network import REDUCE, RESIDUAL, Network
+
+
+def per_edge(net: Network, tree: Any) -> dict[str, Any]:
+    """Unstacks parameters, running statistics, or anything shaped like them (gradients, moments).
+
+    In a supernet `tree["block_0"]["edges_0"][op]...` has the leading axis [num_edges] of its stack. Here every edge
+    has a name of its own, `tree["block_0"]["0_2_sep_conv_3x3"]...`, as in a found network, whose weights are thus among
+    these. The statistics of a pool's batch norm, equal on all edges from one state, appear once, `"0_max_pool_3x3"`.
+
+    Args:
+      net: the supernet.
+      tree: of its params or batch_stats.
+
+    Returns:
+      The same blocks, unstacked.
+
+    Example:
+      >>> from jnas import nets, spaces
+      >>> net = nets.network_for(spaces.nasbench201(), channels=4, depth=1, num_classes=10)
+      >>> params, _ = jax.eval_shape(lambda key: nets.initialise(net, key, (8, 8, 3)), jax.random.key(0))
+      >>> params["block_0"]["edges_0"]["nor_conv_3x3"]["Conv_0"]["kernel"].shape
+      (6, 3, 3, 4, 4)
+      >>> edges = jax.eval_shape(lambda tree: per_edge(net, tree), params)
+      >>> edges["block_0"]["0_1_nor_conv_3x3"]["Conv_0"]["kernel"].shape
+      (3, 3, 4, 4)
+    """
+    result = dict(tree)
+    for block, stacks in _stacks(net):
+        if block not in tree:
+            continue
+        inside = dict(tree[block])
+        for stack in stacks:
+            for op, leaves in inside.pop(stack.name, {}).items():
+                for position in range(len(stack.rows)):
+                    one = jax.tree.map(lambda leaf, at=position: leaf[at], leaves)
+                    inside.setdefault(stack.path(position, op), one)
+        result[block] = inside
+    return result
+
+
+def stacked(net: Network, tree: Any) -> dict[str, Any]:
+    """Undoes `per_edge`.
+
+    Args:
+      net: the supernet.
+      tree: its params or batch_stats, edge by edge.
+
+    Returns:
+      The tree that `net.apply` reads.
+
+    Raises:
+      KeyError: if an edge is missing.
+    """
+    result = dict(tree)
+    for block, stacks in _stacks(net):
+        if block not in tree:
+            continue
+        inside = dict(tree[block])
+        used, joined = set(), {}
+        for stack in stacks:
+            ops = {}
+            for op in stack.ops:
+                paths = [stack.path(position, op) for position in range(len(stack.rows))]
+                if any(path in inside for path in paths):  # else an operator without parameters, or without a batch norm
+                    ops[op] = jax.tree.map(lambda *leaves: jnp.stack(leaves), *(inside[path] for path in paths))
+                    used.update(paths)
+            if ops:
+                joined[stack.name] = ops
+        result[block] = {**{name: leaf for name, leaf in inside.items() if name not in used}, **joined}
+    return result
+
+
+def _stacks(net: Network) -> list[tuple[str, tuple[Stack, ...]]]:
+    if net.space.is_fixed:
+        return []
+    return [
+        (f"block_{index}", schedule(net.space.edges(kind), net.space.num_inputs, kind == REDUCE))
+        for index, kind in enumerate(net.layout)
+        if kind != RESIDUAL
+    ]

@@ -1,0 +1,200 @@
+"""Files of `jnas bench` as a table and a page: time, compilation, memory, and distance from the machine's ceilings."""
+
+import importlib.resources
+import os
+import string
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from jnas.errors import UserError
+from jnas.report.measurements import Benchmarks, Measured, read_benchmarks
+from jnas.report.page import figures
+from jnas.report.rooflines import bar_chart, roofline_chart
+from jnas.report.summary import escaped
+from jnas.report.tables import Table, as_html
+
+_MISSING = "–"
+_GIGA = 1e9
+
+
+def benchmark_table(paths: Sequence[str | Path]) -> Table:
+    """List the measurements of some files; with several, each case's times stand below each other.
+
+    Args:
+      paths: files of `jnas bench`.
+
+    Returns:
+      The table: seconds, images a second, MB of 10^6 bytes, GFLOP/s of 10^9 operations, and the share of the time
+      that the machine's ceilings allow.
+
+    Raises:
+      UserError: if a file cannot be read, or holds no case.
+    """
+    return _table(read_benchmarks(paths))
+
+
+def write_benchmarks(paths: Sequence[str | Path]) -> Path:
+    """Write the page of some files of `jnas bench` beside the first of them, as `FILE.html`.
+
+    Args:
+      paths: the files.
+
+    Returns:
+      The path of the page.
+
+    Raises:
+      UserError: if a file cannot be read, holds no case, or the page cannot be written.
+    """
+    page = Path(paths[0]).with_suffix(".html")
+    text = render_benchmarks(read_benchmarks(paths))
+    beside = page.with_name(f".{page.name}.{os.getpid()}")
+    try:
+        beside.write_text(text, encoding="utf-8")
+        os.replace(beside, page)
+    except OSError as error:
+        raise UserError(f"{page} cannot be written ({error.strerror}); copy the file to a folder of yours.") from None
+    finally:
+        beside.unlink(missing_ok=True)
+    return page
+
+
+def render_benchmarks(found: Benchmarks) -> str:
+    """Return the page as HTML text; the same measurements give the same text."""
+    good = [case for case in found.cases if not case.failed]
+    sections = [
+        ("cases", "Measurements", _tables(found) + _failures(found)),
+        ("charts", "Charts", figures(_charts(found, good)) if good else ""),
+        ("machine", "Machine", _machine(found)),
+    ]
+    sections = [section for section in sections if section[2]]
+    body = "\n".join(
+        f'<section id="{name}" aria-label="{heading}">\n<h2>{heading}</h2>\n{text}\n</section>'
+        for name, heading, text in sections
+    )
+    template = importlib.resources.files("jnas.report").joinpath("page.html").read_text(encoding="utf-8")
+    return string.Template(template).substitute(
+        title="Benchmark of compiled steps",
+        subtitle=escaped(_subtitle(found)),
+        links="".join(f'<a href="#{name}">{heading}</a>' for name, heading, _ in sections),
+        main=body,
+        footer=escaped(f"Written by jnas from {', '.join(found.files)}."),
+    )
+
+
+def _charts(found: Benchmarks, cases: list[Measured]) -> list:
+    many = len(found.files) > 1
+    labels = [f"{case.label} · {case.file}" if many else case.label for case in cases]
+    groups = [found.files.index(case.file) for case in cases]
+    values = lambda name, scale=1.0: [_scaled(case.record.get(name), scale) for case in cases]
+    return [
+        bar_chart("Time of a step", "seconds, median; whiskers: interquartile range", labels, groups,
+                  {"step": values("step_s")}, spread=values("step_iqr_s")),
+        bar_chart("Compilation", "seconds, tracing and lowering not included", labels, groups,
+                  {"empty cache": values("compile_cold_s"), "filled cache": values("compile_warm_s")}),
+        bar_chart("Memory", "10⁶ bytes", labels, groups,
+                  {"peak": [_scaled(_peak(case.record), 1e-6) for case in cases],
+                   "temporary arrays": values("temp_bytes", 1e-6)}),
+        *roofline_chart(
+            labels, groups, values("intensity"), values("flops_per_s", 1 / _GIGA),
+            [(name if many else "", r["devices"], r["dtype"], r["flops_per_s"] / _GIGA, r["bytes_per_s"] / _GIGA)
+             for name, r in found.ceilings],
+        ),
+    ]  # fmt: skip
+
+
+def _table(found: Benchmarks) -> Table:
+    many = len(found.files) > 1
+    columns = (
+        "case", *(("file",) if many else ()), "step [s]", "IQR [s]", *(("time / first file's",) if many else ()),
+        "images/s", "compile, cold [s]", "warm [s]", "peak memory [MB]", "temporary [MB]", "GFLOP", "GFLOP/s",
+        "share of roofline [%]",
+    )  # fmt: skip
+    firsts: dict[str, float] = {}
+    rows = []
+    for case in found.cases:
+        get = case.record.get
+        if not case.failed:
+            firsts.setdefault(case.label, case.record["step_s"])
+        ratio = None if case.failed else case.record["step_s"] / firsts[case.label]
+        rows.append((
+            case.label,
+            *((case.file,) if many else ()),
+            "failed" if case.failed else _significant(get("step_s")),
+            _significant(get("step_iqr_s")),
+            *((_fixed(ratio, 2),) if many else ()),
+            _significant(get("images_per_s")),
+            _fixed(get("compile_cold_s"), 1),
+            _fixed(get("compile_warm_s"), 1),
+            _fixed(_scaled(_peak(case.record), 1e-6), 0),
+            _fixed(_scaled(get("temp_bytes"), 1e-6), 1),
+            _significant(_scaled(get("flops"), 1 / _GIGA)),
+            _significant(_scaled(get("flops_per_s"), 1 / _GIGA)),
+            _significant(_scaled(get("roofline"), 100)),
+        ))  # fmt: skip
+    return Table("Compiled steps", columns, tuple(rows))
+
+
+def _tables(found: Benchmarks) -> str:
+    """The table in two parts, each as wide as a page."""
+    whole = _table(found)
+    named, cut = 1 + (len(found.files) > 1), whole.columns.index("peak memory [MB]")
+    parts = (("Time", range(named, cut)), ("Memory and arithmetic", range(cut, len(whole.columns))))
+    pick = lambda row, kept: tuple(row[i] for i in (*range(named), *kept))
+    return "".join(
+        as_html(Table(title, pick(whole.columns, kept), tuple(pick(row, kept) for row in whole.rows)))
+        for title, kept in parts
+    )
+
+
+def _failures(found: Benchmarks) -> str:
+    failed = [case for case in found.cases if case.failed]
+    notes = (f"{case.label} ({case.file}) failed: {case.record['error']}." for case in failed)
+    return "".join(f'<p class="note warn">{escaped(note)}</p>' for note in notes)
+
+
+def _machine(found: Benchmarks) -> str:
+    rows = tuple(
+        (f"{name}: {r['devices']} device(s), {r['dtype']}", _fixed(r["flops_per_s"] / _GIGA, 1),
+         _fixed(r["bytes_per_s"] / _GIGA, 1))
+        for name, r in found.ceilings
+    )  # fmt: skip
+    words = (
+        "Operations are counted on the program as written (products, convolutions and pooling, loops times their "
+        "trips) and bytes as if everything elementwise were fused, so the share of the roofline is a lower bound of "
+        "how busy the machine is."
+    )
+    table = Table("Ceilings, measured", ("machine", "matrix product [GFLOP/s]", "copy [GB/s]"), rows)
+    return f"<p>{words}</p>" + (as_html(table) if rows else "")
+
+
+def _subtitle(found: Benchmarks) -> str:
+    facts = [case.record["environment"] for case in found.cases if "environment" in case.record]
+    said = dict.fromkeys(
+        f"{e.get('device')} ({e.get('platform')}), {e.get('cpu_threads')} CPU thread(s), jax {e.get('jax')}"
+        for e in facts
+    )
+    return "; ".join(said) or "nothing was measured"
+
+
+def _peak(record: dict[str, Any]) -> Any:
+    """Of the device where it keeps count, else of the process."""
+    return record.get("device_peak_bytes") or record.get("peak_bytes")
+
+
+def _scaled(value: Any, scale: float) -> float | None:
+    return value * scale if isinstance(value, int | float) else None
+
+
+def _fixed(value: float | None, digits: int) -> str:
+    return _MISSING if value is None else f"{value:,.{digits}f}"
+
+
+def _significant(value: float | None) -> str:
+    """Three significant digits, without an exponent."""
+    if value is None:
+        return _MISSING
+    import math
+
+    digits = 2 - math.floor(math.log10(abs(value))) if value else 0
+    return f"{value:,.{min(max(digits, 0), 9)}f}"

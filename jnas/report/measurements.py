@@ -1,0 +1,125 @@
+"""Reading files of `jnas bench`: the same case of several files found and named by what tells it from the others."""
+
+import json
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from jnas.errors import UserError
+
+
+class Measured(NamedTuple):
+    """The measurement of one case in one file."""
+
+    file: str
+    label: str  # what tells it from the others of its file, such as "step, space=darts"
+    record: dict[str, Any]
+
+    @property
+    def failed(self) -> bool:
+        """Whether there is an error in place of numbers."""
+        return "error" in self.record
+
+
+class Benchmarks(NamedTuple):
+    """What some files of `jnas bench` hold."""
+
+    files: tuple[str, ...]
+    cases: tuple[Measured, ...]  # in the order of the first file that has them, the same case of all files together
+    ceilings: tuple[tuple[str, dict[str, Any]], ...]  # (file, record)
+
+
+def read_benchmarks(paths: Sequence[str | Path]) -> Benchmarks:
+    """Read files that `jnas bench` wrote.
+
+    Of a case that stands twice in a file, as one that failed and was run again does, the last line counts.
+
+    Args:
+      paths: the files, at least one.
+
+    Returns:
+      The measurements.
+
+    Raises:
+      UserError: if a file cannot be read, or holds no case.
+    """
+    names = _short_names([Path(path) for path in paths])
+    kinds = [(name, record) for name, path in zip(names, paths, strict=True) for record in _records(Path(path))]
+    ceilings = {
+        (name, r["devices"], r["dtype"]): r for name, r in kinds if r["kind"] == "ceilings" and "error" not in r
+    }
+    cases: dict[str, dict[str, dict[str, Any]]] = {}
+    found = [(name, record) for name, record in kinds if record["kind"] == "case"]
+    for asked, (name, record) in zip(_identities(found), found, strict=True):
+        cases.setdefault(asked, {})[name] = record
+    labels = _labels([next(iter(found.values())) for found in cases.values()])
+    measured = [
+        Measured(name, label, found[name])
+        for label, found in zip(labels, cases.values(), strict=True)
+        for name in names
+        if name in found
+    ]
+    return Benchmarks(tuple(names), tuple(measured), tuple((name, r) for (name, *_), r in ceilings.items()))
+
+
+def _identities(found: Sequence[tuple[str, dict[str, Any]]]) -> list[str]:
+    """What makes two lines the same case: the settings that all files know, for a later version may have more."""
+    facts = [dict(_flat(record.get("settings") or {})) for _, record in found]
+    shared = set.intersection(*(set(one) for one in facts))
+
+    def keys(names: set[str] | None) -> list[str]:
+        return [
+            json.dumps(
+                [r["what"], r["devices"], r["dtype"], {k: v for k, v in one.items() if names is None or k in names}]
+            )
+            for (_, r), one in zip(found, facts, strict=True)
+        ]
+
+    short, full = keys(shared), keys(None)
+    files = [name for name, _ in found]
+    merged = len(set(zip(files, short, strict=True))) < len(set(zip(files, full, strict=True)))
+    return full if merged else short
+
+
+def _labels(records: Sequence[dict[str, Any]]) -> list[str]:
+    """For each case the facts in which the cases differ, the program first."""
+    facts = [dict(_flat({"devices": r["devices"], **(r.get("settings") or {})})) for r in records]
+    names = list(dict.fromkeys(name for one in facts for name in one))
+    varying = [name for name in names if len({str(one.get(name)) for one in facts}) > 1]
+    plain = ("space", "estimator")  # their values say by themselves what they are
+    labels = []
+    for record, one in zip(records, facts, strict=True):
+        words = [str(one.get(name)) if name in plain else f"{name}={one.get(name)}" for name in varying]
+        labels.append(", ".join([record["what"], *words]))
+    return labels
+
+
+def _flat(value: dict[str, Any], prefix: str = "") -> Iterable[tuple[str, Any]]:
+    for key, item in value.items():
+        if isinstance(item, dict):
+            yield from _flat(item, f"{prefix}{key}.")
+        else:
+            yield f"{prefix}{key}", item
+
+
+def _records(path: Path) -> list[dict[str, Any]]:
+    try:
+        lines = path.read_bytes().splitlines()
+    except OSError as error:
+        raise UserError(f"{path} cannot be read ({error.strerror}); name a file that jnas bench wrote.") from None
+    records = []
+    for line in lines:
+        try:
+            record = json.loads(line)
+        except ValueError:
+            continue  # torn by a kill
+        if isinstance(record, dict) and {"kind", "devices", "dtype"} <= record.keys():
+            records.append(record)
+    if not any(record["kind"] == "case" for record in records):
+        raise UserError(f"{path} holds no measurement; name a file that jnas bench wrote.")
+    return records
+
+
+def _short_names(paths: Sequence[Path]) -> list[str]:
+    stems = [path.stem for path in paths]
+    return stems if len(set(stems)) == len(stems) else [str(path) for path in paths]
