@@ -62,7 +62,7 @@ def answer(request: dict[str, Any]) -> dict[str, Any]:
     settings = build(Search, request["settings"])
     with runs.as_user_input():
         subject = _subject(settings)
-    size = settings.steps_per_call or engine.default_steps_per_call(jax.default_backend())
+    size = settings.steps_per_call or 1
     size = size if request["what"] == "step" else 1
     keys = split_key(jax.random.key(settings.seed))
     program = compile_steps(subject.learner, subject.source.batch, False, size, mesh, home(mesh))

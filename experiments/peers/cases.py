@@ -50,7 +50,7 @@ ETA = 0.05
 # gradient of the smallest nets by 1e-3, and a difference quotient by more; hence the room for all but gradients.
 # Steps are compared after two of them. The hypergradient's difference is relative to its second-order part alone.
 TOLERANCE = {
-    "gradient": 1e-3,
+    "gradient": 1e-2,
     "step": 1e-2,
     "step_fd": 3e-2,
     "hvp": 1e-2,

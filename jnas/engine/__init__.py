@@ -4,9 +4,9 @@
 """
 
 from jnas.engine.checkpoint import Checkpoints
-from jnas.engine.environment import enable_compilation_cache, environment
+from jnas.engine.environment import backend, enable_compilation_cache, environment
 from jnas.engine.files import atomic_write, explain, prepare_folder
-from jnas.engine.fit import default_steps_per_call, fit
+from jnas.engine.fit import MOST_STEPS_PER_CALL, fit
 from jnas.engine.hooks import Event, Hook, at_multiples, progress, tensorboard
 from jnas.engine.jsonl import jsonl_each, jsonl_log
 from jnas.engine.profile import profile, profiling
@@ -14,13 +14,14 @@ from jnas.engine.sharding import data_mesh
 from jnas.engine.trees import load_tree, save_tree
 
 __all__ = [
+    "MOST_STEPS_PER_CALL",
     "Checkpoints",
     "Event",
     "Hook",
     "at_multiples",
     "atomic_write",
+    "backend",
     "data_mesh",
-    "default_steps_per_call",
     "enable_compilation_cache",
     "environment",
     "explain",

@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterator
 
 import jax
 import numpy as np
-from jax.sharding import Mesh
+from jax.sharding import Mesh, Sharding
 
 from jnas.engine.program import Keys, Program
 from jnas.engine.sharding import home, put_payload
@@ -39,15 +39,23 @@ def drive(
       The function.
     """
     if fetch is None:
-        yield _resident(program, jax.device_put(arrays, home(mesh)), keys)
+        yield _resident(program, jax.device_put(arrays, home(mesh)), keys, home(mesh))
     else:
         with concurrent.futures.ThreadPoolExecutor(1, thread_name_prefix="fetch") as pool:
             yield _streamed(program, fetch, keys, mesh, num_steps, pool)
 
 
-def _resident(program: Program, arrays: PyTree, keys: Keys) -> Advance:
+def _resident(program: Program, arrays: PyTree, keys: Keys, place: Sharding) -> Advance:
+    # With several processes what they all hold is handed over at the call.
+    alone = jax.process_count() == 1
+    keys = jax.device_put(keys, place) if alone else keys
+
     def advance(state, start, stop):
-        state, metrics = program.run(state, np.int32(start), np.int32(stop), arrays, keys)
+        bounds = np.int32(start), np.int32(stop)
+        if alone:
+            bounds = jax.device_put(bounds, place)
+        with jax.transfer_guard("disallow" if alone else "allow"):  # nothing else may pass between host and device
+            state, metrics = program.run(state, *bounds, arrays, keys)
         return state, {name: values[: stop - start] for name, values in jax.device_get(metrics).items()}
 
     return advance

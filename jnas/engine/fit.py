@@ -2,6 +2,7 @@
 
 import contextlib
 import os
+import time
 from collections.abc import Callable, Sequence
 
 import jax
@@ -19,21 +20,8 @@ from jnas.engine.signals import Stop, stop_on_signal
 from jnas.errors import Diverged, Interrupted, UserError
 from jnas.types import Array, Batch, Key, Learner, Source, State
 
-
-def default_steps_per_call(platform: str) -> int:
-    """How many steps run between two looks of the host, where nobody says.
-
-    On an accelerator the host must not be asked at every step. On a CPU a step is long, and inside a
-    compiled loop the gradient of an ordinary convolution (not of those in `jnas.nets`) is many times slower than
-    outside, so there is no loop.
-
-    Args:
-      platform: "cpu", "gpu" or "tpu".
-
-    Returns:
-      The number of steps.
-    """
-    return 1 if platform == "cpu" else 50
+MOST_STEPS_PER_CALL = 50
+SECONDS_PER_CALL = 2.0  # how long the host waits, for its progress lines and for signals, where nobody says
 
 
 def fit(
@@ -71,8 +59,9 @@ def fit(
       checkpoint_dir: the folder of the checkpoints; None keeps none.
       checkpoint_every: steps between two checkpoints; None writes one at the end and at a stop only.
       steps_per_call: the most steps between two looks of the host; 1 compiles no loop. A chunk also ends where a
-        checkpoint is due and where a hook asks. None: `default_steps_per_call`. With `Source.fetch` steps are always
-        compiled singly.
+        checkpoint is due and where a hook asks. None: as many as take two seconds, at most 50; and 1 on a CPU if the
+        step holds ordinary convolutions, whose gradients XLA:CPU runs many times slower in a loop (those of
+        `jnas.nets` it does not). With `Source.fetch` steps are always compiled singly.
 
     Returns:
       The state after `num_steps` steps.
@@ -98,7 +87,7 @@ def fit(
     """
     _check(key, num_steps, mesh, hooks, checkpoint_dir, checkpoint_every, steps_per_call)
     place = home(mesh)
-    most = min(steps_per_call or default_steps_per_call(next(iter(place.device_set)).platform), max(1, num_steps))
+    most = min(steps_per_call or MOST_STEPS_PER_CALL, max(1, num_steps))
     if isinstance(batches, Source):
         batch, arrays, fetch = batches.batch, batches.arrays, batches.fetch
     else:
@@ -113,6 +102,9 @@ def fit(
         step, state = _begin(program, key, place, saver)
         if step >= num_steps:
             return state
+        alone = steps_per_call is None and next(iter(place.device_set)).platform == "cpu" and program.size > 1
+        if alone and not program.loops_well(state, arrays, split_key(key)):
+            most, program = 1, compile_steps(learner, batch, own_key, 1, mesh, place)
         sound = {} if saver is None else _finite(state)
         advance = stack.enter_context(drive(program, arrays, fetch, split_key(key), mesh, num_steps))
         mine = [*(take_wanted() if jax.process_index() == 0 else ()), *mine]
@@ -120,12 +112,18 @@ def fit(
             hook.start(step, num_steps)
             stack.callback(lambda hook=hook: hook.end(step))
 
+        # Several processes must agree on every call, and their clocks do not.
+        paced = steps_per_call is None and jax.process_count() == 1
+        span = 1 if paced else most
         stopped = _stopped(stop)
         while step < num_steps and not stopped:
-            chunk_end = min(num_steps, step + most, *(step - step % every + every for every in ends))
+            started = time.perf_counter()
+            chunk_end = min(num_steps, step + span, *(step - step % every + every for every in ends))
             with jax.profiler.StepTraceAnnotation("steps", step_num=step):  # costs nothing where nobody traces
                 state, metrics = advance(state, step, chunk_end)
             _check_metrics(metrics, step)
+            if paced:  # the first call compiles too, and so is followed by a short one
+                span = _span(chunk_end - step, time.perf_counter() - started, most)
             step = chunk_end
             for hook in mine:
                 hook.steps(Event(step, num_steps, state, metrics))
@@ -146,6 +144,11 @@ def fit(
             f"run it again with its checkpoints in {os.fspath(checkpoint_dir or '')} to go on from there"
         )
     return state
+
+
+def _span(steps: int, seconds: float, most: int) -> int:
+    """How many steps to ask for when so many took so long; never more than twice as many."""
+    return max(1, min(most, 2 * steps, int(steps * SECONDS_PER_CALL / seconds)))
 
 
 def _begin(program: Program, key: Key, place: Sharding, saver: Checkpoints | None) -> tuple[int, State]:

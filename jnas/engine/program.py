@@ -2,10 +2,11 @@
 
 import functools
 from collections.abc import Callable
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
+from jax.extend.core import ClosedJaxpr, Jaxpr
 from jax.sharding import Mesh, Sharding
 from jax.typing import ArrayLike
 
@@ -28,6 +29,8 @@ class Program(NamedTuple):
     # (state, start [] int32, stop [] int32, arrays, keys) -> (state, metrics {name: [size]}); consumes the state
     run: Callable[[State, ArrayLike, ArrayLike, PyTree, Keys], tuple[State, Metrics]]
     size: int  # the most steps that one call of `run` does
+    # (state, arrays, keys) -> whether a CPU runs the steps in a loop as fast as one by one
+    loops_well: Callable[[State, PyTree, Keys], bool]
 
 
 def split_key(key: Key) -> Keys:
@@ -71,14 +74,18 @@ def compile_steps(
         new, metrics = learner.update(state, split_batch(data, mesh), jax.random.fold_in(keys.learner, step))
         return _same_type(new, state), _scalars(metrics)
 
+    # Jitted, so that asking what is in a step, for the shapes of its metrics, and the loop share one trace.
+    step_fn = jax.jit(one_step, inline=True)
+
+    def loops_well(state, arrays, keys):
+        return not _has_lax_convolution(step_fn.trace(state, jnp.int32(0), arrays, keys).jaxpr.jaxpr)
+
     def run_one(state, start, stop, arrays, keys):
         del stop
         state, metrics = one_step(state, start, arrays, keys)
         return state, {name: value[None] for name, value in metrics.items()}
 
     def run_many(state, start, stop, arrays, keys):
-        # Jitted, so that asking for the shapes of the metrics and the loop share one trace.
-        step_fn = jax.jit(one_step, inline=True)
         _, shapes = jax.eval_shape(step_fn, state, start, arrays, keys)
         buffers = {name: jnp.zeros((size,), shape.dtype) for name, shape in shapes.items()}
 
@@ -90,7 +97,23 @@ def compile_steps(
         return jax.lax.fori_loop(start, stop, body, (state, buffers))
 
     run = jax.jit(run_one if size == 1 else run_many, donate_argnums=0, out_shardings=home)
-    return Program(init_uncompiled if mesh is None else jax.jit(init, out_shardings=home), run, size)
+    return Program(init_uncompiled if mesh is None else jax.jit(init, out_shardings=home), run, size, loops_well)
+
+
+def _has_lax_convolution(jaxpr: Any) -> bool:
+    """Whether an ordinary convolution is in a program, or in one inside it.
+
+    XLA:CPU runs the gradients of one many times slower inside a loop. Those of `jnas.nets` are primitives of their own.
+    """
+    inner = jax.tree.leaves([list(equation.params.values()) for equation in jaxpr.eqns], is_leaf=_is_program)
+    programs = [getattr(value, "jaxpr", value) for value in inner if _is_program(value)]
+    return any(equation.primitive.name == "conv_general_dilated" for equation in jaxpr.eqns) or any(
+        map(_has_lax_convolution, programs)
+    )
+
+
+def _is_program(value: Any) -> bool:
+    return isinstance(value, (Jaxpr, ClosedJaxpr))
 
 
 def _strong(leaf) -> Array:

@@ -98,13 +98,17 @@ def search(config: Search, folder: str | pathlib.Path) -> dict[str, Any]:
 
 def supernet(space: spaces.CellSpace, config: Search, num_classes: int) -> nets.Network:
     """The network that holds every candidate."""
+    if config.edges == "auto":  # a loop compiles fast and suits a CPU, wider operations suit matrix units
+        strategy = "scan" if engine.backend() == "cpu" else "merge"
+    else:
+        strategy = config.edges
     return nets.network_for(
         space,
         channels=config.channels,
         depth=config.depth,
         num_classes=num_classes,
         remat=config.remat,
-        edge_strategy=config.edges,
+        edge_strategy=strategy,
         dtype=jnp.dtype(config.dtype).type,
     )
 
@@ -139,12 +143,12 @@ def learner_of(config: Search, net: nets.Network, shape: tuple[int, int, int], n
             optax.chain(first(level.coefficient), tx)
             for level, tx in ((config.weights, weights), (config.alpha, alpha))
         )
-        return bilevel.alternating(problem, estimator, init, *by_level, learning_rate=rate)
+        return bilevel.alternating(problem, estimator, init, *by_level, learning_rate=rate, one_vector=True)
     tx = optax.chain(
         first(bilevel.Point(config.weights.coefficient, config.alpha.coefficient)),
         optax.partition({"weights": weights, "alpha": alpha}, bilevel.Point("weights", "alpha")),
     )
-    return bilevel.simultaneous(problem, estimator, init, tx, learning_rate=rate)
+    return bilevel.simultaneous(problem, estimator, init, tx, learning_rate=rate, one_vector=True)
 
 
 def random_cells(space: spaces.CellSpace, key: Key, num: int) -> list[Array]:

@@ -124,6 +124,7 @@ def train(
             optax.add_decayed_weights(training.weight_decay),
             optax.sgd(rate, training.heavy_ball or None, nesterov=training.nesterov and training.heavy_ball > 0),
         ),
+        one_vector=True,
     )
     started = time.time()
     state = engine.fit(

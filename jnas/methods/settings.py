@@ -119,7 +119,7 @@ class Search:
     train: Training = Training()
     # the machine
     remat: bool | None = None  # null: the supernet recomputes its edges, a found network nothing
-    edges: Literal["auto", "scan", "unroll", "merge"] = "auto"  # how the mixed edges are computed
+    edges: Literal["auto", "scan", "unroll", "merge"] = "auto"  # scan on a CPU, else merge
     dtype: Literal["float32", "bfloat16"] = "float32"  # of the computation; parameters stay float32
     steps_per_call: int | None = None
     checkpoint_every: int | None = None  # steps; null: once an epoch

@@ -25,7 +25,7 @@ def network_for(
     stem: Literal["small_image", "imagenet"] = "small_image",
     stem_multiplier: int | None = None,
     remat: bool | None = None,
-    edge_strategy: Strategy = "auto",
+    edge_strategy: Strategy = "scan",
     dtype: Any = jnp.float32,
 ) -> Network:
     """Builds the network that the literature puts around the cells of a space.

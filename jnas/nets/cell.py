@@ -7,7 +7,7 @@ import jax
 import jax.numpy as jnp
 from flax import linen as nn
 
-from jnas.nets.edges import Along, MixedEdge, Stack, Strategy, run_stack, schedule, strategy_here
+from jnas.nets.edges import Along, MixedEdge, Stack, Strategy, run_stack, schedule
 from jnas.nets.layers import ConvNorm
 from jnas.nets.ops import POOLS, FactorizedReduce, noise_key, operator
 from jnas.spaces.cell import NOISE, NONE, CellSpace
@@ -76,7 +76,7 @@ class Cell(nn.Module):
     halvings: tuple[int, ...] | None = None
     affine: bool = True
     normalise_pools: bool = False
-    edge_strategy: Strategy = "auto"
+    edge_strategy: Strategy = "scan"
     remat: bool = True
     dtype: Any = jnp.float32
 
@@ -165,10 +165,11 @@ class Cell(nn.Module):
                 outside,
                 states,
                 (0 if outside is not None else offset, offset),
-                strategy=strategy_here(self.edge_strategy),
+                strategy=self.edge_strategy,
                 remat=self.remat,
             )
-            if train and jax.tree.leaves(stats) and self.is_mutable_collection("batch_stats"):
+            updates = train and not self.is_initializing() and self.is_mutable_collection("batch_stats")
+            if updates and jax.tree.leaves(stats):
                 self.put_variable("batch_stats", stack.name, stats)
         return list(states[-num_nodes:])
 
@@ -189,7 +190,10 @@ class Cell(nn.Module):
         if "batch_stats" in shapes:
             zeros = lambda: jax.vmap(start)(jax.random.split(jax.random.key(0), num))["batch_stats"]
             stats = self.variable("batch_stats", stack.name, zeros).value
-        keys = jax.random.split(noise_key(self, train), num) if NOISE in stack.ops else None
+        keys = None
+        if NOISE in stack.ops:
+            key = noise_key(self, train)  # in an evaluation the same one for all stacks
+            keys = jax.vmap(lambda row: jax.random.fold_in(key, row))(rows)
         return Along(params, stats, weights, None if scales is None else scales[rows], keys)
 
     def _empty(self, x: jax.Array) -> jax.Array:

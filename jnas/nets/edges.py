@@ -18,16 +18,9 @@ from jnas.nets.ops import POOLS, operator
 from jnas.nets.reading import add_at, take
 from jnas.spaces.cell import NONE, Edge
 
-Strategy = Literal["auto", "scan", "unroll", "merge"]
+Strategy = Literal["scan", "unroll", "merge"]
 STACKED = "edges_"  # what the names of stacks start with
-STRATEGIES = ("auto", "scan", "unroll", "merge")
-
-
-def strategy_here(strategy: Strategy) -> Literal["scan", "unroll", "merge"]:
-    """What "auto" means where the program is traced: a loop on a CPU, wider operations on an accelerator."""
-    if strategy == "auto":
-        return "scan" if jax.default_backend() == "cpu" else "merge"
-    return strategy
+STRATEGIES = ("scan", "unroll", "merge")
 
 
 class Stack(NamedTuple):
@@ -153,7 +146,7 @@ def run_stack(
     states: jax.Array,
     offsets: tuple[int, int],
     *,
-    strategy: Literal["scan", "unroll", "merge"],
+    strategy: Strategy,
     remat: bool,
 ) -> tuple[jax.Array, Any]:
     """Adds what the edges of a stack compute to the states they lead to.

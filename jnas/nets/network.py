@@ -49,8 +49,8 @@ class Network(nn.Module):
       remat: recompute in the backward pass: a mixed edge of a supernet (but not its dense convolutions), a whole cell
         of a found network. None: supernets do, for it takes a tenth of the memory and, on a CPU, less time.
       edge_strategy: how the mixed edges of a cell are computed, with the same weights: "scan" is a loop over them,
-        "unroll" writes them out, "merge" joins those that leave one state into wider operations; "auto" is "scan" on a
-        CPU and "merge" elsewhere.
+        "unroll" writes them out, "merge" joins those that leave one state into wider operations, which suits matrix
+        units.
       dtype: of the computation, float32 or bfloat16; parameters, statistics and logits are float32.
     """
 
@@ -66,7 +66,7 @@ class Network(nn.Module):
     normalise_features: bool = False
     auxiliary: bool = False
     remat: bool | None = None
-    edge_strategy: Strategy = "auto"
+    edge_strategy: Strategy = "scan"
     dtype: Any = jnp.float32
 
     def __post_init__(self) -> None:

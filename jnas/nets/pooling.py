@@ -116,26 +116,26 @@ def _first_largest(padded: jax.Array, *, geometry: Geometry) -> jax.Array:
     return first
 
 
-@apart
 def _picked(padded: jax.Array, first: jax.Array, *, geometry: Geometry) -> jax.Array:
     zero = jnp.zeros((), padded.dtype)
     taps = enumerate(views(padded, geometry))
     return functools.reduce(operator.add, (jnp.where(first == jnp.int8(tap), view, zero) for tap, view in taps))
 
 
-@apart
 def _placed(padded: jax.Array, first: jax.Array, *, geometry: Geometry) -> jax.Array:
     zero = jnp.zeros((), padded.dtype)
     taps = enumerate(zip(back_views(padded, geometry), back_views(first, geometry), strict=True))
     return functools.reduce(operator.add, (jnp.where(at == jnp.int8(tap), view, zero) for tap, (view, at) in taps))
 
 
-def _pick(t: jax.Array, first: jax.Array, *, geometry: Geometry) -> jax.Array:
-    return _picked(pad_reads(t, geometry), first, geometry=geometry)
+def _pick(picked: Callable[..., jax.Array]) -> Callable[..., jax.Array]:
+    return lambda t, first, *, geometry: picked(pad_reads(t, geometry), first, geometry=geometry)
 
 
-def _place(g: jax.Array, first: jax.Array, *, geometry: Geometry) -> jax.Array:
-    return _placed(pad_writes(g, geometry), pad_writes(first, geometry, fill=-1), geometry=geometry)
+def _place(placed: Callable[..., jax.Array]) -> Callable[..., jax.Array]:
+    return lambda g, first, *, geometry: placed(
+        pad_writes(g, geometry), pad_writes(first, geometry, fill=-1), geometry=geometry
+    )
 
 
 # ---- Mean
@@ -206,8 +206,8 @@ def _linear(primitive: Primitive, transpose: Primitive, constants: int) -> None:
     batching.primitive_batchers[primitive] = batch
 
 
-_PICK = platform_primitive("max_pool3_pick", _output_shape, _pick, _pick)
-_PLACE = platform_primitive("max_pool3_place", _input_shape, _place, _place)
+_PICK = platform_primitive("max_pool3_pick", _output_shape, _pick(apart(_picked)), _pick(_picked))
+_PLACE = platform_primitive("max_pool3_place", _input_shape, _place(apart(_placed)), _place(_placed))
 _SUM = platform_primitive("sum_pool3", _output_shape, _sum, _sum_other)
 _SPREAD = platform_primitive("sum_pool3_spread", _input_shape, _spread, _spread_other)
 _linear(_PICK, _PLACE, constants=1)

@@ -2,6 +2,7 @@
 
 import functools
 from collections.abc import Callable
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -90,9 +91,9 @@ def bilinear_triad(
 
     others = (forward, other_dx, other_dw)
     y, dx, dw = map(make, ("", "_dx", "_dw"), shapes, cpu, others, folds)
-    ad.defbilinear(y, lambda ct, x, w, **p: dx.bind(ct, w, **p), lambda ct, x, w, **p: dw.bind(x, ct, **p))
-    ad.defbilinear(dx, lambda ct, g, w, **p: y.bind(ct, w, **p), lambda ct, g, w, **p: dw.bind(ct, g, **p))
-    ad.defbilinear(dw, lambda ct, x, g, **p: dx.bind(g, ct, **p), lambda ct, x, g, **p: y.bind(x, ct, **p))
+    _transposes(y, dx.bind, lambda ct, x, **p: dw.bind(x, ct, **p))
+    _transposes(dx, y.bind, lambda ct, g, **p: dw.bind(ct, g, **p))
+    _transposes(dw, lambda ct, g, **p: dx.bind(g, ct, **p), lambda ct, x, **p: y.bind(x, ct, **p))
 
     def operation(x: jax.Array, w: jax.Array, *, geometry: Geometry) -> jax.Array:
         # Inside shard_map both operands must vary over the same axes: else the transpose would miss the sum over
@@ -103,6 +104,20 @@ def bilinear_triad(
         return y.bind(x, w, geometry=geometry)
 
     return operation
+
+
+def _transposes(primitive: Primitive, left: Operation, right: Operation) -> None:
+    """Registers the transposes of `primitive(a, b)`: `left(ct, b)` is the one in a, `right(ct, a)` the one in b."""
+
+    def fit(ct: jax.Array, operand: Any) -> jax.Array:
+        # An operand without a stack is shared by all entries of the other one's.
+        return ct.sum(0) if ct.ndim > operand.aval.ndim else ct
+
+    ad.defbilinear(
+        primitive,
+        lambda ct, a, b, **p: fit(left(ct, b, **p), a),
+        lambda ct, a, b, **p: fit(right(ct, a, **p), b),
+    )
 
 
 def _stackable(function: Operation, each: Callable[..., Operation]) -> Operation:

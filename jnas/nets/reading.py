@@ -3,6 +3,7 @@
 import jax
 import jax.numpy as jnp
 from jax import lax
+from jax.experimental.xla_metadata import set_xla_metadata
 from jax.extend.core import Primitive
 from jax.interpreters import ad, batching, mlir
 
@@ -26,7 +27,8 @@ def take(states: jax.Array, index: jax.Array) -> tuple[jax.Array, jax.Array]:
       >>> row.tolist(), states.shape
       ([3.0, 4.0], (2, 2))
     """
-    return _TAKE.bind(states, index)
+    row, states = _TAKE.bind(states, index)
+    return row, states
 
 
 def add_at(states: jax.Array, index: jax.Array, row: jax.Array) -> jax.Array:
@@ -47,6 +49,18 @@ def _take(states, index):
     return lax.dynamic_index_in_dim(states, index, keepdims=False), states
 
 
+def _take_apart(states, index):
+    # XLA:CPU would fuse the read with all that uses it, and one of those may run after the states are written: it then
+    # copies all states twice a trip to be safe. A call that may not be inlined reads once, before.
+    with set_xla_metadata(inlineable="false"):
+        return [_read(states, index), states]
+
+
+@jax.jit
+def _read(states, index):
+    return lax.dynamic_index_in_dim(states, index, keepdims=False)
+
+
 def _add(states, row, index):
     row = lax.dynamic_index_in_dim(states, index, keepdims=False) + row
     return lax.dynamic_update_index_in_dim(states, row, index, 0)
@@ -59,6 +73,7 @@ _ADD.def_impl(jax.jit(_add))
 _TAKE.def_abstract_eval(lambda states, index: (states.update(shape=states.shape[1:], weak_type=False), states))
 _ADD.def_abstract_eval(lambda states, row, index: states)
 mlir.register_lowering(_TAKE, mlir.lower_fun(lambda *a: list(_take(*a)), multiple_results=True))
+mlir.register_lowering(_TAKE, mlir.lower_fun(_take_apart, multiple_results=True), platform="cpu")
 mlir.register_lowering(_ADD, mlir.lower_fun(_add, multiple_results=False))
 
 

@@ -70,7 +70,8 @@ def stacked(net: Network, tree: Any) -> dict[str, Any]:
             ops = {}
             for op in stack.ops:
                 paths = [stack.path(position, op) for position in range(len(stack.rows))]
-                if any(path in inside for path in paths):  # else an operator without parameters, or without a batch norm
+                # Without any, it is an operator without parameters, or without a batch norm.
+                if any(path in inside for path in paths):
                     ops[op] = jax.tree.map(lambda *leaves: jnp.stack(leaves), *(inside[path] for path in paths))
                     used.update(paths)
             if ops:

@@ -114,9 +114,9 @@ def roofline_chart(
     with matplotlib.rc_context(STYLE):
         figure = Figure(figsize=(5.6, 3.9 + 0.2 * len(points)), layout="constrained")
         axes = figure.subplots()
-        for number, (file, devices, dtype, flops, copied) in enumerate(ceilings):
+        for number, (file, count, dtype, flops, copied) in enumerate(ceilings):
             x = np.geomspace(low, high, 200)
-            name = ", ".join(filter(None, (file, f"{devices} device{'s' * (devices > 1)}", dtype)))
+            name = ", ".join(filter(None, (file, f"{count} device{'s' * (count > 1)}", dtype)))
             axes.plot(x, np.minimum(flops, x * copied), color=INK, linestyle=("-", "--", ":", "-.")[number % 4],
                       linewidth=1.3, label=f"ceilings: {name} ({flops:.3g} GFLOP/s, {copied:.3g} GB/s)")  # fmt: skip
         for number, (label, group, x, y) in enumerate(points):

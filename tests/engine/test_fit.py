@@ -6,10 +6,12 @@ import numpy as np
 import pytest
 from engine_problem import KEY, leaves_as_bytes, make_learner, resident, rows
 
-from jnas.engine import Checkpoints, Hook, at_multiples, default_steps_per_call, fit
+from jnas.engine import Checkpoints, Hook, at_multiples, fit
+from jnas.engine.fit import _span
 from jnas.engine.program import compile_steps
 from jnas.engine.sharding import home
 from jnas.errors import Diverged, UserError
+from jnas.nets.convolution import conv2d
 from jnas.types import Learner, Source
 
 STEPS = 13
@@ -109,7 +111,7 @@ def test_a_function_gets_a_key_of_the_steps_own():
     fit(learner, lambda step, key: jax.random.normal(key), key=KEY, num_steps=4, hooks=[recorder(events)])
     data_key = jax.random.split(KEY, 3)[1]
     expected = [float(jax.random.normal(jax.random.fold_in(data_key, step))) for step in range(4)]
-    np.testing.assert_allclose([event[1]["draw"][0] for event in events[1:-1]], expected, rtol=1e-6)
+    np.testing.assert_allclose([x for event in events[1:-1] for x in event[1]["draw"]], expected, rtol=1e-6)
 
 
 def test_arrays_that_init_captures_survive_donation():
@@ -211,9 +213,35 @@ def test_a_checkpoint_folder_that_cannot_be_written_is_one_sentence(learner, sou
         fit(learner, source, key=KEY, num_steps=3, checkpoint_dir=tmp_path / "file" / "child")
 
 
-def test_default_steps_per_call():
-    assert default_steps_per_call("cpu") == 1
-    assert default_steps_per_call("gpu") == default_steps_per_call("tpu") > 1
+def test_calls_grow_to_two_seconds_and_no_further():
+    assert [_span(1, seconds, 50) for seconds in (60.0, 1.0, 0.1, 1e-6)] == [1, 2, 2, 2]
+    assert [_span(16, seconds, 50) for seconds in (60.0, 4.0, 0.1)] == [1, 8, 32]
+    assert _span(40, 0.1, 50) == 50
+
+
+def test_ordinary_convolutions_are_kept_out_of_loops_on_a_cpu():
+    calls = []
+    hook = Hook(steps=lambda event: calls.append(len(event.metrics["loss"])))
+
+    def learner(convolve):
+        def loss(kernel, image):
+            return jnp.sum(jax.checkpoint(convolve)(image, kernel) ** 2)
+
+        def update(kernel, batch, key):
+            value, slope = jax.value_and_grad(loss)(kernel, batch)
+            return kernel - 1e-3 * slope, {"loss": value}
+
+        return Learner(lambda key: jnp.full((3, 3, 2, 2), 0.1), update)
+
+    def plain(image, kernel):
+        return jax.lax.conv_general_dilated(image, kernel, (1, 1), "SAME", dimension_numbers=("NHWC", "HWIO", "NHWC"))
+
+    batch = lambda step, key: jnp.ones((1, 4, 4, 2))
+    ends = [fit(learner(f), batch, key=KEY, num_steps=12, hooks=[hook]) for f in (plain, conv2d)]
+    assert calls[:12] == [1] * 12
+    assert len(calls[12:]) < 12
+    assert sum(calls[12:]) == 12
+    np.testing.assert_allclose(*ends, rtol=1e-5)
 
 
 class TestFetch:

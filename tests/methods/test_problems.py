@@ -72,3 +72,24 @@ def test_gauss_newton_of_the_supernet_is_the_curvature_of_its_loss(images):
     for a, b in zip(exact, approximate, strict=True):
         np.testing.assert_allclose(a, b, rtol=1e-3, atol=1e-6)
         assert float(jnp.abs(a).max()) > 1e-4
+
+
+def test_noise_of_the_space_s4_follows_the_key_of_the_step(images):
+    """The same key, the same loss: products along a search's direction must see the noise of its gradient."""
+    from jnas.bilevel import Context
+    from jnas.methods.problems import supernet_problem
+    from jnas.types import Examples
+
+    space = spaces.by_name("s4")
+    net = nets.network_for(space, channels=2, depth=1, num_classes=4)
+    params, stats = nets.initialise(net, jax.random.key(1), (7, 7, 1))
+    alpha = spaces.init_alpha(space, jax.random.key(2))
+    train = data.load(str(images)).train
+    batch = Examples(
+        jnp.asarray(train.images[:6].reshape(6, 7, 7, 1), jnp.float32) / 255, jnp.asarray(train.labels[:6])
+    )
+    problem, _ = supernet_problem(net)
+    loss = jax.jit(lambda key: problem.inner(params, alpha, batch, Context(stats, key))[0])
+    losses = [float(loss(jax.random.key(seed))) for seed in (0, 0, 1)]
+    assert losses[0] == losses[1]
+    assert abs(losses[0] - losses[2]) > 1e-5
