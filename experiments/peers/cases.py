@@ -46,16 +46,17 @@ RECURSION_TERMS = 2  # products with the Hessian in the double recursion
 ETA = 0.05
 
 # Largest relative difference |jnas - peer| / |peer| of a group of results, as float32 vectors. Usual ones are 1e-6 to
-# 1e-4. But a unit on the kink of its ReLU or a tie in a pool may fall on either side after rounding, which moves the
-# gradient of the smallest nets by 1e-3, and a difference quotient by more; hence the room for all but gradients.
+# 1e-4. But a unit on the kink of its ReLU or a tie in a pool may fall on either side after rounding, which moves a
+# gradient by some 1e-3 (in float64 the DARTS gradients of both sides agree to 5e-15). Adam's first steps are the signs
+# of the gradient, whatever its size, so that alpha after a step differs by more: a wrong method differs by 1.
 # Steps are compared after two of them. The hypergradient's difference is relative to its second-order part alone.
 TOLERANCE = {
     "gradient": 1e-2,
-    "step": 1e-2,
-    "step_fd": 3e-2,
-    "hvp": 1e-2,
-    "neumann": 1e-2,
-    "double_recursion": 1e-2,
+    "step": 0.2,
+    "step_fd": 0.2,
+    "hvp": 2e-2,
+    "neumann": 0.1,
+    "double_recursion": 0.2,
 }
 
 

@@ -275,3 +275,28 @@ def test_a_bad_argument_is_one_sentence(make, words):
 def test_a_missing_learning_rate_is_one_sentence(bed, estimator):
     with pytest.raises(ValueError, match="learning_rate is None"):
         estimate(estimator, bed, at(bed))
+
+
+@pytest.mark.parametrize("step_size", [0.5, None])
+@pytest.mark.parametrize("unroll", [False, True])
+@pytest.mark.parametrize("fresh", [False, True])
+def test_solving_jointly_is_solving_and_one_product_more(bed, step_size, unroll, fresh):
+    """The last trip of the loop: the product with the result, on the inner batch whatever the terms were formed on."""
+    solver = bilevel.neumann(3, step_size=step_size, damping=0.1, unroll=unroll)
+    v = jax.random.normal(jax.random.key(3), bed.target.shape)
+    scales = jnp.array([1.0, 1.2, 0.9, 0.7])  # of each batch's Hessian; the last is the inner batch's
+    product = lambda u, scale: (1.0 if scale is None else scale) * (bed.hessian @ u)
+    joint = lambda u, scale: (
+        product(u, scale),
+        {"sum": jnp.sum(u), "scale": jnp.asarray(-1.0 if scale is None else scale)},
+    )
+    rows, more = (scales[:3], scales) if fresh else (None, None)
+    p, state, metrics = jax.jit(lambda v: solver.solve(product, v, rows, solver.init(v)))(v)
+    q, state_too, metrics_too, (image, extra) = jax.jit(lambda v: solver.solve_jointly(joint, v, more, solver.init(v)))(
+        v
+    )
+    assert relative(q, p) < 1e-13
+    assert relative(image, product(p, scales[3] if fresh else None)) < 1e-13
+    assert float(extra["sum"]) == pytest.approx(float(p.sum()), rel=1e-12)
+    assert float(extra["scale"]) == (0.7 if fresh else -1.0)
+    jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-12), (state, metrics), (state_too, metrics_too))

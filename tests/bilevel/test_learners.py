@@ -228,3 +228,79 @@ def test_one_level_search_equals_two_optimisers_side_by_side():
         w, a = w + u_w, a + u_a
         np.testing.assert_allclose(state.point.weights, w, rtol=1e-12)
         np.testing.assert_allclose(state.point.alpha, a, rtol=1e-12)
+
+
+def tree_problem():
+    """The quadratic with its weights in two arrays of different shapes."""
+    problem = bed().problem
+
+    def join(tree):
+        return jnp.concatenate((tree["a"].ravel(), tree["b"]))
+
+    def over_tree(loss):
+        return lambda tree, alpha, batch, context: loss(join(tree), alpha, batch, context)
+
+    def start(key):
+        point, variables = init(key)
+        weights = {"a": point.weights[:6].reshape(2, 3), "b": point.weights[6:]}
+        return bilevel.Point(weights, point.alpha), variables
+
+    return bilevel.Bilevel(over_tree(problem.inner), over_tree(problem.outer)), start
+
+
+def make_tree_learner(kind, one_vector):
+    problem, start = tree_problem()
+    estimator = bilevel.implicit(bilevel.neumann(2))
+    clipped = lambda tx: optax.chain(optax.clip_by_global_norm(0.5), optax.add_decayed_weights(0.01), tx)
+    if kind == "simultaneous":
+        rates = {"weights": clipped(optax.sgd(0.1)), "alpha": optax.sgd(0.02)}
+        tx = optax.chain(bilevel.storm(bilevel.Point(0.3, 0.5)), optax.partition(rates, LABELS))
+        return bilevel.simultaneous(problem, estimator, start, tx, one_vector=one_vector)
+    if kind == "alternating":
+        weights = optax.chain(bilevel.storm(0.4), clipped(optax.sgd(0.1, momentum=0.9)))
+        return bilevel.alternating(problem, estimator, start, weights, optax.sgd(0.02), one_vector=one_vector)
+    loss = lambda w, a, batches, context: problem.inner(w, a, batches.inner, context)
+    return bilevel.supervised(loss, start, clipped(optax.sgd(0.1, momentum=0.9)), one_vector=one_vector)
+
+
+@pytest.mark.parametrize("kind", ["simultaneous", "alternating", "supervised"])
+def test_one_vector_changes_what_the_optimiser_holds_and_no_result(kind):
+    ends = []
+    for one_vector in (False, True):
+        learner = make_tree_learner(kind, one_vector)
+        state, update = learner.init(jax.random.key(0)), jax.jit(learner.update)
+        for step in range(3):
+            state, metrics = update(state, bed().sample(jax.random.key(step), 0.1), jax.random.key(9))
+        ends.append((state.point, metrics))
+        flat = [leaf for leaf in jax.tree.leaves(state.optimiser) if leaf.shape == (12,)]
+        assert bool(flat) == one_vector
+        assert state.point.weights["a"].shape == (2, 3)
+    jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-12), *ends)
+
+
+def test_one_vector_wants_one_dtype():
+    start = lambda key: (bilevel.Point({"a": jnp.ones(2, jnp.float32), "b": jnp.ones(2, jnp.float64)}, ()), ())
+    learner = bilevel.supervised(lambda *_: None, start, optax.sgd(0.1), one_vector=True)
+    with pytest.raises(ValueError, match="float32 and float64"):
+        learner.init(jax.random.key(0))
+
+
+def test_first_order_alternation_costs_two_gradients():
+    """The estimator's own inner gradient, at the old alpha, serves nothing: the compiled step must not hold it."""
+
+    def loss(weights, alpha, batch, context):
+        return jnp.sum((jnp.tanh(batch @ weights) @ alpha) ** 2), bilevel.Aux()
+
+    start = lambda key: (bilevel.Point(jnp.ones((64, 64)), jnp.ones((64,))), ())
+    batch = jnp.ones((32, 64))
+
+    def flops(function, *arguments):
+        return jax.jit(function).lower(*arguments).compile().cost_analysis()["flops"]
+
+    tx = optax.sgd(0.1)
+    learner = bilevel.alternating(bilevel.Bilevel(loss, loss), bilevel.first_order(), start, tx, tx)
+    state = learner.init(jax.random.key(0))
+    step = flops(learner.update, state, bilevel.Batches(batch, batch), jax.random.key(1))
+    inner = flops(lambda w, a, b: jax.grad(loss, has_aux=True)(w, a, b, None), *state.point, batch)
+    outer = flops(lambda w, a, b: jax.grad(loss, argnums=1, has_aux=True)(w, a, b, None), *state.point, batch)
+    assert step < 1.2 * (inner + outer)
