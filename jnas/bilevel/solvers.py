@@ -158,7 +158,7 @@ def neumann(
             carry = jax.lax.fori_loop(jnp.where(refresh, 0, num_power), num_trips, trip, carry)
         ((power, eigenvalue), (vector, total)), last = carry
         if num_power:
-            state = _select(refresh, PowerState(jnp.asarray(False), power, eigenvalue), state)
+            state = _select(refresh, PowerState(jnp.asarray(False), jnp.asarray(power), eigenvalue), state)
         growth = norm(vector) / jnp.maximum(norm(v), tiny)
         diverged = 1.0 - (growth <= 1.0 + 1e-3).astype(v.dtype)  # a NaN counts as diverged; 1e-3: rounding
         eta = _inverse(eigenvalue, tiny)
@@ -170,7 +170,9 @@ def neumann(
         return run(lambda vector, batch: (product(vector, batch), ()), v, batches, state, refresh, 0)[:3]
 
     def solve_jointly(joint: Joint, v: Weights, batches: Batch | None, state: State, refresh: Array | bool = True):
-        return run(joint, v, batches, state, refresh, 1)
+        p, state, metrics, last = run(joint, v, batches, state, refresh, 1)
+        assert last is not None
+        return p, state, metrics, last
 
     return Solver(init, solve, num_batches=num_terms, damping=damping, solve_jointly=solve_jointly)
 

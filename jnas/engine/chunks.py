@@ -51,12 +51,12 @@ def _resident(program: Program, arrays: PyTree, keys: Keys, place: Sharding) -> 
     keys = jax.device_put(keys, place) if alone else keys
 
     def advance(state, start, stop):
-        bounds = np.int32(start), np.int32(stop)
+        count, start, stop = stop - start, np.int32(start), np.int32(stop)
         if alone:
-            bounds = jax.device_put(bounds, place)
+            start, stop = jax.device_put((start, stop), place)
         with jax.transfer_guard("disallow" if alone else "allow"):  # nothing else may pass between host and device
-            state, metrics = program.run(state, *bounds, arrays, keys)
-        return state, {name: values[: stop - start] for name, values in jax.device_get(metrics).items()}
+            state, metrics = program.run(state, start, stop, arrays, keys)
+        return state, {name: values[:count] for name, values in jax.device_get(metrics).items()}
 
     return advance
 

@@ -114,8 +114,10 @@ class Cell(nn.Module):
             shape = (len(edges), states[0].shape[0], 1, 1, 1)  # one draw for the whole cell: a far smaller program
             scales = drop_path_scale(self.make_rng("drop_path"), drop_path, shape, self.dtype)
 
-        compute = self._fixed if self.space.is_fixed else self._mixed
-        nodes = compute(states, mix, train, scales)
+        if mix is None or self.space.is_fixed:
+            nodes = self._fixed(states, mix, train, scales)
+        else:
+            nodes = self._mixed(states, mix, train, scales)
         return jnp.concatenate(nodes, axis=-1) if self.space.output == "concat" else nodes[-1]
 
     def _fixed(self, inputs: list[jax.Array], mix: jax.Array | None, train: bool, scales: jax.Array | None):

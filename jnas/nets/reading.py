@@ -82,7 +82,7 @@ def _take_jvp(primals, tangents):
     tangent = tangents[0]
     outs = _TAKE.bind(states, index)
     if type(tangent) is ad.Zero:
-        return outs, [ad.Zero.from_primal_value(out) for out in outs]
+        return outs, [ad.Zero(jax.typeof(out).to_tangent_aval()) for out in outs]
     return outs, _TAKE.bind(tangent, index)
 
 
