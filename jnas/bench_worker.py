@@ -97,13 +97,8 @@ def answer(request: dict[str, Any]) -> dict[str, Any]:
 def _subject(settings: Search) -> Subject:
     splits = _splits(settings)
     train = splits.train
-    inner, outer = data.split(train, jax.random.fold_in(jax.random.key(settings.seed), 0), settings.inner_fraction)
-    change = settings.augmentation
-    augment = data.Augment(change.crop, change.flip, change.cutout, *data.normalisation(train))
-    source = data.bilevel_source(
-        inner, outer, batch_size=settings.batch_size, augment=augment,
-        num_terms=settings.terms if settings.fresh_batches else 0,
-    )  # fmt: skip
+    inner, outer = differentiable.levels(settings, splits)
+    source = differentiable.source_of(settings, splits, inner, outer)
     net = differentiable.supernet(spaces.by_name(settings.space), settings, train.num_classes)
     num_steps = settings.epochs * (len(inner) // settings.batch_size)
     return Subject(differentiable.learner_of(settings, net, train.shape, num_steps), source, net, train.shape)
@@ -142,11 +137,14 @@ def _alone(what: str, settings: Search, subject: Subject, mesh: Mesh | None):
 
 def _trips(settings: Search) -> float:
     """How often the loop of a solver multiplies by the Hessian, in the mean over the points of a step."""
-    if settings.estimator != "neumann" or settings.neumann_step is not None:
+    if settings.estimator != "neumann":
         return settings.terms
+    last = 1 if settings.curvature == "hessian" else 0  # the product with the result, in the same loop
+    if settings.neumann_step is not None:
+        return settings.terms + last
     power = inspect.signature(bilevel.neumann).parameters["power_steps"].default
     # Recursive momentum asks at two points, and at the previous one no step size is looked for.
-    return settings.terms + power / (2 if settings.momentum == "storm" else 1)
+    return settings.terms + last + power / (2 if settings.momentum == "storm" else 1)
 
 
 def _compile(program: Program, operands: tuple, trips: tuple[float, ...]):

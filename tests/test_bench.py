@@ -8,11 +8,15 @@ import subprocess
 import sys
 import time
 
+import jax
+import jax.numpy as jnp
 import pytest
 
 import jnas
-from jnas import bench
+from jnas import bench, bench_worker, bilevel, roofline
 from jnas.cli import main
+from jnas.methods.settings import Search
+from jnas.types import Batches, Context
 
 PYTHON = sys.executable
 ROOT = pathlib.Path(jnas.__file__).parents[1]
@@ -199,3 +203,29 @@ def test_bad_words(words, sentence, capsys, tmp_path, monkeypatch):
     assert sentence in err
     assert len(err.strip().splitlines()) == 1
     assert [p.name for p in tmp_path.iterdir()] == ["words.txt"]
+
+
+@pytest.mark.parametrize("curvature", ["hessian", "gauss_newton"])
+def test_the_trips_of_a_solve_are_those_that_are_computed(curvature):
+    """One gradient of the outer loss, two products, and the pass along the result, each counted by itself."""
+    settings = Search(terms=2, neumann_step=0.1, momentum="none", curvature=curvature)
+    model = lambda w, a, batch, context: jnp.tanh(batch @ w) @ a
+    objective = lambda z, batch: jnp.sum(z**2)
+    loss = lambda w, a, batch, context: (objective(model(w, a, batch, context), batch), bilevel.Aux())
+    curve = bilevel.hessian if curvature == "hessian" else bilevel.gauss_newton(model, objective)
+    point, batch = bilevel.Point(jnp.ones((8, 8)), jnp.ones((8, 3))), jnp.ones((4, 8))
+
+    def flops(function):
+        return roofline.count(jax.make_jaxpr(function)(point, batch), trips=(bench_worker._trips(settings),)).flops
+
+    def gradients(p, b):
+        return jax.grad(loss, argnums=(0, 1), has_aux=True)(*p, b, None)[0]
+
+    def along(p, b):
+        return jax.jvp(lambda w: gradients(p._replace(weights=w), b), (p.weights,), (p.weights,))
+
+    estimator = bilevel.implicit(bilevel.neumann(2, step_size=0.1), curvature=curve)
+    solved = flops(lambda p, b: estimator.estimate(bilevel.Bilevel(loss, loss), p, Batches(b, b), Context(), ())[0])
+    product = flops(lambda p, b: curve(loss, p, b, Context(), p.weights))
+    each = flops(along) if curvature == "hessian" else product
+    assert solved == pytest.approx(flops(gradients) + 2 * each + flops(along), rel=0.05)

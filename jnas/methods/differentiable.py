@@ -151,6 +151,20 @@ def learner_of(config: Search, net: nets.Network, shape: tuple[int, int, int], n
     return bilevel.simultaneous(problem, estimator, init, tx, learning_rate=rate, one_vector=True)
 
 
+def levels(config: Search, splits: data.Splits) -> tuple[data.Dataset, data.Dataset]:
+    """The training images of the lower and of the upper level, split at random by the seed."""
+    return data.split(splits.train, jax.random.fold_in(jax.random.key(config.seed), 0), config.inner_fraction)
+
+
+def source_of(config: Search, splits: data.Splits, inner: data.Dataset, outer: data.Dataset) -> Source:
+    """The batches of a search, drawn from the two sets of `levels` and augmented as the settings say."""
+    mean, std = data.normalisation(splits.train)
+    change = config.augmentation
+    augment = data.Augment(change.crop, change.flip, change.cutout, mean, std)
+    num_terms = config.terms if config.fresh_batches else 0
+    return data.bilevel_source(inner, outer, batch_size=config.batch_size, augment=augment, num_terms=num_terms)
+
+
 def random_cells(space: spaces.CellSpace, key: Key, num: int) -> list[Array]:
     """Architectures drawn uniformly from those whose output depends on the input."""
     drawn: list[Array] = []
@@ -173,8 +187,8 @@ def describe(config: Search) -> str:
 def _plan(config: Search) -> _Plan:
     space = spaces.by_name(config.space)
     splits = runs.load_data(config.data, config.image_size)
-    inner, outer = data.split(splits.train, jax.random.fold_in(jax.random.key(config.seed), 0), config.inner_fraction)
-    source = _source(config, splits, inner, outer)
+    inner, outer = levels(config, splits)
+    source = source_of(config, splits, inner, outer)
     steps_per_epoch = len(inner) // config.batch_size
     net = supernet(space, config, splits.train.num_classes)
     learner = learner_of(config, net, splits.train.shape, config.epochs * steps_per_epoch)
@@ -261,11 +275,3 @@ def _rate(level: Level, num_steps: int) -> optax.Schedule:
     if not level.warmup:
         return cosine
     return lambda step: jnp.where(jnp.asarray(step) < level.warmup * num_steps, 0.0, cosine(step))
-
-
-def _source(config: Search, splits: data.Splits, inner: data.Dataset, outer: data.Dataset):
-    mean, std = data.normalisation(splits.train)
-    change = config.augmentation
-    augment = data.Augment(change.crop, change.flip, change.cutout, mean, std)
-    num_terms = config.terms if config.fresh_batches else 0
-    return data.bilevel_source(inner, outer, batch_size=config.batch_size, augment=augment, num_terms=num_terms)

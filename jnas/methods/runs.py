@@ -14,6 +14,7 @@ import yaml
 
 from jnas import data, engine
 from jnas.errors import UserError
+from jnas.report.reading import dotted
 
 CONFIG, RESULT = "config.yaml", "result.json"
 
@@ -99,18 +100,10 @@ def _check_same(stored: pathlib.Path, wanted: dict[str, Any]) -> None:
         found = yaml.safe_load(stored.read_text())
     except (OSError, ValueError, yaml.YAMLError) as error:
         raise UserError(f"{stored} cannot be read: choose another folder with --out") from error
-    old, new = (dict(_flat(value)) for value in (found if isinstance(found, dict) else {}, wanted))
+    old, new = (dict(dotted(value)) for value in (found if isinstance(found, dict) else {}, wanted))
     for key in {**new, **old}:
         if old.get(key) != new.get(key):
             raise UserError(
                 f"{stored.parent} holds a run with {key}={old.get(key)} and not {new.get(key)}: "
                 "choose another folder with --out, or the settings of that run"
             )
-
-
-def _flat(value: dict[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:
-    for key, item in value.items():
-        if isinstance(item, dict):
-            yield from _flat(item, f"{prefix}{key}.")
-        else:
-            yield f"{prefix}{key}", item

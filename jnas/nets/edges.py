@@ -168,21 +168,8 @@ def run_stack(
     read = [source - offsets[0] for source in stack.sources]
     write = [target - offsets[1] for target in stack.targets]
     if strategy == "merge":
-        if remat:
-            edge = jax.checkpoint(edge, policy=_keeps)
-        collected = []
-        for source in sorted(set(read)):
-            positions = [n for n, at in enumerate(read) if at == source]
-            some = jax.tree.map(lambda leaf, at=tuple(positions): leaf[jnp.array(at)], along)
-            x = (states if sources is None else sources)[source]
-            ys, stats = jax.vmap(edge, in_axes=(0, None))(some, x)
-            for y, position in zip(ys, positions, strict=True):
-                states = states.at[write[position]].add(y)
-            collected.append((positions, stats))
-        order = jnp.argsort(jnp.array([n for positions, _ in collected for n in positions]))
-        joined = jax.tree.map(lambda *leaves: jnp.concatenate(leaves)[order], *(stats for _, stats in collected))
-        return states, joined
-
+        edge = jax.checkpoint(edge, policy=_keeps) if remat else edge
+        return _merged(edge, along, sources, states, read, write)
     looped = strategy == "scan" and len(stack.rows) > 1
     if remat:
         # In a loop nothing can merge the recomputation with the first one; elsewhere that has to be prevented.
@@ -201,3 +188,18 @@ def run_stack(
     rows = (along, jnp.array(read), jnp.array(write))
     (_, states), stats = lax.scan(body, (sources, states), rows, unroll=1 if looped else len(stack.rows))
     return states, stats
+
+
+def _merged(edge, along: Along, sources: jax.Array | None, states: jax.Array, read: list[int], write: list[int]):
+    """All edges that leave one state at once, state after state: by then everything that leads to it is added."""
+    done, collected = [], []
+    for source in sorted(set(read)):
+        positions = [n for n, at in enumerate(read) if at == source]
+        some = jax.tree.map(lambda leaf, at=tuple(positions): leaf[jnp.array(at)], along)
+        ys, stats = jax.vmap(edge, in_axes=(0, None))(some, (states if sources is None else sources)[source])
+        for y, position in zip(ys, positions, strict=True):
+            states = states.at[write[position]].add(y)
+        done += positions
+        collected.append(stats)
+    order = jnp.argsort(jnp.array(done))
+    return states, jax.tree.map(lambda *leaves: jnp.concatenate(leaves)[order], *collected)

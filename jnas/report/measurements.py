@@ -1,11 +1,12 @@
 """Reading files of `jnas bench`: the same case of several files found and named by what tells it from the others."""
 
 import json
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
 from jnas.errors import UserError
+from jnas.report.reading import dotted
 
 
 class Measured(NamedTuple):
@@ -64,7 +65,7 @@ def read_benchmarks(paths: Sequence[str | Path]) -> Benchmarks:
 
 def _identities(found: Sequence[tuple[str, dict[str, Any]]]) -> list[str]:
     """What makes two lines the same case: the settings that all files know, for a later version may have more."""
-    facts = [dict(_flat(record.get("settings") or {})) for _, record in found]
+    facts = [dict(dotted(record.get("settings") or {})) for _, record in found]
     shared = set.intersection(*(set(one) for one in facts))
 
     def keys(names: set[str] | None) -> list[str]:
@@ -83,7 +84,7 @@ def _identities(found: Sequence[tuple[str, dict[str, Any]]]) -> list[str]:
 
 def _labels(records: Sequence[dict[str, Any]]) -> list[str]:
     """For each case the facts in which the cases differ, the program first."""
-    facts = [dict(_flat({"devices": r["devices"], **(r.get("settings") or {})})) for r in records]
+    facts = [dict(dotted({"devices": r["devices"], **(r.get("settings") or {})})) for r in records]
     names = list(dict.fromkeys(name for one in facts for name in one))
     varying = [name for name in names if len({str(one.get(name)) for one in facts}) > 1]
     plain = ("space", "estimator")  # their values say by themselves what they are
@@ -92,14 +93,6 @@ def _labels(records: Sequence[dict[str, Any]]) -> list[str]:
         words = [str(one.get(name)) if name in plain else f"{name}={one.get(name)}" for name in varying]
         labels.append(", ".join([record["what"], *words]))
     return labels
-
-
-def _flat(value: dict[str, Any], prefix: str = "") -> Iterable[tuple[str, Any]]:
-    for key, item in value.items():
-        if isinstance(item, dict):
-            yield from _flat(item, f"{prefix}{key}.")
-        else:
-            yield f"{prefix}{key}", item
 
 
 def _records(path: Path) -> list[dict[str, Any]]:
