@@ -132,8 +132,7 @@ def run(
         raise UserError("--profile needs --out FILE.jsonl: the traces are written beside that file")
     known = [] if out is None else read_lines(out, missing_ok=True)
     if out is not None:
-        engine.prepare_folder(pathlib.Path(out).absolute().parent)
-        _append(out, b"")  # find out now whether it can be written
+        prepare_file(out)
     done = {
         _key(line["what"], line["devices"], line["settings"])
         for line in known
@@ -142,27 +141,27 @@ def run(
     ceilings = {(line["devices"], line["dtype"]): line for line in known if line["kind"] == "ceilings"}
     todo = [case for case in cases if case.key() not in done]
     failed = 0
-    with _terminable():
+    with terminable():
         for number, case in enumerate(todo, start=1):
             machine = (case.devices, case.dtype)
             if "error" in ceilings.get(machine, {"error": ""}):
-                _tell(f"ceilings of {case.devices} device(s), {case.dtype}")
+                tell(f"ceilings of {case.devices} device(s), {case.dtype}")
                 ceilings[machine] = {
                     "kind": "ceilings", "devices": case.devices, "dtype": case.dtype,
-                    **_measure({"role": "ceilings", "devices": case.devices, "dtype": case.dtype}, timeout, None),
+                    **measure({"role": "ceilings", "devices": case.devices, "dtype": case.dtype}, timeout, None),
                 }  # fmt: skip
-                _emit(ceilings[machine], out)
+                emit(ceilings[machine], out)
             title = f"{number}/{len(todo)} {case.what} {case.settings.space} {case.settings.estimator}"
-            _tell(f"{title} on {case.devices} device(s), {case.dtype}")
+            tell(f"{title} on {case.devices} device(s), {case.dtype}")
             trace = None if out is None or not profile else _trace_folder(out, case)
             line = _case(case, ceilings[machine], repeats, timeout, trace)
             failed += "error" in line
-            _tell(
+            tell(
                 line["error"] if "error" in line else f"{line['step_s']:.4g} s, compiled in {line['compile_cold_s']} s"
             )
-            _emit(line, out)
+            emit(line, out)
     skipped = len(cases) - len(todo)
-    _tell(f"{len(todo) - failed} measured, {failed} failed, {skipped} already in the file")
+    tell(f"{len(todo) - failed} measured, {failed} failed, {skipped} already in the file")
     return failed
 
 
@@ -180,11 +179,17 @@ def read_lines(path: str | os.PathLike[str], *, missing_ok: bool = False) -> lis
     for line in lines:
         with contextlib.suppress(ValueError):
             records.append(json.loads(line))
-    if any(not isinstance(r, dict) or r.get("kind") not in ("case", "ceilings") for r in records) or (
+    if any(not isinstance(r, dict) or r.get("kind") not in ("case", "ceilings", "prediction") for r in records) or (
         any(lines) and not records
     ):
         raise UserError(f"{path} is no file of jnas bench: name one that it wrote, or a new one")
     return records
+
+
+def prepare_file(path: str | os.PathLike[str]) -> None:
+    """Find out now whether lines can be appended; raises a UserError if not."""
+    engine.prepare_folder(pathlib.Path(path).absolute().parent)
+    append(path, b"")
 
 
 def _case(case: Case, ceilings: Record, repeats: int, timeout: float | None, trace: str | None) -> Record:
@@ -196,8 +201,8 @@ def _case(case: Case, ceilings: Record, repeats: int, timeout: float | None, tra
     }  # fmt: skip
     request = {"what": case.what, "devices": case.devices, "settings": settings, "repeats": repeats, "profile": trace}
     with tempfile.TemporaryDirectory(prefix="jnas-bench-") as cache:
-        cold = _measure({**request, "role": "cold"}, timeout, cache)
-        warm = cold if "error" in cold else _measure({**request, "role": "warm"}, timeout, cache)
+        cold = measure({**request, "role": "cold"}, timeout, cache)
+        warm = cold if "error" in cold else measure({**request, "role": "warm"}, timeout, cache)
     if "error" in warm:
         line["error"] = warm["error"]
     else:
@@ -212,18 +217,36 @@ def _case(case: Case, ceilings: Record, repeats: int, timeout: float | None, tra
     return {**line, "settings": settings}
 
 
-def _measure(request: Record, timeout: float | None, cache: str | None) -> Record:
-    """What `jnas.bench_worker` answers, or `{"error": sentence}`."""
+def measure(
+    request: Record,
+    timeout: float | None,
+    cache: str | None,
+    *,
+    worker: str = "jnas.bench_worker",
+    variables: Mapping[str, str] | None = None,
+) -> Record:
+    """Ask a worker in a process of its own.
+
+    Args:
+      request: what it reads.
+      timeout: seconds after which it is stopped.
+      cache: a folder for compiled programs; None switches the cache off.
+      worker: the module that answers.
+      variables: of the environment, beside those of this process.
+
+    Returns:
+      Its answer, or `{"error": sentence}`.
+    """
     flags = os.environ.get("XLA_FLAGS", "")
-    if request["devices"] > 1:  # so many on a CPU; other platforms do not read it
+    if request.get("devices", 1) > 1:  # so many on a CPU; other platforms do not read it
         flags += f" --xla_force_host_platform_device_count={request['devices']}"
-    environment = {**os.environ, "XLA_FLAGS": flags.strip(), "JNAS_CACHE_DIR": cache or ""}
+    environment = {**os.environ, "XLA_FLAGS": flags.strip(), "JNAS_CACHE_DIR": cache or "", **(variables or {})}
     with tempfile.TemporaryDirectory(prefix="jnas-bench-") as folder:
         asked, answered, said = (pathlib.Path(folder) / name for name in ("request", "answer", "stderr"))
         asked.write_text(json.dumps(request))
         with said.open("wb") as stderr:
             process = subprocess.Popen(
-                [sys.executable, "-m", "jnas.bench_worker", str(asked), str(answered)],
+                [sys.executable, "-m", worker, str(asked), str(answered)],
                 stdin=subprocess.DEVNULL, stdout=stderr, stderr=stderr, env=environment, start_new_session=True,
             )  # fmt: skip
             try:
@@ -235,9 +258,13 @@ def _measure(request: Record, timeout: float | None, cache: str | None) -> Recor
                 process.wait()
         if answered.is_file():
             return json.loads(answered.read_text())
-        last = said.read_text(errors="replace").strip().splitlines()[-1:] or ["it said nothing"]
+        spoken = said.read_text(errors="replace").strip().splitlines()
+        last = spoken[-1:] or ["it said nothing"]
     if process.returncode < 0:
         name = signal.Signals(-process.returncode).name
+        fatal = [line for line in spoken if re.match(r"F\d{4} ", line)]  # the compiler's last words
+        if fatal:
+            return {"error": f"killed by {name}: {fatal[0].partition('] ')[2][:300]}"}
         return {"error": f"killed by {name}" + (", as for want of memory" if name == "SIGKILL" else "")}
     return {"error": f"ended with status {process.returncode}: {last[0][:300]}"}
 
@@ -268,15 +295,16 @@ def _trace_folder(out: str | os.PathLike[str], case: Case) -> str:
     return str(pathlib.Path(out).with_suffix("") / (name + hashlib.sha256(case.key().encode()).hexdigest()[:8]))
 
 
-def _emit(line: Record, out: str | os.PathLike[str] | None) -> None:
+def emit(line: Record, out: str | os.PathLike[str] | None) -> None:
+    """Print a line, with the time, and append it to the file."""
     line = {**line, "time": datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds")}
     text = json.dumps(line)
     print(text, flush=True)
     if out is not None:
-        _append(out, text.encode() + b"\n")
+        append(out, text.encode() + b"\n")
 
 
-def _append(path: str | os.PathLike[str], content: bytes) -> None:
+def append(path: str | os.PathLike[str], content: bytes) -> None:
     """Append to a file in one write, which no other writer and no reader sees half of."""
     with engine.explain("write", path):
         file = os.open(path, os.O_RDWR | os.O_APPEND | os.O_CREAT, 0o666)
@@ -290,7 +318,7 @@ def _append(path: str | os.PathLike[str], content: bytes) -> None:
 
 
 @contextlib.contextmanager
-def _terminable() -> Iterator[None]:
+def terminable() -> Iterator[None]:
     """Inside the block SIGTERM unwinds, so that no process is left behind."""
 
     def stop(*_: Any):
@@ -303,5 +331,6 @@ def _terminable() -> Iterator[None]:
         signal.signal(signal.SIGTERM, before)
 
 
-def _tell(text: str) -> None:
+def tell(text: str) -> None:
+    """Report progress."""
     print(f"bench: {text}", file=sys.stderr, flush=True)

@@ -21,8 +21,9 @@ from jax.sharding import Mesh
 from jnas import bilevel, data, engine, nets, roofline, spaces
 from jnas.bench import synthetic
 from jnas.engine.chunks import drive
+from jnas.engine.payload import put_payload
 from jnas.engine.program import Keys, Program, compile_steps, split_key
-from jnas.engine.sharding import home, put_payload, split_batch
+from jnas.engine.sharding import Place, home, split_batch
 from jnas.errors import UserError
 from jnas.methods import differentiable, runs
 from jnas.methods.problems import supernet_problem
@@ -61,18 +62,20 @@ def answer(request: dict[str, Any]) -> dict[str, Any]:
 
     settings = build(Search, request["settings"])
     with runs.as_user_input():
-        subject = _subject(settings)
+        subject = subject_of(settings)
     size = settings.steps_per_call or 1
     size = size if request["what"] == "step" else 1
     keys = split_key(jax.random.key(settings.seed))
-    program = compile_steps(subject.learner, subject.source.batch, False, size, mesh, home(mesh))
+    program = compile_steps(subject.learner, subject.source.batch, False, size, Place(mesh))
     state, arrays = program.init(keys.init), jax.device_put(subject.source.arrays, home(mesh))
     if request["what"] != "step":
         program = program._replace(run=_alone(request["what"], settings, subject, mesh))
     engine.enable_compilation_cache()
     jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.0)  # of this program, however small
     operands = state, np.int32(0), np.int32(size), arrays, keys
-    trips = (1.0, _trips(settings)) if size > 1 else (_trips(settings),)  # outermost: the steps, counted once
+    trips = (
+        (1.0, solver_trips(settings)) if size > 1 else (solver_trips(settings),)
+    )  # outermost: the steps, counted once
     compiled, measured, work = _compile(program, operands, trips)
     if request["role"] == "warm":
         images = settings.batch_size * (1 if request["what"] != "step" else 2)
@@ -91,10 +94,11 @@ def answer(request: dict[str, Any]) -> dict[str, Any]:
             "flops": work.flops, "bytes": work.bytes, "uncounted": sorted(work.uncounted),
             "environment": engine.environment() | {"cpu_threads": _threads(), "argv": []},
         }  # fmt: skip
-    return {**measured, "peak_bytes": _peak(), "device_peak_bytes": _device_peak()}
+    return {**measured, "peak_bytes": peak_memory(), "device_peak_bytes": _device_peak()}
 
 
-def _subject(settings: Search) -> Subject:
+def subject_of(settings: Search) -> Subject:
+    """The learner, the batches and the supernet of a search."""
     splits = _splits(settings)
     train = splits.train
     inner, outer = differentiable.levels(settings, splits)
@@ -135,7 +139,7 @@ def _alone(what: str, settings: Search, subject: Subject, mesh: Mesh | None):
     return jax.jit(run, out_shardings=home(mesh))
 
 
-def _trips(settings: Search) -> float:
+def solver_trips(settings: Search) -> float:
     """How often the loop of a solver multiplies by the Hessian, in the mean over the points of a step."""
     if settings.estimator != "neumann":
         return settings.terms
@@ -230,7 +234,7 @@ def ceilings(mesh: Mesh | None, dtype: Any, *, least: float = 0.1, size: int = 1
     return {"flops_per_s": flops, "bytes_per_s": 2.0 * x.nbytes * passes / best(copy, x)}
 
 
-def _peak() -> int:
+def peak_memory() -> int:
     """The most memory that this process held, in bytes, its compilation included."""
     with open("/proc/self/status") if pathlib.Path("/proc/self/status").exists() else open("/dev/null") as status:
         for line in status:
@@ -250,16 +254,16 @@ def _threads() -> int:
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
-def main(request: str, reply: str) -> None:
-    """Read a request, write the answer."""
+def reply(answer: Callable[[dict[str, Any]], dict[str, Any]], request: str, path: str) -> None:
+    """Read a request from a file, and write what `answer` makes of it, or `{"error": sentence}`, to another."""
     try:
         result = answer(json.loads(pathlib.Path(request).read_text()))
     except Exception as error:
         first = str(error).strip().splitlines()[:1] or [""]
         kind = "" if isinstance(error, UserError) else f"{type(error).__name__}: "
         result = {"error": f"{kind}{first[0][:400]}"}
-    engine.atomic_write(reply, json.dumps(result))
+    engine.atomic_write(path, json.dumps(result))
 
 
 if __name__ == "__main__":
-    main(*sys.argv[1:])
+    reply(answer, *sys.argv[1:])

@@ -1,18 +1,21 @@
 """The command line: `jnas search | train | evaluate | report | bench | spaces`."""
 
 import argparse
+import contextlib
 import json
+import math
 import os
 import pathlib
 import signal
 import sys
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from typing import Any, NoReturn
 
 from jnas.errors import Diverged, Interrupted, UserError
 
 EPILOG = (
-    "Exit status: 2 after bad input, 1 if a run diverged, 143 or 130 after SIGTERM or Ctrl-C, with the state saved."
+    "Exit status: 2 after bad input, 1 if a run diverged, 143 or 130 after SIGTERM or Ctrl-C, with the state saved, "
+    "75 if another process of the run has died."
 )
 
 
@@ -25,7 +28,12 @@ class _Parser(argparse.ArgumentParser):
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run a command; returns the exit status."""
-    arguments = _parser().parse_args(argv)
+    parser = _parser()
+    arguments, rest = parser.parse_known_args(argv)
+    if rest and (any(word.startswith("-") for word in rest) or not hasattr(arguments, "words")):
+        parser.parse_args(argv)  # says which it does not know
+    if rest:
+        arguments.words += rest  # settings may stand on both sides of an option
     try:
         return arguments.command(arguments) or 0
     except UserError as error:
@@ -44,8 +52,9 @@ def main(argv: Sequence[str] | None = None) -> int:
 def entry() -> NoReturn:
     """The program: runs a command and ends the process."""
     status = main()
-    if status == 2:
-        # After a failed write the threads of the storage library would go on to complain below our one sentence.
+    if status:
+        # After a failed write the threads of the storage library would go on to complain below our one sentence, and
+        # with a dead peer they would wait for it.
         sys.stdout.flush()
         sys.stderr.flush()
         os._exit(status)
@@ -69,6 +78,7 @@ def _parser() -> argparse.ArgumentParser:
         "--out", metavar="DIR", help="folder of the run (runs/search-SPACE-SEED); an unfinished one goes on"
     )
     search.add_argument("--show", action="store_true", help="print the settings as YAML and stop")
+    _add_devices(search)
     _add_profile(search)
     search.set_defaults(command=_search)
 
@@ -79,6 +89,7 @@ def _parser() -> argparse.ArgumentParser:
     train.add_argument("words", nargs="*", metavar="FILE.yaml | key=value", help="settings, the later over the earlier")
     train.add_argument("--out", metavar="DIR", help="folder of the run (runs/train-SPACE-SEED)")
     train.add_argument("--show", action="store_true", help="print the settings as YAML and stop")
+    _add_devices(train)
     _add_profile(train)
     train.set_defaults(command=_train)
 
@@ -111,6 +122,13 @@ def _parser() -> argparse.ArgumentParser:
     bench.add_argument("--timeout", type=float, metavar="S", help="seconds after which a case has failed")
     bench.add_argument("--out", metavar="FILE.jsonl", help="append the lines here; what it holds is not run again")
     bench.add_argument("--profile", action="store_true", help="trace three calls of each program, beside --out")
+    bench.add_argument(
+        "--topology",
+        nargs="+",
+        metavar="CHIP:SIDES",
+        help="compile a step for these slices, such as v5e:4x4 or h100:8, run nothing, and predict its time",
+    )
+    bench.add_argument("--effort", default="O1", help="of the compiler, with --topology: O0, O1 or O2 (O1)")
     bench.set_defaults(command=_bench)
 
     listing = commands.add_parser("spaces", help="list the search spaces, or show one")
@@ -129,8 +147,8 @@ def _search(arguments: argparse.Namespace) -> int:
         return _show(settings)
     folder = pathlib.Path(arguments.out or f"runs/search-{settings.space}-{settings.seed}")
     _prepare_machine()
-    with _profiling(arguments, folder):
-        result = differentiable.run(settings, folder)
+    with _devices(arguments) as mesh, _profiling(arguments, folder):
+        result = differentiable.run(settings, folder, mesh=mesh)
     _summary(result, folder)
     return 0
 
@@ -145,8 +163,8 @@ def _train(arguments: argparse.Namespace) -> int:
         return _show(settings)
     folder = pathlib.Path(arguments.out or f"runs/train-{settings.space}-{settings.seed}")
     _prepare_machine()
-    with _profiling(arguments, folder):
-        result = retrain.run(settings, folder)
+    with _devices(arguments) as mesh, _profiling(arguments, folder):
+        result = retrain.run(settings, folder, mesh=mesh)
     _summary(result, folder)
     return 0
 
@@ -198,10 +216,25 @@ def _report(arguments: argparse.Namespace) -> int:
 def _bench(arguments: argparse.Namespace) -> int:
     from jnas import bench
 
+    if arguments.topology:
+        return _predict(arguments)
     cases = bench.plan(_layers(arguments.words), arguments.sweep, arguments.what.split(","))
     failed = bench.run(
         cases, arguments.out, repeats=arguments.repeats, timeout=arguments.timeout, profile=arguments.profile
     )
+    return 1 if failed else 0
+
+
+def _predict(arguments: argparse.Namespace) -> int:
+    from jnas import bench, topology
+
+    if arguments.profile:
+        raise UserError("--profile traces what runs, and --topology runs nothing: leave one of them out")
+    slices = [topology.parse(name) for name in arguments.topology]
+    said = any(word.startswith("dtype=") for word in (*arguments.words, *arguments.sweep))
+    sweep = [*arguments.sweep, *([] if said else ["dtype=float32,bfloat16"])]
+    cases = bench.plan(_layers(arguments.words), sweep, arguments.what.split(","))
+    failed = topology.run(cases, slices, arguments.out, effort=arguments.effort, timeout=arguments.timeout)
     return 1 if failed else 0
 
 
@@ -284,6 +317,33 @@ def _prepare_machine() -> None:
     engine.enable_compilation_cache()
 
 
+def _add_devices(parser: argparse.ArgumentParser) -> None:
+    from jnas import cli_hosts
+
+    parser.add_argument(
+        "--mesh", metavar="run=R,data=D",
+        help="spread the runs of num_runs over R groups of D devices each, and a batch over D; on a CPU as many "
+        "virtual devices are made",
+    )  # fmt: skip
+    cli_hosts.add_arguments(parser)
+
+
+@contextlib.contextmanager
+def _devices(arguments: argparse.Namespace) -> Iterator[Any]:
+    """Joins the other processes, if there are any, and yields the mesh, or None for the default device."""
+    from jnas import cli_hosts, engine
+
+    axes = None if arguments.mesh is None else engine.parse_mesh(arguments.mesh)
+    hosts = cli_hosts.from_arguments(arguments)
+    if axes is not None:
+        engine.make_cpu_devices(math.prod(axes.values()), (hosts and hosts.num_processes) or 1)
+    with engine.joined(hosts):
+        if axes is None and hosts is None:
+            yield None
+        else:
+            yield engine.data_mesh() if axes is None else engine.make_mesh(axes)
+
+
 def _add_profile(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--profile", nargs="?", const=(4, 6), type=_steps, metavar="FIRST:LAST",
@@ -307,7 +367,14 @@ def _profiling(arguments: argparse.Namespace, folder: pathlib.Path):
 
 
 def _summary(result: dict[str, Any], folder: pathlib.Path) -> None:
+    from jnas import engine, report
+
+    if not engine.is_first():
+        return
     found = result["found"]
+    if "runs" in result:
+        words = report.agreement_words(result)
+        print(f"runs      {words}" if words else "runs      1 sound run")
     print(f"genotype  {result['genotype']}")
     print(f"accuracy  {100 * found['test_accuracy']:.2f} % on {result['data']['test']} test images")
     accuracies = [100 * other["test_accuracy"] for other in result["random"]]

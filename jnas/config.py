@@ -4,7 +4,7 @@ import dataclasses
 import difflib
 import pathlib
 import typing
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from typing import Any, TypeVar
 
 import yaml
@@ -34,6 +34,9 @@ def build(kind: type[Settings], *layers: Mapping[str, Any]) -> Settings:
     for layer in layers:
         _check_keys(kind, layer, "")
         values = _merge(values, layer)
+    for name, hint in typing.get_type_hints(kind).items():
+        if typing.get_origin(hint) is dict and isinstance(values.get(name), Mapping):
+            values[name] = dict(_flat(values[name]))
     try:
         return TypeAdapter(kind).validate_python(values)
     except ValidationError as error:
@@ -143,6 +146,15 @@ def _defaults(kind: type) -> dict[str, Any]:
         f.name: f.default for f in dataclasses.fields(kind) if f.default is not dataclasses.MISSING
     }
     return {name: dataclasses.asdict(value) if _is_settings(value) else value for name, value in defaults.items()}
+
+
+def _flat(values: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:
+    """The entries of a setting that is itself a table, under dotted names, as `each.alpha.learning_rate=...` means."""
+    for name, value in values.items():
+        if isinstance(value, Mapping):
+            yield from _flat(value, f"{prefix}{name}.")
+        else:
+            yield f"{prefix}{name}", value
 
 
 def _is_settings(value: Any) -> bool:

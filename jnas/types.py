@@ -63,8 +63,15 @@ class Source(NamedTuple):
     `arrays` stay on the device and enter the compiled step as an argument (a constant would be copied into the
     program).
     With `fetch`, `arrays` is ignored and the host supplies what step k needs: `batch(fetch(k), k, key)`.
+    A `fetch` that can read part of a batch says so by `batch_size`: in a run of several processes it is then called as
+    `fetch(k, rows)`, where `rows` [n] are the positions in the batch, increasing, that this process works on, and
+    returns those rows of every array (along the second axis in `Batches.curvature`). Without it every process fetches
+    the whole. Either way `batch` sees the whole batch, the same for any number of processes.
     """
 
     batch: Callable[[PyTree, Array, Key], Batch]  # (arrays, step [] int32, key) -> Batch; traced under jit
     arrays: PyTree = ()
-    fetch: Callable[[int], PyTree] | None = None
+    fetch: Callable[..., PyTree] | None = None
+    batch_size: int | None = None  # examples of a batch, if `fetch` takes rows
+    # [num_runs, ...], for `fit(num_runs=...)`: with it `batch` gets (arrays, the row of its run) in place of arrays.
+    per_run: PyTree = None

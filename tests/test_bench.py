@@ -216,7 +216,9 @@ def test_the_trips_of_a_solve_are_those_that_are_computed(curvature):
     point, batch = bilevel.Point(jnp.ones((8, 8)), jnp.ones((8, 3))), jnp.ones((4, 8))
 
     def flops(function):
-        return roofline.count(jax.make_jaxpr(function)(point, batch), trips=(bench_worker._trips(settings),)).flops
+        return roofline.count(
+            jax.make_jaxpr(function)(point, batch), trips=(bench_worker.solver_trips(settings),)
+        ).flops
 
     def gradients(p, b):
         return jax.grad(loss, argnums=(0, 1), has_aux=True)(*p, b, None)[0]

@@ -51,7 +51,7 @@ ETA = 0.05
 # of the gradient, whatever its size, so that alpha after a step differs by more: a wrong method differs by 1.
 # Steps are compared after two of them. The hypergradient's difference is relative to its second-order part alone.
 TOLERANCE = {
-    "gradient": 1e-2,
+    "gradient": 2e-2,
     "step": 0.2,
     "step_fd": 0.2,
     "hvp": 2e-2,

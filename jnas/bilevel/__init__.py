@@ -1,9 +1,12 @@
 """Bilevel optimisation by hypergradients: jax and optax only, of any pytrees. Architectures are one use of it."""
 
+from jnas.bilevel.collective import averaged, synchronised
 from jnas.bilevel.curvature import Curvature, gauss_newton, hessian
+from jnas.bilevel.eigenvalues import Eigenvalues, Stop, alpha_eigenvalues, early_stop
 from jnas.bilevel.estimators import finite_difference, first_order, implicit, unrolled
 from jnas.bilevel.learners import SearchState, alternating, simultaneous, supervised
 from jnas.bilevel.momentum import StormState, decaying, moving_average, mrbo_schedules, storm
+from jnas.bilevel.penalties import add_penalty, at_temperature, beta_decay, entropy, penalised, tempered
 from jnas.bilevel.problem import Bilevel, Estimator, Point
 from jnas.bilevel.solvers import Solver, conjugate_gradient, neumann
 from jnas.types import Aux, Batches, Context, Learner, Loss
@@ -14,16 +17,25 @@ __all__ = [
     "Bilevel",
     "Context",
     "Curvature",
+    "Eigenvalues",
     "Estimator",
     "Learner",
     "Loss",
     "Point",
     "SearchState",
     "Solver",
+    "Stop",
     "StormState",
+    "add_penalty",
+    "alpha_eigenvalues",
     "alternating",
+    "at_temperature",
+    "averaged",
+    "beta_decay",
     "conjugate_gradient",
     "decaying",
+    "early_stop",
+    "entropy",
     "finite_difference",
     "first_order",
     "gauss_newton",
@@ -32,8 +44,11 @@ __all__ = [
     "moving_average",
     "mrbo_schedules",
     "neumann",
+    "penalised",
     "simultaneous",
     "storm",
     "supervised",
+    "synchronised",
+    "tempered",
     "unrolled",
 ]

@@ -6,6 +6,7 @@ from collections.abc import Callable
 from typing import Any, NamedTuple
 
 import jax
+import jax.core
 import jax.numpy as jnp
 import optax
 
@@ -153,7 +154,8 @@ def decaying(
       >>> round(float(schedule(0)), 3), round(float(schedule(700)), 3), round(float(schedule(100000)), 3)
       (0.9, 0.225, 0.1)
     """
-    if not (0 < initial <= 1 and offset > 0 and power >= 0 and 0 <= floor <= initial):
+    known = not any(isinstance(value, jax.core.Tracer) for value in (initial, offset, power, floor))
+    if known and not (0 < initial <= 1 and offset > 0 and power >= 0 and 0 <= floor <= initial):
         raise ValueError(
             f"decaying: initial={initial}, offset={offset}, power={power}, floor={floor}; "
             "give 0 < initial <= 1, offset > 0, power >= 0 and 0 <= floor <= initial."
@@ -206,7 +208,7 @@ def mrbo_schedules(d0: float, m: float, c1: float, c2: float) -> Mrbo:
 
 def _check(decay: Decay, name: str) -> None:
     for leaf in jax.tree.leaves(decay):
-        if not callable(leaf) and not 0 < leaf <= 1:
+        if not callable(leaf) and not isinstance(leaf, jax.core.Tracer) and not 0 < leaf <= 1:
             raise ValueError(f"{name}: decay is {leaf}; give a coefficient in (0, 1], or a schedule of such.")
 
 

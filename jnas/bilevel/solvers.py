@@ -4,6 +4,7 @@ from collections.abc import Callable
 from typing import NamedTuple
 
 import jax
+import jax.core
 import jax.numpy as jnp
 from jax.flatten_util import ravel_pytree
 
@@ -67,8 +68,8 @@ def neumann(
 
     Args:
       num_terms: Q, the products with H; Q + 1 terms in all.
-      step_size: eta > 0; None chooses it as above.
-      damping: added to the diagonal of H, >= 0; for indefinite Hessians.
+      step_size: eta > 0, which may be traced; None chooses it as above.
+      damping: added to the diagonal of H, >= 0, which may be traced; for indefinite Hessians.
       power_steps: power iterations a step when `step_size` is None, each one product.
       unroll: write the products out one after another. By default they are the trips of one loop, power iterations
         included, so that a product is compiled once.
@@ -93,9 +94,9 @@ def neumann(
     """
     if num_terms < 0:
         raise ValueError(f"neumann: num_terms is {num_terms}; give 0 or more products with the Hessian.")
-    if step_size is not None and not step_size > 0:
+    if step_size is not None and _known(step_size) and not step_size > 0:
         raise ValueError(f"neumann: step_size is {step_size}; give a positive number, or None to have it chosen.")
-    if damping < 0:
+    if _known(damping) and damping < 0:
         raise ValueError(f"neumann: damping is {damping}; give 0 or more.")
     if power_steps < 1:
         raise ValueError(f"neumann: power_steps is {power_steps}; give 1 or more, or fix step_size.")
@@ -196,7 +197,7 @@ def conjugate_gradient(num_steps: int, *, damping: float = 0.0, tolerance: float
     """
     if num_steps < 1:
         raise ValueError(f"conjugate_gradient: num_steps is {num_steps}; give 1 or more.")
-    if damping < 0:
+    if _known(damping) and damping < 0:
         raise ValueError(f"conjugate_gradient: damping is {damping}; give 0 or more.")
 
     def solve(product: Product, v: Weights, batches: Batch | None, state: State, refresh: Array | bool = True):
@@ -207,6 +208,11 @@ def conjugate_gradient(num_steps: int, *, damping: float = 0.0, tolerance: float
         return solution, state, {}
 
     return Solver(lambda weights: (), solve, num_batches=0, damping=damping)
+
+
+def _known(value) -> bool:
+    """Whether a number can be checked: one that differs between the runs of a program is known when it runs."""
+    return not isinstance(value, jax.core.Tracer)
 
 
 def _select(condition, yes, no):

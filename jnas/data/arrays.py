@@ -56,6 +56,10 @@ class Dataset:
     def __len__(self):
         return len(self.images)
 
+    def part(self, index: np.ndarray) -> "Dataset":
+        """Some of the examples, in the order of `index` [num_chosen]."""
+        return dataclasses.replace(self, images=self.images[index], labels=self.labels[index])
+
     def __repr__(self):
         return (
             f"Dataset(name={self.name!r}, num_examples={len(self)}, shape={self.shape}, num_classes={self.num_classes})"
@@ -89,18 +93,34 @@ def split(dataset: Dataset, key: Key, fraction: float) -> tuple[Dataset, Dataset
     >>> [len(part) for part in split(whole, jax.random.key(0), 0.7)]
     [7, 3]
     """
-    first = round(len(dataset) * fraction) if 0 < fraction < 1 else 0
-    if not 0 < first < len(dataset):
+    left, right = (dataset.part(index) for index in split_index(len(dataset), key, fraction))
+    return left, right
+
+
+def split_index(num_examples: int, key: Key, fraction: float) -> tuple[np.ndarray, np.ndarray]:
+    """The numbers of the examples in the two parts of `split`.
+
+    When to use it: to keep one copy of the images for several searches, each with halves of its own.
+
+    Args:
+        num_examples: of the whole.
+        key: PRNG key, as for `split`.
+        fraction: as for `split`.
+
+    Returns:
+        Two disjoint arrays of int32, together a permutation of all numbers.
+
+    Raises:
+        ValueError: One of the parts would be empty.
+    """
+    first = round(num_examples * fraction) if 0 < fraction < 1 else 0
+    if not 0 < first < num_examples:
         raise ValueError(
-            f"fraction {fraction} of {len(dataset)} examples leaves one part empty: "
+            f"fraction {fraction} of {num_examples} examples leaves one part empty: "
             "choose one strictly between 0 and 1 that gives each part an example"
         )
-    order = np.asarray(jax.random.permutation(key, len(dataset)))
-    parts = (order[:first], order[first:])
-    left, right = (
-        dataclasses.replace(dataset, images=dataset.images[index], labels=dataset.labels[index]) for index in parts
-    )
-    return left, right
+    order = np.asarray(jax.random.permutation(key, num_examples), np.int32)
+    return order[:first], order[first:]
 
 
 def normalisation(dataset: Dataset) -> tuple[tuple[float, ...], tuple[float, ...]]:

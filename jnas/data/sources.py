@@ -1,5 +1,6 @@
 """Batches of a data set that lies on the device, as pure functions of the step: the iterator is an integer."""
 
+from collections.abc import Sequence
 from typing import Any, NamedTuple
 
 import jax
@@ -17,6 +18,7 @@ class Rows(NamedTuple):
 
     images: Any  # array of the device or of NumPy: [num_examples, height * width * channels] uint8
     labels: Any  # [num_examples] int32
+    index: Any = None  # [num_chosen] int32: the examples that count, in place of all
 
 
 class Padded(NamedTuple):
@@ -92,18 +94,46 @@ def bilevel_source(inner: Dataset, outer: Dataset, *, batch_size: int, augment: 
 
     def batch(arrays, step, key):
         inner_rows, outer_rows = arrays
-        inner_key, outer_key, curvature_key = level_keys(key)
-
-        def term(number):
-            return _draw(inner_rows, step * num_terms + number, curvature_key, batch_size, augment, inner.shape)
-
-        return Batches(
-            inner=_draw(inner_rows, step, inner_key, batch_size, augment, inner.shape),
-            outer=_draw(outer_rows, step, outer_key, batch_size, augment, outer.shape),
-            curvature=jax.vmap(term)(jnp.arange(num_terms)) if num_terms else None,
-        )
+        return _draw_levels(inner_rows, outer_rows, step, key, batch_size, augment, inner.shape, num_terms)
 
     return Source(batch=batch, arrays=(_on_device(inner), _on_device(outer)))
+
+
+def bilevel_runs_source(
+    dataset: Dataset,
+    parts: Sequence[tuple[np.ndarray, np.ndarray]],
+    *,
+    batch_size: int,
+    augment: Augment,
+    num_terms: int = 0,
+) -> Source:
+    """Batches of several runs, each with an inner and an outer half of its own, over one copy of the images.
+
+    When to use it: `fit(num_runs=...)`. Run r sees what `bilevel_source` on its two halves would give it.
+
+    Args:
+        dataset: the images that the runs share.
+        parts: from `split_index`, one pair a run, all of the same sizes.
+        batch_size: examples a batch, the same on both levels.
+        augment: what happens to each image.
+        num_terms: as for `bilevel_source`.
+
+    Returns:
+        A source with `per_run`, the numbers of the examples: `[num_runs, num_inner]` and `[num_runs, num_outer]` int32.
+
+    Raises:
+        ValueError: The batch is empty or larger than a half, or `num_terms < 0`.
+    """
+    inner, outer = (np.stack([part[level] for part in parts]) for level in range(2))
+    check_batch_size(batch_size, inner[0], outer[0])
+    check_levels(dataset.shape, dataset.shape, num_terms)
+
+    def batch(arrays, step, key):
+        rows, (inner_index, outer_index) = arrays
+        left, right = (rows._replace(index=index) for index in (inner_index, outer_index))
+        return _draw_levels(left, right, step, key, batch_size, augment, dataset.shape, num_terms)
+
+    return Source(batch=batch, arrays=_on_device(dataset), per_run=(inner, outer))
 
 
 def padded(dataset: Dataset, batch_size: int) -> Padded:
@@ -172,10 +202,24 @@ def finish(rows: Rows, step: Array, key: Key, augment: Augment, shape: tuple[int
     )
 
 
+def _draw_levels(inner, outer, step, key, batch_size, augment, shape, num_terms):
+    inner_key, outer_key, curvature_key = level_keys(key)
+
+    def term(number):
+        return _draw(inner, step * num_terms + number, curvature_key, batch_size, augment, shape)
+
+    return Batches(
+        inner=_draw(inner, step, inner_key, batch_size, augment, shape),
+        outer=_draw(outer, step, outer_key, batch_size, augment, shape),
+        curvature=jax.vmap(term)(jnp.arange(num_terms)) if num_terms else None,
+    )
+
+
 def _draw(rows, step, key, batch_size, augment, shape):
-    size = len(rows.labels)
+    size = len(rows.labels if rows.index is None else rows.index)
     epoch, position = jnp.divmod(step, size // batch_size)
     index = jax.lax.dynamic_slice(epoch_order(key, epoch, size), (position * batch_size,), (batch_size,))
+    index = index if rows.index is None else rows.index[index]
     return finish(Rows(rows.images[index], rows.labels[index]), step, key, augment, shape)
 
 

@@ -8,6 +8,7 @@ from typing import Any, Protocol
 import jax
 import numpy as np
 
+from jnas.data.arrays import split_index
 from jnas.data.augment import Augment
 from jnas.data.sources import Rows, check_batch_size, check_levels, epoch_order, finish, level_keys
 from jnas.types import Batches, Key, Source
@@ -33,7 +34,8 @@ def stream_source(data: Indexable, *, batch_size: int, augment: Augment, key: Ke
     """Batches of one data set that is read from the host as training goes on.
 
     When to use it: the images do not fit on the device; otherwise `supervised_source` is faster. With the same key in
-    `key` and in `batch`, both give the same batches bit for bit.
+    `key` and in `batch`, both give the same batches bit for bit. In a run of several processes each reads the examples
+    that its own devices work on, and the batches stay the same.
 
     Args:
         data: the examples; all images have the shape of the first.
@@ -61,7 +63,7 @@ def stream_source(data: Indexable, *, batch_size: int, augment: Augment, key: Ke
     def batch(rows, step, key):
         return finish(rows, step, key, augment, shape)
 
-    return Source(batch=batch, fetch=_ahead(read, read_ahead))
+    return Source(batch=batch, fetch=_ahead(read, read_ahead), batch_size=batch_size)
 
 
 def bilevel_stream_source(
@@ -99,10 +101,12 @@ def bilevel_stream_source(
         _reader(data, level_key, batch_size, shape) for data, level_key in zip((inner, outer, inner), keys, strict=True)
     )
 
-    def read(step):
-        terms = [read_curvature(step * num_terms + number) for number in range(num_terms)]
+    def read(step, rows):
+        terms = [read_curvature(step * num_terms + number, rows) for number in range(num_terms)]
         return Batches(
-            read_inner(step), read_outer(step), jax.tree.map(lambda *rows: np.stack(rows), *terms) if terms else None
+            inner=read_inner(step, rows),
+            outer=read_outer(step, rows),
+            curvature=jax.tree.map(lambda *each: np.stack(each), *terms) if terms else None,
         )
 
     def batch(rows, step, key):
@@ -117,7 +121,45 @@ def bilevel_stream_source(
             curvature=jax.vmap(term)(jax.numpy.arange(num_terms), rows.curvature) if num_terms else None,
         )
 
-    return Source(batch=batch, fetch=_ahead(read, read_ahead))
+    return Source(batch=batch, fetch=_ahead(read, read_ahead), batch_size=batch_size)
+
+
+def split_stream(data: Indexable, key: Key, fraction: float) -> tuple[Indexable, Indexable]:
+    """Divides a data set on disk at random into two, as `split` does with one in memory; nothing is read.
+
+    Args:
+        data: what to divide.
+        key: PRNG key; the same key gives the same halves.
+        fraction: the part that goes to the first, between 0 and 1 exclusive; the number of examples is rounded.
+
+    Returns:
+        The two parts.
+
+    Raises:
+        ValueError: One of the parts would be empty.
+
+    >>> first, second = split_stream("abcde", jax.random.key(0), 0.6)
+    >>> sorted([*first, *second])
+    ['a', 'b', 'c', 'd', 'e']
+    """
+    first, second = split_index(len(data), key, fraction)
+    return _Part(data, first), _Part(data, second)
+
+
+class _Part:
+    """Some examples of a data set on disk."""
+
+    def __init__(self, data: Indexable, index: np.ndarray):
+        self._data, self._index = data, index
+        batched = getattr(data, "__getitems__", None)
+        if batched is not None:
+            self.__getitems__ = lambda indices: batched(index[indices].tolist())
+
+    def __len__(self) -> int:
+        return len(self._index)
+
+    def __getitem__(self, index: int) -> Any:
+        return self._data[int(self._index[index])]
 
 
 def _shape(data) -> tuple[int, int, int]:
@@ -130,17 +172,18 @@ def _shape(data) -> tuple[int, int, int]:
     return height, width, channels
 
 
-def _reader(data, key, batch_size, shape) -> Callable[[int], Rows]:
-    """A function of the step that reads its batch from `data`."""
+def _reader(data, key, batch_size, shape) -> Callable[[int, np.ndarray | None], Rows]:
+    """A function of the step that reads its batch from `data`, or the given rows of it."""
     steps_per_epoch = len(data) // batch_size
 
     @functools.lru_cache(maxsize=2)  # two: reading ahead crosses the border of an epoch
     def order(epoch):
         return np.asarray(epoch_order(key, epoch, len(data)))
 
-    def read(step):
+    def read(step, rows):
         epoch, position = divmod(step, steps_per_epoch)
-        index = order(epoch)[position * batch_size : (position + 1) * batch_size].tolist()
+        batch = order(epoch)[position * batch_size : (position + 1) * batch_size]
+        index = (batch if rows is None else batch[rows]).tolist()
         items = data.__getitems__(index) if hasattr(data, "__getitems__") else [data[i] for i in index]
         images = [np.asarray(item["image"]) for item in items]
         for i, image in zip(index, images, strict=True):
@@ -150,7 +193,7 @@ def _reader(data, key, batch_size, shape) -> Callable[[int], Rows]:
                     "bring all images to one shape"
                 )
         labels = np.array([int(item["label"]) for item in items], np.int32)
-        return Rows(np.stack(images).reshape(batch_size, -1), labels)
+        return Rows(np.stack(images).reshape(len(index), -1), labels)
 
     return read
 
@@ -160,17 +203,18 @@ def _ahead(read, depth):
     if depth < 0:
         raise ValueError(f"read_ahead {depth} is a number of steps: give 0 or more")
     if not depth:
-        return read
+        return lambda step, rows=None: read(step, rows)
     pool = concurrent.futures.ThreadPoolExecutor(depth)
-    pending: dict[int, concurrent.futures.Future] = {}
+    pending: dict[tuple[int, Any], concurrent.futures.Future] = {}
 
-    def fetch(step):
-        wanted = range(step, step + depth + 1)
+    def fetch(step, rows=None):
+        part = None if rows is None else tuple(rows)
+        wanted = [(ahead, part) for ahead in range(step, step + depth + 1)]
         for skipped in [other for other in pending if other not in wanted]:  # the run was resumed at another step
             pending.pop(skipped).cancel()
         for ahead in wanted:
             if ahead not in pending:
-                pending[ahead] = pool.submit(read, ahead)
-        return pending.pop(step).result()
+                pending[ahead] = pool.submit(read, ahead[0], rows)
+        return pending.pop(wanted[0]).result()
 
     return fetch

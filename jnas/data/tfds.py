@@ -1,11 +1,14 @@
 """Data sets that TensorFlow Datasets has prepared, read without TensorFlow."""
 
+import contextlib
 import os
-from typing import Any, cast
+from collections.abc import Iterator
+from typing import Any, NamedTuple, cast
 
 import numpy as np
 
 from jnas.data.arrays import Dataset, Splits
+from jnas.data.stream import Indexable
 from jnas.errors import UserError
 
 
@@ -25,6 +28,54 @@ def read_tfds(name: str) -> Splits:
         UserError: The name is unknown, the data are not prepared as array_record, or they are not images of one shape
             with one label each.
     """
+    builder, words = _builder(name)
+    _check_parts(builder.info, words.name, ("train", "test"))
+    with _explained(words):
+        parts = [_rows(source, words.name) for source in builder.as_data_source(split=["train", "test"])]
+    (images, labels), (test_images, test_labels) = parts
+    if images.shape[1:] != test_images.shape[1:]:
+        raise UserError(_shapes_differ(words.name, test_images.shape[1:], images.shape[1:]))
+    num_classes = builder.info.features["label"].num_classes
+    return Splits(
+        *(
+            Dataset(image.reshape(len(image), -1), label, images.shape[1:], num_classes, words.name)
+            for image, label in ((images, labels), (test_images, test_labels))
+        )
+    )
+
+
+def open_tfds(name: str, part: str = "train") -> tuple[Indexable, int]:
+    """Opens one split of a data set that is prepared as array_record, and reads nothing of it yet.
+
+    When to use it: for `stream_source`, if the images do not fit into memory.
+
+    Args:
+        name: `tfds:NAME` or `tfds:NAME:DATA_DIR`.
+        part: of its splits, also in the notation of TensorFlow Datasets, such as "train[:10%]".
+
+    Returns:
+        The examples, mappings with "image" and "label", and the number of classes.
+
+    Raises:
+        UserError: The name is unknown, the data are not prepared as array_record, or they have no such split, image or
+            label.
+    """
+    builder, words = _builder(name)
+    _check_parts(builder.info, words.name, (part.partition("[")[0],))
+    with _explained(words):
+        return builder.as_data_source(split=part), builder.info.features["label"].num_classes
+
+
+class _Words(NamedTuple):
+    """What a sentence about a data set says."""
+
+    name: str
+    where: str
+    remedy: str
+
+
+def _builder(name: str) -> tuple[Any, _Words]:
+    """The builder of a prepared data set."""
     import tensorflow_datasets as tfds  # here: slow to import
 
     _, dataset_name, *rest = name.split(":", 2)
@@ -49,35 +100,31 @@ def read_tfds(name: str) -> Splits:
     where = f"data set {dataset_name!r} in {builder.data_dir}"
     if not builder.is_prepared():
         raise UserError(f"{where} is not prepared: {remedy}")
-    _check_parts(builder.info, dataset_name)
+    return builder, _Words(dataset_name, where, remedy)
+
+
+@contextlib.contextmanager
+def _explained(words: _Words) -> Iterator[None]:
+    """Turns what the library raises for unfit files into one sentence."""
     try:
-        sources = builder.as_data_source(split=["train", "test"])
-        parts = [_rows(source, dataset_name) for source in sources]
+        yield
     except NotImplementedError:  # a RuntimeError too, of which it speaks in the words of its own options
-        raise UserError(f"{where} is not prepared as array_record: {remedy}") from None
+        raise UserError(f"{words.where} is not prepared as array_record: {words.remedy}") from None
     except (RuntimeError, OSError) as error:
-        raise UserError(f"{where} is damaged ({type(error).__name__}): delete the folder and {remedy}") from error
-    (images, labels), (test_images, test_labels) = parts
-    if images.shape[1:] != test_images.shape[1:]:
-        raise UserError(_shapes_differ(dataset_name, test_images.shape[1:], images.shape[1:]))
-    num_classes = builder.info.features["label"].num_classes
-    return Splits(
-        *(
-            Dataset(image.reshape(len(image), -1), label, images.shape[1:], num_classes, dataset_name)
-            for image, label in ((images, labels), (test_images, test_labels))
-        )
-    )
+        raise UserError(
+            f"{words.where} is damaged ({type(error).__name__}): delete the folder and {words.remedy}"
+        ) from error
 
 
-def _check_parts(info, name):
-    absent = [f"split {part}" for part in ("train", "test") if part not in info.splits]
+def _check_parts(info, name, parts):
+    absent = [f"split {part}" for part in parts if part not in info.splits]
     absent += [f"feature {part}" for part in ("image", "label") if part not in info.features]
     if not absent and getattr(info.features["label"], "num_classes", None) is None:
         absent = ["single class as its label"]
     if absent:
         raise UserError(
             f"data set {name!r} has no {absent[0]}: "
-            "choose one with the splits train and test and the features image and label"
+            f"choose one with the splits {' and '.join(parts)} and the features image and label"
         )
 
 

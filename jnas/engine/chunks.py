@@ -2,14 +2,16 @@
 
 import concurrent.futures
 import contextlib
+import functools
 from collections.abc import Callable, Iterator
 
 import jax
 import numpy as np
 from jax.sharding import Mesh, Sharding
 
+from jnas.engine.payload import put_payload, put_whole, rows_here
 from jnas.engine.program import Keys, Program
-from jnas.engine.sharding import home, put_payload
+from jnas.engine.sharding import home
 from jnas.types import PyTree, State
 
 # (state, start, stop) -> (state, metrics {name: [stop - start]}); consumes the state
@@ -20,10 +22,11 @@ Advance = Callable[[State, int, int], tuple[State, dict[str, np.ndarray]]]
 def drive(
     program: Program,
     arrays: PyTree,
-    fetch: Callable[[int], PyTree] | None,
+    fetch: Callable[..., PyTree] | None,
     keys: Keys,
     mesh: Mesh | None,
     num_steps: int,
+    batch_size: int | None = None,
 ) -> Iterator[Advance]:
     """The function that runs a chunk of steps, with what it holds: arrays on the devices or a thread that fetches.
 
@@ -34,15 +37,21 @@ def drive(
       keys: of the run.
       mesh: over which batches are split, or None.
       num_steps: steps of the whole run: nothing is fetched for a step beyond.
+      batch_size: see `Source`.
 
     Yields:
       The function.
     """
     if fetch is None:
-        yield _resident(program, jax.device_put(arrays, home(mesh)), keys, home(mesh))
+        yield _resident(program, put_whole(arrays, home(mesh)), keys, home(mesh))
     else:
         with concurrent.futures.ThreadPoolExecutor(1, thread_name_prefix="fetch") as pool:
-            yield _streamed(program, fetch, keys, mesh, num_steps, pool)
+            rows = None
+            if batch_size is not None and mesh is not None and jax.process_count() > 1:
+                rows = rows_here(mesh, batch_size)
+                whole, fetch = fetch, lambda step: whole(step, rows)
+            place = functools.partial(put_payload, mesh=mesh, batch_size=None if rows is None else batch_size)
+            yield _streamed(program, fetch, place, keys, num_steps, pool)
 
 
 def _resident(program: Program, arrays: PyTree, keys: Keys, place: Sharding) -> Advance:
@@ -64,8 +73,8 @@ def _resident(program: Program, arrays: PyTree, keys: Keys, place: Sharding) -> 
 def _streamed(
     program: Program,
     fetch: Callable[[int], PyTree],
+    place: Callable[[PyTree], PyTree],
     keys: Keys,
-    mesh: Mesh | None,
     num_steps: int,
     pool: concurrent.futures.Executor,
 ) -> Advance:
@@ -77,7 +86,7 @@ def _streamed(
             payload = (ahead.pop(step, None) or pool.submit(fetch, step)).result()
             if step + 1 < num_steps:
                 ahead[step + 1] = pool.submit(fetch, step + 1)
-            arrays = put_payload(payload, mesh)
+            arrays = place(payload)
             state, new = program.run(state, np.int32(step), np.int32(step + 1), arrays, keys)
             # The host may be one step ahead of the device and no more: payloads would pile up there.
             jax.block_until_ready(metrics[-1:])

@@ -19,7 +19,8 @@ class Event(NamedTuple):
     step: int  # the state is that after this many steps
     num_steps: int  # of the whole run
     state: State  # valid during the call only: the next chunk of steps reuses its memory
-    metrics: dict[str, np.ndarray]  # name -> [n]: steps step - n + 1 .. step
+    metrics: dict[str, np.ndarray]  # name -> [n] or [n, num_runs]: steps step - n + 1 .. step
+    done: np.ndarray | None = None  # [n, num_runs] bool, of several runs: whether a run did a step, or had diverged
 
 
 def _nothing(*_: Any) -> None:
@@ -56,16 +57,41 @@ def at_multiples(every: int, call: Callable[[Event], None]) -> Hook:
     """
     if every < 1:
         raise ValueError(f"every is {every}: give at least 1 step")
-    chunks: list[dict[str, np.ndarray]] = []
+    chunks: list[Event] = []
 
     def steps(event: Event) -> None:
-        chunks.append(event.metrics)
+        chunks.append(event._replace(state=None))
         if event.step % every == 0:
-            joined = {name: np.concatenate([chunk[name] for chunk in chunks]) for name in event.metrics}
+            joined = {name: np.concatenate([chunk.metrics[name] for chunk in chunks]) for name in event.metrics}
+            parts = [chunk.done for chunk in chunks if chunk.done is not None]
+            done = np.concatenate(parts) if parts else None
             chunks.clear()
-            call(event._replace(metrics=joined))
+            call(event._replace(metrics=joined, done=done))
 
     return Hook(start=lambda step, num_steps: chunks.clear(), steps=steps, every=every)
+
+
+def of_run(run: int, hook: Hook) -> Hook:
+    """A hook that sees one of several runs as if it were alone, until that run diverges.
+
+    Args:
+      run: its number, from 0.
+      hook: of a single run. It is not shown the state, for that may lie on devices of another host: what it needs of it
+        a hook of all runs takes with `to_host`.
+
+    Returns:
+      A hook for `fit(num_runs=...)`.
+    """
+
+    def steps(event: Event) -> None:
+        assert event.done is not None
+        kept = event.done[:, run]  # what was done stands before what was not
+        if not kept.any():
+            return
+        step = event.step - len(kept) + int(kept.sum())
+        hook.steps(Event(step, event.num_steps, None, {k: v[kept, run] for k, v in event.metrics.items()}))
+
+    return hook._replace(steps=steps)
 
 
 def tensorboard(path: str) -> Hook:
@@ -163,5 +189,12 @@ def _status(event: Event, names: Sequence[str], *, elapsed: float, done: int) ->
         hours, rest = divmod(left, 3600)
         clock = f"{hours}:{rest // 60:02d}:{rest % 60:02d}" if hours else f"{rest // 60}:{rest % 60:02d}"
         parts += [f"{done / elapsed:.3g} steps/s", f"{clock} left"]
-    parts += [f"{name} {event.metrics[name][-1]:.4g}" for name in names if name in event.metrics]
+    parts += [f"{name} {_mean(event.metrics[name][-1]):.4g}" for name in names if name in event.metrics]
+    if event.done is not None and not event.done[-1].all():
+        parts.append(f"{int((~event.done[-1]).sum())} of {event.done.shape[1]} runs diverged")
     return "  ".join(parts)
+
+
+def _mean(values: np.ndarray) -> float:
+    """Of a metric over the runs that have it, or the metric of the only run."""
+    return float(np.mean(values[np.isfinite(values)])) if np.ndim(values) else float(values)

@@ -1,17 +1,108 @@
-"""Where arrays live: on one device, or replicated and split over the axis "data" of a mesh.
+"""Where arrays live: on one device, or over a mesh with the axes "run", "data" and "model".
 
 Semantics are global: under `jax.jit` a loss, a batch-norm statistic or a Hessian-vector product of a split batch is
-that of the whole batch, so no loss, network or estimator contains a collective.
+that of the whole batch, so no loss, network or estimator contains a collective. Runs are independent of one another,
+so that the axis "run" carries none at all.
 """
+
+import math
+import os
+from collections.abc import Callable, Mapping
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 from jax.sharding import AxisType, Mesh, NamedSharding, PartitionSpec, Sharding
 
 from jnas.errors import UserError
 from jnas.types import Batch, Batches, PyTree
 
 AXIS = "data"
+RUN, MODEL = "run", "model"
+AXES = (RUN, AXIS, MODEL)
+
+# (f, xs with leading axis [num_runs]) -> f of each
+Mapper = Callable[[Callable[[PyTree], PyTree], PyTree], PyTree]
+
+# (path of a leaf such as ".point.weights['stem']", its shape) -> how it is split; called on shapes, outside jit
+Rule = Callable[[str, tuple[int, ...]], PartitionSpec]
+
+
+def make_mesh(axes: Mapping[str, int]) -> Mesh:
+    """A mesh over the devices of the default platform, of all processes.
+
+    Args:
+      axes: size of each axis: "run" for independent runs, "data" for the examples of a batch, "model" for a rule that
+        splits the state. Those that are not named have the size 1 and are left out. The last one varies fastest, so
+        that its devices are neighbours.
+
+    Returns:
+      The mesh, its axes of type Auto: the compiler decides where the sums over devices stand.
+
+    Raises:
+      UserError: for an unknown axis, a size below 1, or more devices than there are.
+
+    Example:
+      >>> make_mesh({"data": 1}).shape
+      OrderedDict({'data': 1})
+    """
+    if unknown := [name for name in axes if name not in AXES]:
+        raise UserError(f"a mesh has no axis {unknown[0]!r}: name one of {', '.join(AXES)}")
+    if small := [name for name in axes if axes[name] < 1]:
+        raise UserError(f"the axis {small[0]!r} has the size {axes[small[0]]}: give 1 or more")
+    devices = jax.devices()
+    named = {name: axes[name] for name in AXES if name in axes} or {AXIS: 1}
+    count = math.prod(named.values())
+    if count > len(devices):
+        raise UserError(f"{count} devices were asked for and {len(devices)} are there: ask for 1 to {len(devices)}")
+    if count < len(devices) and jax.process_count() > 1:
+        raise UserError(
+            f"the mesh has {count} devices and the processes {len(devices)}: a run of several uses them all"
+        )
+    types = (AxisType.Auto,) * len(named)
+    return jax.make_mesh(tuple(named.values()), tuple(named), axis_types=types, devices=devices[:count])
+
+
+def mesh_of_one(mesh: Mesh | None, batch_size: int) -> Mesh | None:
+    """The mesh for a single run on the devices of several: its batch over all of them, if they divide it.
+
+    Else the runs' groups of devices do the same work, each on its own; on the devices of one process only one of them.
+    """
+    if mesh is None or axis_size(mesh, RUN) == 1:
+        return mesh
+    devices = mesh.devices.ravel()
+    if batch_size % len(devices):
+        if jax.process_count() > 1:
+            return mesh
+        devices = devices[: axis_size(mesh, AXIS)]
+    return Mesh(devices, (AXIS,), axis_types=(AxisType.Auto,))
+
+
+def parse_mesh(text: str) -> dict[str, int]:
+    """The axes of a mesh from words such as `run=4,data=2`.
+
+    Raises:
+      UserError: for anything else.
+
+    Example:
+      >>> parse_mesh("run=4,data=2")
+      {'run': 4, 'data': 2}
+    """
+    pairs = [part.partition("=") for part in text.split(",")]
+    axes = {name.strip(): int(size) for name, _, size in pairs if size.strip().isdigit()}
+    if len(axes) < len(pairs) or not set(axes) <= set(AXES):
+        raise UserError(f"{text!r} is no mesh: give sizes of {', '.join(AXES)}, such as data=8 or run=4,data=2")
+    return axes
+
+
+def make_cpu_devices(count: int, num_processes: int = 1) -> None:
+    """Let a CPU be this many devices, all processes together; call it before the first computation.
+
+    Other platforms have the devices they have. The variable JAX_NUM_CPU_DEVICES, where it is set, is obeyed.
+    """
+    if "JAX_NUM_CPU_DEVICES" not in os.environ:
+        jax.config.update("jax_num_cpu_devices", max(1, count // num_processes))
 
 
 def data_mesh(num_devices: int | None = None) -> Mesh:
@@ -21,7 +112,7 @@ def data_mesh(num_devices: int | None = None) -> Mesh:
       num_devices: how many of them; None takes all.
 
     Returns:
-      The mesh, its axis of type Auto: the compiler decides where the sums over devices stand.
+      The mesh, see `make_mesh`.
 
     Raises:
       UserError: if there are fewer devices.
@@ -30,26 +121,123 @@ def data_mesh(num_devices: int | None = None) -> Mesh:
     count = len(devices) if num_devices is None else num_devices
     if not 1 <= count <= len(devices):
         raise UserError(f"{count} devices were asked for and {len(devices)} are there: ask for 1 to {len(devices)}")
-    return jax.make_mesh((count,), (AXIS,), axis_types=(AxisType.Auto,), devices=devices[:count])
+    return make_mesh({AXIS: count})
 
 
-def check_mesh(mesh: Mesh) -> None:
-    """Raise a ValueError unless the mesh has an axis "data" of type Auto."""
-    if AXIS not in mesh.axis_names or mesh.axis_types[mesh.axis_names.index(AXIS)] != AxisType.Auto:
-        raise ValueError(f"mesh has the axes {mesh.axis_names} of types {mesh.axis_types}: build it with data_mesh()")
+def check_mesh(mesh: Mesh, num_runs: int | None = None) -> None:
+    """Raise unless the mesh has known axes of type Auto, and one "run" only where it divides the runs."""
+    strange = [
+        name
+        for name, kind in zip(mesh.axis_names, mesh.axis_types, strict=True)
+        if name not in AXES or kind != AxisType.Auto
+    ]
+    if strange:
+        raise ValueError(f"mesh has the axes {mesh.axis_names} of types {mesh.axis_types}: build it with make_mesh()")
+    size = axis_size(mesh, RUN)
+    if num_runs is not None and num_runs % size:
+        raise UserError(
+            f"{num_runs} runs cannot be spread over run={size}: choose a number of runs that is a multiple of "
+            f"{size}, or another mesh"
+        )
+
+
+def check_batch(batch_size: int, mesh: Mesh | None, name: str = "batch_size") -> None:
+    """Raise a UserError unless the devices of "data" divide a batch; `split_batch` would, but in the middle of a run.
+
+    Args:
+      batch_size: examples of a batch.
+      mesh: of the run; None always fits.
+      name: what the sentence calls the number.
+    """
+    size = axis_size(mesh, AXIS)
+    if batch_size % size:
+        raise UserError(f"{name} is {batch_size} and data={size} devices do not divide it: give a multiple of {size}")
+
+
+def axis_size(mesh: Mesh | None, axis: str) -> int:
+    """The number of devices along an axis; 1 where there is none."""
+    return 1 if mesh is None else mesh.shape.get(axis, 1)
 
 
 def home(mesh: Mesh | None) -> Sharding:
-    """Where the state lives: replicated over the mesh, or on the default device."""
+    """Where what all devices share lives: replicated over the mesh, or on the default device."""
     return jnp.zeros(()).sharding if mesh is None else NamedSharding(mesh, PartitionSpec())
 
 
+def split_largest(axis: str = MODEL, *, least: int = 2**16) -> Rule:
+    """A rule that splits every large array of a state along its longest dimension.
+
+    Use it where weights and optimiser do not fit a chip; the compiler gathers what a step needs.
+
+    Args:
+      axis: of the mesh.
+      least: elements below which an array stays whole.
+
+    Returns:
+      A rule for `fit(state_rule=...)`. Dimensions that the devices do not divide are passed over.
+    """
+
+    def rule(path: str, shape: tuple[int, ...]) -> PartitionSpec:
+        del path
+        if math.prod(shape) < least:
+            return PartitionSpec()
+        longest = max(range(len(shape)), key=lambda dimension: shape[dimension])
+        return PartitionSpec(*[None] * longest, axis)
+
+    return rule
+
+
+def one_by_one(function: Callable[[PyTree], PyTree], xs: PyTree) -> PyTree:
+    """Map over the runs of a device in turn: one program of one run's size, each run at its own speed.
+
+    The choice on a CPU, where operations with one weight for each run are slow.
+    """
+    return jax.lax.map(function, xs)
+
+
+def all_at_once(function: Callable[[PyTree], PyTree], xs: PyTree) -> PyTree:
+    """Map over the runs of a device in wider operations, which fill a matrix unit that one small network leaves idle.
+
+    It takes the memory of all runs together.
+    """
+    return jax.vmap(function)(xs)
+
+
+class Place(NamedTuple):
+    """How a run, or several, lie on the devices; hashable."""
+
+    mesh: Mesh | None = None
+    num_runs: int | None = None  # None: one run, without a leading axis
+    rule: Rule | None = None  # None: the state is replicated over "data" and "model"
+    mapper: Mapper | None = None  # over the runs of a device
+
+    def state(self, shapes: PyTree) -> PyTree:
+        """The sharding of each leaf of a state, from its shapes without the axis of runs.
+
+        One sharding stands for all leaves where they share it.
+        """
+        if self.mesh is None:
+            return home(None)
+        lead = () if self.num_runs is None else (RUN if RUN in self.mesh.shape else None,)
+        if self.rule is None:
+            return NamedSharding(self.mesh, PartitionSpec(*lead))
+
+        def one(path: Any, leaf: Any) -> Sharding:
+            assert self.rule is not None
+            assert self.mesh is not None
+            spec = self.rule(jax.tree_util.keystr(path), leaf.shape)
+            fits = all(name is None or leaf.shape[n] % axis_size(self.mesh, name) == 0 for n, name in enumerate(spec))
+            return NamedSharding(self.mesh, PartitionSpec(*lead, *(spec if fits else ())))
+
+        return jax.tree_util.tree_map_with_path(one, shapes)
+
+
 def split_batch(batch: Batch, mesh: Mesh | None) -> Batch:
-    """Split a batch over the devices, inside `jax.jit`.
+    """Split a batch over the devices of "data", inside `jax.jit`.
 
     Args:
       batch: a tree of arrays `[batch, ...]`; in `Batches.curvature` they are `[num_terms, batch, ...]`.
-      mesh: with an axis "data"; None leaves the batch as it is.
+      mesh: with an axis "data"; without one, or None, the batch stays as it is.
 
     Returns:
       The same values, placed.
@@ -57,7 +245,7 @@ def split_batch(batch: Batch, mesh: Mesh | None) -> Batch:
     Raises:
       UserError: if the devices do not divide a batch.
     """
-    if mesh is None:
+    if mesh is None or AXIS not in mesh.shape:
         return batch
     if isinstance(batch, Batches):
         return Batches(
@@ -68,24 +256,26 @@ def split_batch(batch: Batch, mesh: Mesh | None) -> Batch:
     return _split(batch, mesh, 0)
 
 
-def put_payload(payload: PyTree, mesh: Mesh | None) -> PyTree:
-    """Copy what the host supplies for one step to the devices: split where the leading axis divides, else replicated.
+def to_host(tree: PyTree) -> PyTree:
+    """The values of arrays wherever they live, as NumPy arrays; in a run of several processes all of them call it."""
+    if jax.process_count() == 1:
+        return jax.device_get(tree)
+    from jax.experimental import multihost_utils
 
-    The split saves copying the whole to each device; it does not change the meaning of a value.
-    """
-    if mesh is None:
-        return jax.device_put(payload, home(None))
-
-    def put(leaf):
-        shape = jnp.shape(leaf)
-        spec = PartitionSpec(AXIS) if shape and shape[0] % mesh.shape[AXIS] == 0 else PartitionSpec()
-        return jax.device_put(leaf, NamedSharding(mesh, spec))
-
-    return jax.tree.map(put, payload)
+    return jax.tree.map(
+        lambda leaf: (
+            np.asarray(multihost_utils.process_allgather(leaf, tiled=True))
+            if isinstance(leaf, jax.Array) and not leaf.is_fully_replicated
+            else np.asarray(leaf)
+        ),
+        tree,
+    )
 
 
 def _split(tree: PyTree, mesh: Mesh, axis: int) -> PyTree:
-    sharding = NamedSharding(mesh, PartitionSpec(*[None] * axis, AXIS))
+    # Inside the map over runs the mesh of the context is the one whose axis "run" is taken already.
+    context = jax.sharding.get_abstract_mesh()
+    sharding = NamedSharding(mesh if context.empty else context, PartitionSpec(*[None] * axis, AXIS))
     num_devices = mesh.shape[AXIS]
 
     def split(leaf):

@@ -2,6 +2,7 @@
 ones.
 """
 
+import functools
 import pathlib
 import time
 from collections.abc import Callable
@@ -11,12 +12,13 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import optax
+from jax.sharding import Mesh
 
 from jnas import bilevel, data, engine, nets, report, spaces
 from jnas.bilevel.momentum import decaying
-from jnas.methods import retrain, runs
+from jnas.methods import many, retrain, runs
 from jnas.methods.problems import supernet_problem
-from jnas.methods.settings import Coefficient, Level, Search
+from jnas.methods.settings import Coefficient, Level, Search, with_values
 from jnas.spaces.cell import NONE
 from jnas.types import Array, Key, Learner, Source
 
@@ -30,19 +32,23 @@ class _Plan(NamedTuple):
     splits: data.Splits
     num_outer: int
     steps_per_epoch: int
-    learner: Learner
+    learner: Learner | Callable[[Any], Learner]  # of several runs with settings of their own a function of these
     source: Source
+    net: nets.Network
+    mesh: Mesh | None
 
 
-def run(config: Search, folder: str | pathlib.Path) -> dict[str, Any]:
+def run(config: Search, folder: str | pathlib.Path, *, mesh: Mesh | None = None) -> dict[str, Any]:
     """Search, derive, train the found cell and random ones in the same way, and write the report page.
 
     Run again in the same folder it goes on from the last checkpoint of whatever phase was cut off; a finished run is
     returned as it is.
 
     Args:
-      config: the settings.
+      config: the settings. With `num_runs` several searches are one program; the cell of the run whose supernet does
+        best on its own upper level is kept, and every other cell that was found is trained too.
       folder: of the run.
+      mesh: of the devices, from `engine.make_mesh`; a run that was cut off may go on over another one.
 
     Returns:
       The result, as written to `result.json`; the page is `report.html` beside it.
@@ -53,7 +59,7 @@ def run(config: Search, folder: str | pathlib.Path) -> dict[str, Any]:
       Interrupted: after a signal, when everything is saved.
     """
     with runs.as_user_input():
-        plan = _plan(config)
+        plan = _plan(config, mesh)
         randoms = random_cells(plan.space, jax.random.fold_in(jax.random.key(config.seed), 2), config.random_cells)
         for arch in spaces.sample(plan.space, jax.random.key(0), 1):  # before hours are spent
             retrain.prepare(plan.space, arch, plan.splits, config.train)
@@ -61,38 +67,43 @@ def run(config: Search, folder: str | pathlib.Path) -> dict[str, Any]:
     result = runs.read_json(path / runs.RESULT)
     if result is None:
         found = _search(config, plan, path / "search")
+        derived = [("found", spaces.from_string(plan.space, found["genotype"]))]
+        derived = many.to_train(plan.space, found) if "runs" in found else derived
         trained = {}
-        derived = spaces.from_string(plan.space, found["genotype"])
-        for name, arch in [("found", derived), *((f"random-{n}", arch) for n, arch in enumerate(randoms))]:
+        for name, arch in [*derived, *((f"random-{n}", arch) for n, arch in enumerate(randoms))]:
             prepared = retrain.prepare(plan.space, arch, plan.splits, config.train)
             trained[name] = retrain.train(
-                prepared, plan.splits, config.train, path / "train" / name, config.seed, config.steps_per_call
+                prepared, plan.splits, config.train, path / "train" / name, config.seed, config.steps_per_call, mesh
             )
+        if "runs" in found:
+            many.write_accuracies(found, {name: trained[name] for name, _ in derived})
         result = {
             **found, "space": plan.space.name, "method": describe(config), "seed": config.seed,
-            "found": trained.pop("found"), "random": list(trained.values()),
+            "found": trained["found"], "random": [trained[name] for name in trained if name.startswith("random-")],
             "data": retrain.describe(plan.splits, validation=plan.num_outer),
         }  # fmt: skip
         runs.write_json(path / runs.RESULT, result)
-    report.write_report(path)
+    engine.from_first(lambda: str(report.write_report(path)))
     return result
 
 
-def search(config: Search, folder: str | pathlib.Path) -> dict[str, Any]:
+def search(config: Search, folder: str | pathlib.Path, *, mesh: Mesh | None = None) -> dict[str, Any]:
     """Only the search and the derivation, for comparisons that score a cell in another way; resumes like `run`.
 
     Args:
       config: the settings; those of the training are not used.
       folder: of the run.
+      mesh: of the devices, see `run`.
 
     Returns:
-      `genotype`, `steps`, `seconds`, `derivation` (the rule, in words) and `connected`.
+      `genotype`, `steps`, `seconds`, `derivation` (the rule, in words) and `connected`; with several runs also
+      `runs`, `chosen` and `agreement`.
 
     Raises:
       UserError, Diverged, Interrupted: as `run`.
     """
     with runs.as_user_input():
-        plan = _plan(config)
+        plan = _plan(config, mesh)
     return _search(config, plan, runs.begin(folder, config, "search") / "search")
 
 
@@ -127,7 +138,7 @@ def learner_of(config: Search, net: nets.Network, shape: tuple[int, int, int], n
     Returns:
       A learner over `Batches` of `Examples`.
     """
-    problem, gauss_newton = supernet_problem(net)
+    problem, gauss_newton = supernet_problem(net, statistics_groups=config.statistics_groups)
 
     def init(key: Key):
         weights_key, alpha_key = jax.random.split(key)
@@ -154,6 +165,18 @@ def learner_of(config: Search, net: nets.Network, shape: tuple[int, int, int], n
 def levels(config: Search, splits: data.Splits) -> tuple[data.Dataset, data.Dataset]:
     """The training images of the lower and of the upper level, split at random by the seed."""
     return data.split(splits.train, jax.random.fold_in(jax.random.key(config.seed), 0), config.inner_fraction)
+
+
+def source_of_runs(config: Search, splits: data.Splits) -> Source:
+    """The batches of `num_runs` searches, each those of `source_of` for its own seed, over one copy of the images."""
+    change, (mean, std) = config.augmentation, data.normalisation(splits.train)
+    return data.bilevel_runs_source(
+        splits.train,
+        many.halves(config, len(splits.train)),
+        batch_size=config.batch_size,
+        augment=data.Augment(change.crop, change.flip, change.cutout, mean, std),
+        num_terms=config.terms if config.fresh_batches else 0,
+    )
 
 
 def source_of(config: Search, splits: data.Splits, inner: data.Dataset, outer: data.Dataset) -> Source:
@@ -184,15 +207,28 @@ def describe(config: Search) -> str:
     return f"{config.scheme}, {estimator}, momentum {config.momentum}"
 
 
-def _plan(config: Search) -> _Plan:
+def _plan(config: Search, mesh: Mesh | None) -> _Plan:
     space = spaces.by_name(config.space)
     splits = runs.load_data(config.data, config.image_size)
+    if mesh is not None:
+        engine.check_mesh(mesh, config.num_runs)
+        engine.check_batch(config.batch_size, mesh)
+        engine.check_batch(config.train.batch_size, mesh, "train.batch_size")
     inner, outer = levels(config, splits)
     source = source_of(config, splits, inner, outer)
-    steps_per_epoch = len(inner) // config.batch_size
+    steps_per_epoch, shape = len(inner) // config.batch_size, splits.train.shape
+    num_steps = config.epochs * steps_per_epoch
     net = supernet(space, config, splits.train.num_classes)
-    learner = learner_of(config, net, splits.train.shape, config.epochs * steps_per_epoch)
-    return _Plan(space, splits, len(outer), steps_per_epoch, learner, source)
+    learner = learner_of(config, net, shape, num_steps)
+    if config.num_runs > 1:
+        source = source_of_runs(config, splits)
+    if config.each:
+        learner = functools.partial(_learner_of_run, config, net, shape, num_steps)
+    return _Plan(space, splits, len(outer), steps_per_epoch, learner, source, net, mesh)
+
+
+def _learner_of_run(config: Search, net: nets.Network, shape, num_steps: int, values: dict[str, Array]) -> Learner:
+    return learner_of(with_values(config, values), net, shape, num_steps)
 
 
 def _search(config: Search, plan: _Plan, folder: pathlib.Path) -> dict[str, Any]:
@@ -209,23 +245,41 @@ def _search(config: Search, plan: _Plan, folder: pathlib.Path) -> dict[str, Any]
         arch = spaces.discretise(space, alpha, without=without)
         return {"epoch": event.step // plan.steps_per_epoch, "genotype": spaces.to_string(space, arch), "alpha": alpha}
 
+    common = {
+        "num_steps": num_steps, "checkpoint_dir": folder / "checkpoints",
+        "checkpoint_every": config.checkpoint_every or plan.steps_per_epoch,
+        "steps_per_call": config.steps_per_call, "mesh": plan.mesh,
+    }  # fmt: skip
+    rule = {"steps": num_steps, "derivation": _rule(space, without)}
+    if config.num_runs > 1:
+        state = engine.fit(
+            plan.learner,
+            plan.source,
+            key=many.keys(config, 3),
+            hooks=many.records(folder, config, space, plan.steps_per_epoch, without, *SHOWN),
+            num_runs=config.num_runs,
+            settings=many.values(config),
+            **common,
+        )
+        outer = [index for _, index in many.halves(config, len(plan.splits.train))]
+        searched = many.measure(state, plan.net, plan.splits, outer)
+        found = many.found(config, space, searched, without=without, started=started) | rule
+        runs.write_json(folder / "found.json", found)
+        return found
     state = engine.fit(
         plan.learner,
         plan.source,
         key=jax.random.fold_in(jax.random.key(config.seed), 3),
-        num_steps=num_steps,
         hooks=[
             *runs.hooks(folder, "search", *SHOWN),
             engine.jsonl_each(folder / "genotypes.jsonl", plan.steps_per_epoch, record),
         ],
-        checkpoint_dir=folder / "checkpoints",
-        checkpoint_every=config.checkpoint_every or plan.steps_per_epoch,
-        steps_per_call=config.steps_per_call,
+        **common,
     )
     arch = spaces.discretise(space, state.point.alpha, without=without)
     found = {
-        "genotype": spaces.to_string(space, arch), "steps": num_steps, "seconds": round(time.time() - started, 2),
-        "derivation": _rule(space, without), "connected": spaces.is_connected(space, arch),
+        "genotype": spaces.to_string(space, arch), "seconds": round(time.time() - started, 2),
+        "connected": spaces.is_connected(space, arch), **rule,
     }  # fmt: skip
     runs.write_json(folder / "found.json", found)
     return found
@@ -270,7 +324,8 @@ def _optimiser(level: Level, num_steps: int) -> optax.GradientTransformation:
 
 
 def _rate(level: Level, num_steps: int) -> optax.Schedule:
-    final = level.final_learning_rate / max(level.learning_rate, 1e-30)
+    larger = max if isinstance(level.learning_rate, float | int) else jnp.maximum  # traced: one of several runs
+    final = level.final_learning_rate / larger(level.learning_rate, 1e-30)
     cosine = optax.cosine_decay_schedule(level.learning_rate, num_steps, final)
     if not level.warmup:
         return cosine

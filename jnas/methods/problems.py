@@ -40,7 +40,7 @@ def accuracy(logits: Array, label: Array) -> Array:
     return jnp.mean((jnp.argmax(logits, -1) == label).astype(jnp.float32))
 
 
-def supernet_problem(net: nets.Network) -> tuple[Bilevel, Curvature]:
+def supernet_problem(net: nets.Network, *, statistics_groups: int = 1) -> tuple[Bilevel, Curvature]:
     """The search as a bilevel problem over `Batches` of `Examples`, with its Gauss-Newton curvature.
 
     Both losses are the cross-entropy of the supernet in training mode, mixed by the softmax of alpha; they differ in
@@ -49,6 +49,9 @@ def supernet_problem(net: nets.Network) -> tuple[Bilevel, Curvature]:
 
     Args:
       net: a supernet; alpha is `{cell: [num_edges, num_ops]}` of its space.
+      statistics_groups: equal parts into which a batch is cut, each normalised by statistics of its own; running
+        statistics follow the mean over the parts. As many as there are devices: what a framework does that leaves the
+        statistics to each device. The losses stay means over the whole batch, on one device as on many.
 
     Returns:
       The problem, and the generalised Gauss-Newton curvature of its inner loss.
@@ -57,8 +60,18 @@ def supernet_problem(net: nets.Network) -> tuple[Bilevel, Curvature]:
     def forward(weights, alpha, batch: Examples, context: Context):
         variables = {"params": weights, "batch_stats": context.variables}
         mix = spaces.mixture(net.space, alpha)
-        keys = {} if context.key is None else {"drop_path": context.key}  # the stream that noise reads, too
-        return net.apply(variables, batch.image, mix, train=True, rngs=keys, mutable=["batch_stats"])
+
+        def part(image, key):
+            keys = {} if key is None else {"drop_path": key}  # the stream that noise reads, too
+            return net.apply(variables, image, mix, train=True, rngs=keys, mutable=["batch_stats"])
+
+        if statistics_groups == 1:
+            return part(batch.image, context.key)
+        images = batch.image.reshape(statistics_groups, -1, *batch.image.shape[1:])
+        keys = None if context.key is None else jax.random.split(context.key, statistics_groups)
+        logits, updated = jax.vmap(part)(images, keys)
+        joined = jax.tree.map(lambda leaf: leaf.reshape(-1, *leaf.shape[2:]), logits)
+        return joined, jax.tree.map(lambda leaf: leaf.mean(0), updated)
 
     def loss(weights, alpha, batch: Examples, context: Context) -> tuple[Array, Aux]:
         logits, updated = forward(weights, alpha, batch, context)

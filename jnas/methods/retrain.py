@@ -8,6 +8,7 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import optax
+from jax.sharding import Mesh
 
 from jnas import bilevel, data, engine, nets, spaces
 from jnas.errors import UserError
@@ -19,12 +20,13 @@ from jnas.types import Array, Key, Source
 NETWORK, WEIGHTS = "network.json", "weights.npz"
 
 
-def run(config: TrainOne, folder: str | pathlib.Path) -> dict[str, Any]:
+def run(config: TrainOne, folder: str | pathlib.Path, *, mesh: Mesh | None = None) -> dict[str, Any]:
     """Train one named architecture in a run folder; run again, it resumes, or returns what it found.
 
     Args:
       config: what to train and how.
       folder: of the run.
+      mesh: of the devices, see `engine.fit`.
 
     Returns:
       The result, as written to `result.json`.
@@ -37,8 +39,9 @@ def run(config: TrainOne, folder: str | pathlib.Path) -> dict[str, Any]:
         arch = spaces.from_string(space, config.genotype)
         splits = runs.load_data(config.data, config.image_size)
         prepared = prepare(space, arch, splits, config.train)
+        engine.check_batch(config.train.batch_size, mesh, "train.batch_size")
     path = runs.begin(folder, config, "train")
-    result = train(prepared, splits, config.train, path / "train" / "named", config.seed, config.steps_per_call)
+    result = train(prepared, splits, config.train, path / "train" / "named", config.seed, config.steps_per_call, mesh)
     summary = {
         "genotype": result["genotype"], "space": space.name, "seed": config.seed, "found": result, "random": [],
         "data": describe(splits),
@@ -93,6 +96,7 @@ def train(
     folder: pathlib.Path,
     seed: int,
     steps_per_call: int | None = None,
+    mesh: Mesh | None = None,
 ) -> dict[str, Any]:
     """Train on all training images, measure on the test images once, at the end; resumes, and does nothing if done.
 
@@ -103,6 +107,7 @@ def train(
       folder: of this network, `RUN/train/NAME`: metrics, checkpoints, network.json, weights.npz, result.json.
       seed: of weights, order and augmentation; equal seeds see equal batches.
       steps_per_call: see `engine.fit`.
+      mesh: of the devices, see `engine.fit`.
 
     Returns:
       The result, as written to `folder/result.json`.
@@ -136,10 +141,14 @@ def train(
         checkpoint_dir=folder / "checkpoints",
         checkpoint_every=steps_per_epoch,
         steps_per_call=steps_per_call,
+        mesh=engine.mesh_of_one(mesh, training.batch_size),
     )
+    if mesh is not None:  # what follows is measured once and not by every device
+        state = engine.to_host(state)
     test = evaluate(prepared.net, state.point.weights, state.variables, splits.test, prepared.augment)
     seen = evaluate(prepared.net, state.point.weights, state.variables, splits.train, prepared.augment)
-    engine.save_tree(folder / WEIGHTS, {"params": state.point.weights, "batch_stats": state.variables})
+    tree = {"params": state.point.weights, "batch_stats": state.variables}
+    engine.from_first(lambda: engine.save_tree(folder / WEIGHTS, tree))
     runs.write_json(folder / NETWORK, {
         "genotype": prepared.genotype, "space": prepared.space.name, "training": dataclasses.asdict(training),
         "num_classes": splits.train.num_classes, "shape": splits.train.shape,

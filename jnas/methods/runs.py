@@ -1,5 +1,5 @@
 """The folder of a run: what was asked, on what it ran, and what came out, so that the same command goes on or shows
-it.
+it. In a run of several processes the first one reads and writes it; all call these functions and get the same answers.
 """
 
 import contextlib
@@ -13,6 +13,7 @@ from typing import Any
 import yaml
 
 from jnas import data, engine
+from jnas.engine.hosts import from_first
 from jnas.errors import UserError
 from jnas.report.reading import dotted
 
@@ -48,17 +49,8 @@ def begin(folder: str | os.PathLike[str], settings: Any, kind: str) -> pathlib.P
     Raises:
       UserError: if the folder cannot be written or holds another run.
     """
-    wanted = {"kind": kind, **dataclasses.asdict(settings)}
     path = pathlib.Path(folder)
-    stored = path / CONFIG
-    if stored.is_file():
-        _check_same(stored, wanted)
-        return engine.prepare_folder(path)
-    if path.is_dir() and any(path.iterdir()):
-        raise UserError(f"{path} is not empty and holds no run: choose another folder with --out")
-    path = engine.prepare_folder(path)
-    write_json(path / "environment.json", engine.environment())
-    engine.atomic_write(stored, yaml.safe_dump(wanted, sort_keys=False, allow_unicode=True))  # last: now it is a run
+    from_first(lambda: _begin(path, {"kind": kind, **dataclasses.asdict(settings)}))
     return path
 
 
@@ -68,17 +60,12 @@ def read_json(path: pathlib.Path) -> Any:
     Raises:
       UserError: if the file is damaged.
     """
-    if not path.is_file():
-        return None
-    try:
-        return json.loads(path.read_text())
-    except ValueError as error:
-        raise UserError(f"{path} is damaged: delete it and run the command again") from error
+    return from_first(lambda: _read_json(path))
 
 
 def write_json(path: pathlib.Path, value: Any) -> None:
     """Write a JSON file, whole or not at all."""
-    engine.atomic_write(path, json.dumps(value, indent=1, ensure_ascii=False) + "\n")
+    from_first(lambda: _write_json(path, value))
 
 
 def load_data(name: str, image_size: int | None) -> data.Splits:
@@ -93,6 +80,32 @@ def hooks(folder: pathlib.Path, title: str, *metrics: str) -> list[engine.Hook]:
         engine.jsonl_log(folder / "metrics.jsonl"),
         engine.tensorboard(str(folder)),
     ]
+
+
+def _begin(path: pathlib.Path, wanted: dict[str, Any]) -> None:
+    stored = path / CONFIG
+    if stored.is_file():
+        _check_same(stored, wanted)
+        engine.prepare_folder(path)
+        return
+    if path.is_dir() and any(path.iterdir()):
+        raise UserError(f"{path} is not empty and holds no run: choose another folder with --out")
+    engine.prepare_folder(path)
+    _write_json(path / "environment.json", engine.environment())
+    engine.atomic_write(stored, yaml.safe_dump(wanted, sort_keys=False, allow_unicode=True))  # last: now it is a run
+
+
+def _read_json(path: pathlib.Path) -> Any:
+    if not path.is_file():
+        return None
+    try:
+        return json.loads(path.read_text())
+    except ValueError as error:
+        raise UserError(f"{path} is damaged: delete it and run the command again") from error
+
+
+def _write_json(path: pathlib.Path, value: Any) -> None:
+    engine.atomic_write(path, json.dumps(value, indent=1, ensure_ascii=False) + "\n")
 
 
 def _check_same(stored: pathlib.Path, wanted: dict[str, Any]) -> None:

@@ -4,8 +4,10 @@ Names are looked up in one place each (`differentiable.learner_of`, `spaces.by_n
 takes values.
 """
 
+import copy
 import dataclasses
-from typing import Literal
+from collections.abc import Mapping
+from typing import Any, Literal
 
 
 def _at_least(bound, settings, *names: str) -> None:
@@ -114,10 +116,14 @@ class Search:
     alpha: Level = Level("adam", 0.03, 0.03, warmup=0.4, weight_decay=1e-3)
     alpha_scale: float = 1e-3  # standard deviation of the initial alpha
     without_none: bool = False  # derive without the operator `none`
+    # several searches in one program
+    num_runs: int = 1  # of the seeds seed, seed + 1, ...
+    each: dict[str, list[float]] = dataclasses.field(default_factory=dict)  # a setting -> its value in each run
     # afterwards
     random_cells: int = 3  # drawn at random and trained in the same way
     train: Training = Training()
     # the machine
+    statistics_groups: int = 1  # parts of a batch with batch-norm statistics of their own; 1: those of the whole batch
     remat: bool | None = None  # null: the supernet recomputes its edges, a found network nothing
     edges: Literal["auto", "scan", "unroll", "merge"] = "auto"  # scan on a CPU, else merge
     dtype: Literal["float32", "bfloat16"] = "float32"  # of the computation; parameters stay float32
@@ -125,8 +131,13 @@ class Search:
     checkpoint_every: int | None = None  # steps; null: once an epoch
 
     def __post_init__(self):
-        _at_least(1, self, "channels", "depth", "epochs", "batch_size")
+        _at_least(1, self, "channels", "depth", "epochs", "batch_size", "num_runs", "statistics_groups")
         _at_least(0, self, "seed", "random_cells", "terms", "damping", "alpha_scale")
+        if self.batch_size % self.statistics_groups:
+            raise ValueError(
+                f"statistics_groups is {self.statistics_groups} and batch_size {self.batch_size}: choose a divisor"
+            )
+        _check_each(self)
         if not 0 < self.inner_fraction < 1:
             raise ValueError(f"inner_fraction is {self.inner_fraction}: give a fraction between 0 and 1")
         if self.momentum == "storm" and (self.weights.heavy_ball or self.alpha.heavy_ball):
@@ -136,6 +147,53 @@ class Search:
             )
         if self.fresh_batches and self.estimator != "neumann":
             raise ValueError(f"fresh_batches needs estimator=neumann and this one is {self.estimator}: set it to false")
+
+
+# What may differ between the runs of one program: numbers that enter it as values. Others shape the program.
+_LEVEL = ("learning_rate", "final_learning_rate", "weight_decay", "clip")
+_COEFFICIENT = tuple(f"coefficient.{name}" for name in ("initial", "offset", "power", "floor"))
+OF_A_RUN = (
+    *(f"{level}.{name}" for level in ("weights", "alpha") for name in (*_LEVEL, *_COEFFICIENT)),
+    "damping", "neumann_step", "alpha_scale",
+)  # fmt: skip
+
+
+def with_values(settings: Search, values: Mapping[str, Any]) -> Search:
+    """The settings of one run, `each` taken apart; the values may be traced.
+
+    Args:
+      settings: of all runs.
+      values: of some of `OF_A_RUN`.
+
+    Returns:
+      Settings that are not checked again.
+    """
+    found = copy.copy(settings)
+    for name, value in values.items():
+        *path, last = name.split(".")
+        holder = found
+        for part in path:
+            inner = copy.copy(getattr(holder, part))
+            object.__setattr__(holder, part, inner)
+            holder = inner
+        object.__setattr__(holder, last, value)
+    return found
+
+
+def _check_each(settings: Search) -> None:
+    for name, values in settings.each.items():
+        if name not in OF_A_RUN:
+            raise ValueError(f"each: {name!r} cannot differ between runs: choose among {', '.join(OF_A_RUN)}")
+        if len(values) != settings.num_runs:
+            raise ValueError(f"each: {name} has {len(values)} values for num_runs={settings.num_runs}: give one a run")
+        *path, last = name.split(".")
+        holder = settings
+        for part in path:
+            holder = getattr(holder, part)
+        if getattr(holder, last) is None:
+            raise ValueError(f"each: {name} is null, which shapes the program: give it a number too")
+        for value in values:
+            dataclasses.replace(holder, **{last: value}, **({} if path else {"each": {}}))  # checks it
 
 
 @dataclasses.dataclass(frozen=True)

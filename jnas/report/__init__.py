@@ -1,5 +1,6 @@
 """Reads what runs and benchmarks write, and draws it: tables, curves, cells, and one page that holds them all."""
 
+from jnas.report.agreement import agreement, agreement_words
 from jnas.report.benchmarks import benchmark_table, write_benchmarks
 from jnas.report.drawing import draw_cell, to_dot
 from jnas.report.page import write_report
@@ -10,6 +11,8 @@ __all__ = [
     "Run",
     "Table",
     "Trained",
+    "agreement",
+    "agreement_words",
     "as_html",
     "as_markdown",
     "as_text",

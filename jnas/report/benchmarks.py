@@ -10,6 +10,7 @@ from typing import Any
 from jnas.errors import UserError
 from jnas.report.measurements import Benchmarks, Measured, read_benchmarks
 from jnas.report.page import figures
+from jnas.report.predictions import prediction_charts, prediction_section, prediction_table
 from jnas.report.rooflines import bar_chart, roofline_chart
 from jnas.report.summary import escaped
 from jnas.report.tables import Table, as_html
@@ -26,12 +27,13 @@ def benchmark_table(paths: Sequence[str | Path]) -> Table:
 
     Returns:
       The table: seconds, images a second, MB of 10^6 bytes, GFLOP/s of 10^9 operations, and the share of the time
-      that the machine's ceilings allow.
+      that the machine's ceilings allow. Of files that hold predictions only, those.
 
     Raises:
       UserError: if a file cannot be read, or holds no case.
     """
-    return _table(read_benchmarks(paths))
+    found = read_benchmarks(paths)
+    return _table(found) if found.cases else prediction_table(found.predictions)
 
 
 def write_benchmarks(paths: Sequence[str | Path]) -> Path:
@@ -63,9 +65,11 @@ def render_benchmarks(found: Benchmarks) -> str:
     """Return the page as HTML text; the same measurements give the same text."""
     good = [case for case in found.cases if not case.failed]
     sections = [
-        ("cases", "Measurements", _tables(found) + _failures(found)),
+        ("cases", "Measurements", _tables(found) + _failures(found) if found.cases else ""),
         ("charts", "Charts", figures(_charts(found, good)) if good else ""),
-        ("machine", "Machine", _machine(found)),
+        ("machine", "Machine", _machine(found) if found.cases else ""),
+        ("predictions", "Predictions", prediction_section(found.predictions)),
+        ("predicted", "Charts of predictions", figures(prediction_charts(found.predictions))),
     ]
     sections = [section for section in sections if section[2]]
     body = "\n".join(
@@ -74,7 +78,7 @@ def render_benchmarks(found: Benchmarks) -> str:
     )
     template = importlib.resources.files("jnas.report").joinpath("page.html").read_text(encoding="utf-8")
     return string.Template(template).substitute(
-        title="Benchmark of compiled steps",
+        title="Benchmark of compiled steps" if found.cases else "Predicted steps on accelerators",
         subtitle=escaped(_subtitle(found)),
         links="".join(f'<a href="#{name}">{heading}</a>' for name, heading, _ in sections),
         main=body,
@@ -174,6 +178,8 @@ def _subtitle(found: Benchmarks) -> str:
         f"{e.get('device')} ({e.get('platform')}), {e.get('cpu_threads')} CPU thread(s), jax {e.get('jax')}"
         for e in facts
     )
+    if not found.cases:
+        return "compiled ahead of time; nothing was run"
     return "; ".join(said) or "nothing was measured"
 
 

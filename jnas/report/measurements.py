@@ -28,6 +28,7 @@ class Benchmarks(NamedTuple):
     files: tuple[str, ...]
     cases: tuple[Measured, ...]  # in the order of the first file that has them, the same case of all files together
     ceilings: tuple[tuple[str, dict[str, Any]], ...]  # (file, record)
+    predictions: tuple[Measured, ...] = ()  # of `jnas bench --topology`
 
 
 def read_benchmarks(paths: Sequence[str | Path]) -> Benchmarks:
@@ -60,12 +61,38 @@ def read_benchmarks(paths: Sequence[str | Path]) -> Benchmarks:
         for name in names
         if name in found
     ]
-    return Benchmarks(tuple(names), tuple(measured), tuple((name, r) for (name, *_), r in ceilings.items()))
+    machines = tuple((name, r) for (name, *_), r in ceilings.items())
+    return Benchmarks(tuple(names), tuple(measured), machines, _predictions(kinds))
+
+
+def _predictions(kinds: Sequence[tuple[str, dict[str, Any]]]) -> tuple[Measured, ...]:
+    """Of a prediction that stands twice in a file, as one that failed and was made again does, the last line counts."""
+    found = {
+        json.dumps([name, r["topology"], r["effort"], r["settings"]]): (name, r)
+        for name, r in kinds
+        if r["kind"] == "prediction"
+    }
+    facts = [(name, {"effort": r["effort"], **dict(dotted(r["settings"]))}) for name, r in found.values()]
+    names = dict.fromkeys(name for _, one in facts for name in one if name != "dtype")
+    varying = [name for name in names if len({str(one.get(name)) for _, one in facts}) > 1]
+    several = len({name for name, _ in facts}) > 1
+    return tuple(
+        Measured(
+            name,
+            ", ".join([
+                r["topology"], r["dtype"], *(f"{key}={one.get(key)}" for key in varying), *([name] if several else [])
+            ]),
+            r,
+        )
+        for (name, r), (_, one) in zip(found.values(), facts, strict=True)
+    )  # fmt: skip
 
 
 def _identities(found: Sequence[tuple[str, dict[str, Any]]]) -> list[str]:
     """What makes two lines the same case: the settings that all files know, for a later version may have more."""
     facts = [dict(dotted(record.get("settings") or {})) for _, record in found]
+    if not facts:
+        return []
     shared = set.intersection(*(set(one) for one in facts))
 
     def keys(names: set[str] | None) -> list[str]:
@@ -108,7 +135,7 @@ def _records(path: Path) -> list[dict[str, Any]]:
             continue  # torn by a kill
         if isinstance(record, dict) and {"kind", "devices", "dtype"} <= record.keys():
             records.append(record)
-    if not any(record["kind"] == "case" for record in records):
+    if not any(record["kind"] in ("case", "prediction") for record in records):
         raise UserError(f"{path} holds no measurement; name a file that jnas bench wrote.")
     return records
 

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from jnas.errors import UserError
+from jnas.report.agreement import agreement_words, runs_table
 from jnas.report.charts import accuracy_chart, search_charts, training_charts
 from jnas.report.drawing import draw_cell
 from jnas.report.plots import Chart
@@ -57,6 +58,7 @@ def render(run: Run) -> str:
     sections = [
         ("summary", "Summary", summary(run, found)),
         ("cells", _heading(run, found), _cells(found)),
+        ("runs", "Runs", _runs(run)),
         ("networks", "Trained networks", _networks(run)),
         ("search", "Search", figures(search_charts(run.search))),
         ("mixtures", "Mixtures", _mixtures(run, found)),
@@ -109,6 +111,15 @@ def _image(chart: Chart) -> str:
 def figures(charts: list[Chart]) -> str:
     """Charts side by side, as HTML."""
     return f'<div class="grid">{"".join(map(_image, charts))}</div>' if charts else ""
+
+
+def _runs(run: Run) -> str:
+    table = runs_table(run)
+    if table is None:
+        return ""
+    words = agreement_words(run.result)
+    note = "Curves and mixtures on this page are those of the run whose cell was kept."
+    return "".join(f"<p>{escaped(text)}</p>" for text in (words, note) if text) + as_html(table)
 
 
 def _networks(run: Run) -> str:

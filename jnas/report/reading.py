@@ -67,13 +67,16 @@ def read_run(folder: str | Path) -> Run:
     if not any((folder / part).exists() for part in ("config.yaml", "result.json", "search", "train")):
         raise UserError(f"{folder} is no run folder; give the one that holds config.yaml, search/ and train/.")
     notes: list[str] = []
+    of_result: list[str] = []
+    result = _mapping(folder / "result.json", of_result)
+    search = _search_folder(folder / "search", result)
     names = sorted((p.name for p in (folder / "train").glob("*") if p.is_dir()), key=_natural)
     return Run(
         folder=folder,
         config=_mapping(folder / "config.yaml", notes),
         environment=_mapping(folder / "environment.json", notes),
-        search=_metrics(folder / "search" / "metrics.jsonl", notes),
-        genotypes=[row for _, row in sorted(_by_step(folder / "search" / "genotypes.jsonl", notes).items())],
+        search=_metrics(search / "metrics.jsonl", notes),
+        genotypes=[row for _, row in sorted(_by_step(search / "genotypes.jsonl", notes).items())],
         train={
             name: Trained(
                 name,
@@ -82,8 +85,8 @@ def read_run(folder: str | Path) -> Run:
             )
             for name in names
         },
-        result=_mapping(folder / "result.json", notes),
-        notes=tuple(notes),
+        result=result,
+        notes=(*notes, *of_result),
     )
 
 
@@ -120,6 +123,15 @@ def random_results(run: Run) -> list[dict[str, Any]]:
     if isinstance(random, list) and random:
         return [result for result in random if isinstance(result, dict)]
     return [t.result for t in run.train.values() if t.result and t.name.startswith("random")]
+
+
+def _search_folder(search: Path, result: dict[str, Any]) -> Path:
+    """Where the curves lie: of several searches in one program those of the chosen one, or before that of the first."""
+    chosen = search / f"run-{result.get('chosen')}"
+    if chosen.is_dir():
+        return chosen
+    several = sorted((path for path in search.glob("run-*") if path.is_dir()), key=lambda path: _natural(path.name))
+    return several[0] if several and not (search / "metrics.jsonl").is_file() else search
 
 
 def _text(path: Path) -> str:

@@ -5,7 +5,16 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from jnas.data import Augment, Dataset, bilevel_source, bilevel_stream_source, stream_source, supervised_source
+from jnas.data import (
+    Augment,
+    Dataset,
+    bilevel_source,
+    bilevel_stream_source,
+    split,
+    split_stream,
+    stream_source,
+    supervised_source,
+)
 
 KEY = jax.random.key(4)
 AUGMENT = Augment(flip=True)  # the cheapest to compile; 14 images show a wrong key
@@ -123,3 +132,40 @@ def test_stream_refuses_impossible_settings():
         bilevel_stream_source(disk, disk, batch_size=2, augment=AUGMENT, key=KEY, num_terms=-1)
     with pytest.raises(ValueError, match="read_ahead -1"):
         stream_source(disk, batch_size=2, augment=AUGMENT, key=KEY, read_ahead=-1)
+
+
+@pytest.mark.parametrize("read_ahead", [0, 2])
+def test_the_rows_of_two_processes_are_the_batch_of_one(read_ahead):
+    """Whatever rows a process is asked for, also in turns with the whole batch."""
+    disks = Disk(dataset(9, 0)), Disk(dataset(8, 1))
+    source = bilevel_stream_source(*disks, batch_size=4, augment=AUGMENT, key=KEY, num_terms=2, read_ahead=read_ahead)
+    assert source.batch_size == 4
+    parts = np.array([0, 2]), np.array([1, 3])
+    for step in range(3):
+        whole, *pieces = source.fetch(step), *(source.fetch(step, rows) for rows in parts)
+        for rows, piece in zip(parts, pieces, strict=True):
+            assert_same_bits(jax.tree.map(lambda leaf, rows=rows: leaf[rows], (whole.inner, whole.outer)), piece[:2])
+            assert_same_bits(jax.tree.map(lambda leaf, rows=rows: leaf[:, rows], whole.curvature), piece.curvature)
+
+
+def test_a_process_reads_its_rows_only():
+    disk = Disk(dataset(8, 0))
+    source = stream_source(disk, batch_size=4, augment=AUGMENT, key=KEY)
+    disk.reads.clear()
+    whole = source.fetch(1).labels[[1, 2]].tolist()
+    disk.reads.clear()
+    assert source.fetch(1, np.array([1, 2])).labels.tolist() == whole
+    assert disk.reads == whole  # the label of an example here is its number
+
+
+def test_split_stream_divides_as_split_does_and_reads_nothing():
+    data = dataset(7, 0)
+    for kind in (Disk, BatchedDisk):
+        disk = kind(data)
+        halves = split_stream(disk, KEY, 0.6)
+        assert disk.reads == []
+        for half, expected in zip(halves, split(data, KEY, 0.6), strict=True):
+            read = half.__getitems__ if kind is BatchedDisk else lambda index, half=half: [half[i] for i in index]
+            assert [int(item["label"]) for item in read(list(range(len(half))))] == expected.labels.tolist()
+    with pytest.raises(ValueError, match="leaves one part empty"):
+        split_stream(Disk(data), KEY, 0.01)

@@ -17,7 +17,7 @@ import jax, jax.numpy as jnp, numpy as np
 from engine_problem import KEY, make_learner, resident, rows
 from jnas.engine import data_mesh, fit
 from jnas.engine.program import compile_steps, split_key
-from jnas.engine.sharding import home
+from jnas.engine.sharding import Place, home
 from jnas.types import Batches, Source
 
 jax.config.update("jax_numpy_rank_promotion", "raise")
@@ -51,7 +51,7 @@ moved = run(plain, None, 5, checkpoint_dir=sys.argv[1])
 result["moved"] = float(jnp.abs(moved.params["w"] - one.params["w"]).max())
 
 # Compiled by hand, for the text of the program says what is split.
-program = compile_steps(learner, batch, False, 5, mesh, home(mesh))
+program = compile_steps(learner, batch, False, 5, Place(mesh))
 arguments = program.init(keys.init), np.int32(0), np.int32(5), jax.device_put(plain.arrays, home(mesh)), keys
 lowered = program.run.lower(*arguments)
 compiled = lowered.compile()

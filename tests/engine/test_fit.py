@@ -9,7 +9,7 @@ from engine_problem import KEY, leaves_as_bytes, make_learner, resident, rows
 from jnas.engine import Checkpoints, Hook, at_multiples, fit
 from jnas.engine.fit import _span
 from jnas.engine.program import compile_steps
-from jnas.engine.sharding import home
+from jnas.engine.sharding import Place
 from jnas.errors import Diverged, UserError
 from jnas.nets.convolution import conv2d
 from jnas.types import Learner, Source
@@ -77,7 +77,7 @@ def test_one_trace_and_one_compilation_for_chunks_of_all_lengths(traces, learner
     fit(learner, source, key=KEY, num_steps=STEPS, steps_per_call=6, hooks=[Hook(every=4)])  # 4 4 4 1
     fit(learner, source, key=jax.random.key(9), num_steps=STEPS, steps_per_call=6, hooks=[Hook(every=5)])  # 5 5 3
     assert len(traces) == 1
-    program = compile_steps(learner, source.batch, False, 6, None, home(None))
+    program = compile_steps(learner, source.batch, False, 6, Place())
     assert program.run._cache_size() == 1
 
 
@@ -199,7 +199,7 @@ def test_an_update_of_another_type_is_refused(update, sentence):
         ({"checkpoint_every": 3}, "checkpoint_dir is None"),
         ({"checkpoint_every": 0, "checkpoint_dir": "x"}, "checkpoint_every is 0"),
         ({"key": jax.random.PRNGKey(0)}, "jax.random.key"),
-        ({"mesh": jax.sharding.Mesh(np.array(jax.devices()[:1]), ("model",))}, "data_mesh"),
+        ({"mesh": jax.sharding.Mesh(np.array(jax.devices()[:1]), ("batch",))}, "make_mesh"),
     ],
 )
 def test_bad_arguments_are_refused(learner, source, options, sentence):

@@ -1,0 +1,57 @@
+"""The same numbers on one device and on many: every estimator, both schemes, in single and in double precision.
+
+In a subprocess, for devices are counted and precision is chosen before JAX starts.
+"""
+
+import json
+import os
+import pathlib
+import subprocess
+import sys
+
+import pytest
+
+SCRIPT = pathlib.Path(__file__).with_name("parallel_script.py")
+CASES = {"float32": (["8"], 1e-5), "float64": (["1,2,4,8", "runs"], 1e-12)}
+
+
+def measure(dtype):
+    # Without most of the compiler's optimisations: what it compiles is the same, and takes half the time.
+    environment = {"JAX_NUM_CPU_DEVICES": "8", "JAX_PLATFORMS": "cpu", "JAX_DISABLE_MOST_OPTIMIZATIONS": "1"}
+    inherited = {name: value for name, value in os.environ.items() if name != "XLA_FLAGS"}
+    command = [sys.executable, SCRIPT, dtype, *CASES[dtype][0]]
+    done = subprocess.run(command, env=inherited | environment, capture_output=True, text=True, timeout=600)
+    assert done.returncode == 0, done.stderr
+    return json.loads(done.stdout.splitlines()[-1])
+
+
+@pytest.fixture(scope="module")
+def double():
+    return measure("float64")
+
+
+def check(result, cases, learners, tolerance):
+    for case in cases:
+        assert len(result[case]) == learners
+        assert max(result[case].values()) < tolerance, (case, result[case])
+
+
+def test_every_estimator_on_every_mesh_is_the_one_of_one_device(double):
+    check(double, [f"data={size}" for size in (1, 2, 4, 8)], 10, CASES["float64"][1])
+
+
+def test_so_it_is_in_single_precision():
+    check(measure("float32"), ["data=8"], 10, CASES["float32"][1])
+
+
+def test_runs_and_data_together_are_the_runs_alone(double):
+    check(double, [f"run {run} of 4x2" for run in range(4)], 2, CASES["float64"][1])
+
+
+def test_a_supernet_on_four_devices_is_the_one_of_one_device(double):
+    assert double["supernet data=4"] < CASES["float64"][1]
+
+
+def test_all_devices_hold_the_same_alphas_after_fifty_steps(double):
+    assert (double["shards"], double["shards differ"]) == (2 * 2 * 8, 0)
+    assert double["moved"] > 1e-4
