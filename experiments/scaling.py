@@ -1,11 +1,13 @@
 """The predicted speed of a search step on 1 to 1,024 chips, drawn from programs compiled for a slice.
 
-Command:  jnas bench darts-storm data=synthetic edges=scan --topology v5e:2x4 v4:2x2x4 --out predictions.jsonl
+Command:  bench="jnas bench darts-storm data=synthetic edges=scan --out predictions.jsonl"
+          $bench dtype=float32 --topology v5e:2x4 v4:2x2x4
+          $bench dtype=bfloat16 --topology v5e:16x16
           python experiments/scaling.py predictions.jsonl experiments/figures/scaling.svg
 Hardware: one core of a CPU and 16 GB, with libtpu (pip install 'jnas[tpu]'); no accelerator.
-Time:     7 to 18 minutes a program.
-Result:   the step is bound by memory, half of whose traffic is padding to tiles (16 channels in 128 lanes); some 13,400
-          all-reduces a step, nearly all of batch statistics, cost latency: in float32 an efficiency of 95 % on 16 chips
+Time:     7 to 18 minutes a program, on a core that others used too.
+Result:   the step is bound by memory (v5e, float32: half of the bytes are padding to tiles); some 13,400
+          all-reduces a step cost latency: in float32 an efficiency of 95 % on 16 chips
           of v4 and 87 % on 1,024; on v5e 97 % on 8 chips and 90 % on 256, in bfloat16 85 % on 256.
 
 Assumptions, beside those that `jnas report predictions.jsonl` states: the batch of a chip stays the same, so its

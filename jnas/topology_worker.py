@@ -56,7 +56,7 @@ def answer(request: dict[str, Any]) -> dict[str, Any]:
     lowered = traced.lower()
     lowering = time.perf_counter() - begin
     begin = time.perf_counter()
-    # For GPUs without the fusions of matrix products into Triton kernels: jaxlib 0.10.2 aborts while it tiles those of a
+    # GPUs: without fusions of matrix products into Triton kernels. jaxlib 0.10.2 aborts while it tiles those of a
     # DARTS step ("Check failed: subdim_size_accumulator == dim_size").
     compiled = lowered.compile(None if topology.chip.axes else {"xla_gpu_enable_triton_gemm": False})
     seconds = time.perf_counter() - begin

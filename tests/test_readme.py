@@ -25,6 +25,15 @@ def test_the_example_runs_and_finds_the_activation_that_made_the_data(readme, ca
     assert "sin" in capsys.readouterr().out
 
 
+@pytest.mark.usefixtures("standard_promotion")
+def test_the_example_of_several_runs_ends_at_the_optimum(readme):
+    (example,) = (block for block in re.findall(r"```python\n(.*?)```", readme, re.DOTALL) if "num_runs" in block)
+    names: dict = {}
+    exec(compile(example, "README.md", "exec"), names)
+    assert names["runs"].diverged_at.tolist() == [0, 0]
+    np.testing.assert_allclose(names["runs"].state.point.alpha, 1.0, atol=0.05)
+
+
 def test_every_linked_file_exists(readme):
     links = [link for link in re.findall(r"\]\(([^)#]+)\)", readme) if not link.startswith("http")]
     assert links

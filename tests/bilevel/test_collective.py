@@ -72,7 +72,7 @@ def worst(one, other):
 
 
 for name, make in estimators.items():
-    for scheme in ("simultaneous", "alternating"):
+    for scheme in ("simultaneous", "alternating") if name == "unrolled" else ("simultaneous",):
         whole = learner_of(problem, make(lambda c: c), scheme)
         split = learner_of(bilevel.synchronised(problem, NAME), make(lambda c: bilevel.averaged(c, NAME)), scheme)
         step = jax.jit(whole.update)
@@ -108,11 +108,10 @@ def result():
 
 def test_a_mapped_step_is_the_step_on_the_whole_batch(result):
     mapped = {name: value for name, value in result.items() if name.startswith(("pmap", "shard_map"))}
-    assert len(mapped) == 2 * 6 + 2
+    assert len(mapped) == 6 + 1 + 1
     assert max(mapped.values()) < 1e-12, mapped
 
 
 def test_the_mean_of_what_the_devices_found_is_another_step(result):
     """What the wrapper is for: the mistake is far above the tolerance of the test before."""
-    for scheme in ("simultaneous", "alternating"):
-        assert result[f"mean at the end {scheme}"] > 1e-4
+    assert result["mean at the end simultaneous"] > 1e-4
