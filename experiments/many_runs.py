@@ -69,7 +69,7 @@ def main() -> None:
         ratios = sorted(a / b for a, b in pairs)
         print(json.dumps({
             "way": name, "runs": arguments.runs, "one_s": round(medians["one"], 3), "all_s": round(medians[name], 3),
-            "ratio": round(medians[name] / medians["one"], 2), "ratio_range": [round(ratios[0], 2), round(ratios[-1], 2)],
+            "ratio": round(medians[name] / medians["one"], 2), "ratio_range": [round(ratios[n], 2) for n in (0, -1)],
             "temp_MB": [round(cases[n][5] / 1e6) for n in ("one", name)],
             "alpha_difference": float(np.abs(np.asarray(first) - np.asarray(other)).max()),
         }), flush=True)  # fmt: skip

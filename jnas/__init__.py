@@ -7,5 +7,5 @@
 from jnas import bilevel, data, nets, spaces
 from jnas.engine import fit
 
-__version__ = "0.2.0"
+__version__ = "0.3.0"
 __all__ = ["bilevel", "data", "fit", "nets", "spaces"]

@@ -1,16 +1,15 @@
 """The command line: `jnas search | train | evaluate | report | bench | spaces`."""
 
 import argparse
-import contextlib
 import json
-import math
 import os
 import pathlib
 import signal
 import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from typing import Any, NoReturn
 
+from jnas import cli_hosts
 from jnas.errors import Diverged, Interrupted, UserError
 
 EPILOG = (
@@ -78,7 +77,7 @@ def _parser() -> argparse.ArgumentParser:
         "--out", metavar="DIR", help="folder of the run (runs/search-SPACE-SEED); an unfinished one goes on"
     )
     search.add_argument("--show", action="store_true", help="print the settings as YAML and stop")
-    _add_devices(search)
+    cli_hosts.add_arguments(search)
     _add_profile(search)
     search.set_defaults(command=_search)
 
@@ -89,7 +88,7 @@ def _parser() -> argparse.ArgumentParser:
     train.add_argument("words", nargs="*", metavar="FILE.yaml | key=value", help="settings, the later over the earlier")
     train.add_argument("--out", metavar="DIR", help="folder of the run (runs/train-SPACE-SEED)")
     train.add_argument("--show", action="store_true", help="print the settings as YAML and stop")
-    _add_devices(train)
+    cli_hosts.add_arguments(train)
     _add_profile(train)
     train.set_defaults(command=_train)
 
@@ -139,16 +138,18 @@ def _parser() -> argparse.ArgumentParser:
 
 def _search(arguments: argparse.Namespace) -> int:
     from jnas import config
-    from jnas.methods import differentiable
-    from jnas.methods.settings import Search
+    from jnas.methods import differentiable, grouped
+    from jnas.methods.settings import GroupedSearch, Search
 
-    settings = config.build(Search, *_layers(arguments.words))
+    kinds = [config.kind_of(word) for word in arguments.words if "=" not in word]
+    recipe, kind = (grouped, GroupedSearch) if "grouped" in kinds else (differentiable, Search)
+    settings = config.build(kind, *_layers(arguments.words))
     if arguments.show:
         return _show(settings)
     folder = pathlib.Path(arguments.out or f"runs/search-{settings.space}-{settings.seed}")
     _prepare_machine()
-    with _devices(arguments) as mesh, _profiling(arguments, folder):
-        result = differentiable.run(settings, folder, mesh=mesh)
+    with cli_hosts.joined_mesh(arguments) as mesh, _profiling(arguments, folder):
+        result = recipe.run(settings, folder, mesh=mesh)
     _summary(result, folder)
     return 0
 
@@ -163,7 +164,7 @@ def _train(arguments: argparse.Namespace) -> int:
         return _show(settings)
     folder = pathlib.Path(arguments.out or f"runs/train-{settings.space}-{settings.seed}")
     _prepare_machine()
-    with _devices(arguments) as mesh, _profiling(arguments, folder):
+    with cli_hosts.joined_mesh(arguments) as mesh, _profiling(arguments, folder):
         result = retrain.run(settings, folder, mesh=mesh)
     _summary(result, folder)
     return 0
@@ -315,33 +316,6 @@ def _prepare_machine() -> None:
     from jnas import engine
 
     engine.enable_compilation_cache()
-
-
-def _add_devices(parser: argparse.ArgumentParser) -> None:
-    from jnas import cli_hosts
-
-    parser.add_argument(
-        "--mesh", metavar="run=R,data=D",
-        help="spread the runs of num_runs over R groups of D devices each, and a batch over D; on a CPU as many "
-        "virtual devices are made",
-    )  # fmt: skip
-    cli_hosts.add_arguments(parser)
-
-
-@contextlib.contextmanager
-def _devices(arguments: argparse.Namespace) -> Iterator[Any]:
-    """Joins the other processes, if there are any, and yields the mesh, or None for the default device."""
-    from jnas import cli_hosts, engine
-
-    axes = None if arguments.mesh is None else engine.parse_mesh(arguments.mesh)
-    hosts = cli_hosts.from_arguments(arguments)
-    if axes is not None:
-        engine.make_cpu_devices(math.prod(axes.values()), (hosts and hosts.num_processes) or 1)
-    with engine.joined(hosts):
-        if axes is None and hosts is None:
-            yield None
-        else:
-            yield engine.data_mesh() if axes is None else engine.make_mesh(axes)
 
 
 def _add_profile(parser: argparse.ArgumentParser) -> None:

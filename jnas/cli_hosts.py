@@ -1,17 +1,52 @@
-"""The options of a command that runs in several processes."""
+"""The options of a command that runs on several devices or in several processes."""
 
 import argparse
+import contextlib
+import math
+from collections.abc import Iterator
 
+from jax.sharding import Mesh
+
+from jnas import engine
 from jnas.engine.hosts import Hosts
 from jnas.errors import UserError
 
 
-def add_arguments(parser: argparse.ArgumentParser) -> None:
-    """Add `--distributed`, or `--coordinator HOST:PORT --processes N --process I`, to a command.
+@contextlib.contextmanager
+def joined_mesh(arguments: argparse.Namespace) -> Iterator[Mesh | None]:
+    """Joins the other processes, if there are any, for as long as the block lasts.
+
+    Args:
+      arguments: as parsed, with `--mesh` or without the option.
+
+    Yields:
+      The mesh: as asked for, over all devices of several processes, or None for the default device.
+    """
+    text = getattr(arguments, "mesh", None)
+    axes = None if text is None else engine.parse_mesh(text)
+    hosts = from_arguments(arguments)
+    if axes is not None:
+        engine.make_cpu_devices(math.prod(axes.values()), (hosts and hosts.num_processes) or 1)
+    with engine.joined(hosts):
+        if axes is not None:
+            yield engine.make_mesh(axes)
+        else:
+            yield None if hosts is None else engine.data_mesh()
+
+
+def add_arguments(parser: argparse.ArgumentParser, *, mesh: bool = True) -> None:
+    """Add `--mesh`, `--distributed`, and `--coordinator HOST:PORT --processes N --process I` to a command.
 
     Args:
       parser: of the command.
+      mesh: whether `--mesh` is among them.
     """
+    if mesh:
+        parser.add_argument(
+            "--mesh", metavar="run=R,data=D",
+            help="spread the runs of num_runs over R groups of D devices each, and a batch over D; on a CPU as many "
+            "virtual devices are made",
+        )  # fmt: skip
     group = parser.add_argument_group("several processes", "the same command in each of them")
     group.add_argument(
         "--distributed", action="store_true", help="find the others in the environment: Cloud TPU, SLURM, Open MPI"

@@ -63,6 +63,20 @@ def read_preset(name: str) -> dict[str, Any]:
     raise UserError(f"{name!r} is no preset, YAML file or key=value: give one of {', '.join(presets())}, or FILE.yaml")
 
 
+def kind_of(name: str) -> str:
+    """Which search the settings of a preset or a YAML file are of: "search" unless its `kind` says "grouped".
+
+    Raises:
+      UserError: if the file cannot be read, or names another kind.
+    """
+    path = PRESETS / f"{name}.yaml" if name in presets() else pathlib.Path(name)
+    read_preset(name)  # says what is wrong with it
+    kind = (yaml.safe_load(path.read_text(encoding="utf-8")) or {}).get("kind", "search")
+    if kind not in ("search", "grouped"):
+        raise UserError(f"{name} has settings of kind {kind!r}: give those of a search, or of a grouped one")
+    return kind
+
+
 def presets() -> list[str]:
     """Names of the presets of the package."""
     return sorted(path.stem for path in PRESETS.glob("*.yaml"))

@@ -39,7 +39,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser.add_argument("words", nargs="*", metavar="key=value", help="settings over those of the preset darts-storm")
     parser.add_argument("--data", required=True, metavar="tfds:cifar10:DIR | FILE.npz")
     parser.add_argument("--out", required=True, type=pathlib.Path, metavar="DIR", help="seen by all hosts")
-    cli_hosts.add_arguments(parser)
+    cli_hosts.add_arguments(parser, mesh=False)
     arguments = parser.parse_args(argv)
     engine.enable_compilation_cache()
     try:

@@ -128,7 +128,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser.add_argument("--side", type=int, default=112, help="of the images, in pixels (112)")
     parser.add_argument("--fraction", type=float, default=1.0, help="of the training images to search on (1)")
     parser.add_argument("--per-device", type=int, default=PER_DEVICE, help=f"examples a device ({PER_DEVICE})")
-    cli_hosts.add_arguments(parser)
+    cli_hosts.add_arguments(parser, mesh=False)
     arguments = parser.parse_args(argv)
     engine.enable_compilation_cache()
     try:

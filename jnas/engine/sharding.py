@@ -279,7 +279,7 @@ def _split(tree: PyTree, mesh: Mesh, axis: int) -> PyTree:
     num_devices = mesh.shape[AXIS]
 
     def split(leaf):
-        if leaf.ndim <= axis:
+        if jnp.ndim(leaf) <= axis:
             return leaf
         if leaf.shape[axis] % num_devices:
             raise UserError(

@@ -147,7 +147,7 @@ def learner_of(config: Search, net: nets.Network, shape: tuple[int, int, int], n
 
     estimator = _estimator(config, gauss_newton if config.curvature == "gauss_newton" else bilevel.hessian)
     rate = _rate(config.weights, num_steps)  # of the virtual step, where the estimator takes one
-    weights, alpha = (_optimiser(level, num_steps) for level in (config.weights, config.alpha))
+    weights, alpha = (optimiser_of(level, num_steps) for level in (config.weights, config.alpha))
     first = _momentum(config)
     if config.scheme == "alternating":
         by_level = (
@@ -316,7 +316,8 @@ def _momentum(config: Search) -> Callable[[Any], optax.GradientTransformation]:
     return lambda coefficients: make(jax.tree.map(schedule, coefficients))
 
 
-def _optimiser(level: Level, num_steps: int) -> optax.GradientTransformation:
+def optimiser_of(level: Level, num_steps: int) -> optax.GradientTransformation:
+    """The optimiser of one level: clip, weight decay, then SGD or Adam with the level's schedule over `num_steps`."""
     rate = _rate(level, num_steps)
     last = optax.sgd(rate, level.heavy_ball or None) if level.optimiser == "sgd" else optax.adam(rate, 0.5, 0.999)
     clip = optax.identity() if level.clip is None else optax.clip_by_global_norm(level.clip)

@@ -1,9 +1,8 @@
 """Search in two stages: a group of alike operators for each edge, then an operator of that group, each on one level."""
 
-import dataclasses
 import pathlib
 import time
-from typing import Any, Literal, NamedTuple
+from typing import Any, NamedTuple
 
 import jax
 import numpy as np
@@ -14,7 +13,7 @@ from jnas import bilevel, data, engine, nets, report, spaces
 from jnas.bilevel.problem import Init
 from jnas.methods import clustering, differentiable, retrain, runs
 from jnas.methods.problems import supernet_problem
-from jnas.methods.settings import Augmentation, Level, Search, Training
+from jnas.methods.settings import GroupedSearch, Search, Stage
 from jnas.spaces import grouped
 from jnas.spaces.cell import NONE, CellSpace
 from jnas.spaces.grouped import Groups
@@ -22,66 +21,6 @@ from jnas.types import Array, Key, Learner, Source
 
 SHOWN = ("loss", "accuracy")
 CLUSTER, FIRST, SECOND = "cluster", "stage-1", "search"  # folders of a run; the report shows the last one's curves
-
-
-@dataclasses.dataclass(frozen=True)
-class Stage:
-    """The supernet of one stage and how long it is trained."""
-
-    channels: int = 16
-    depth: int = 14
-    epochs: int = 80
-
-    def __post_init__(self):
-        for name in ("channels", "depth", "epochs"):
-            if getattr(self, name) < 1:
-                raise ValueError(f"{name} is {getattr(self, name)}: give at least 1")
-
-
-@dataclasses.dataclass(frozen=True)
-class GroupedSearch:
-    """A search in two stages; the defaults are those of StacNAS on CIFAR-10.
-
-    `groups` is "stacnas" for its four groups, "clustering" to find them on a trained supernet of the whole space, the
-    groups themselves as in "max_pool_3x3 avg_pool_3x3, skip_connect, sep_conv_3x3 sep_conv_5x5", the first of each
-    standing for it, or empty: then there is one stage over the whole space, on one level.
-    """
-
-    data: str = "fashion-mnist-slice"
-    image_size: int | None = None  # side to which the images of a folder are resized
-    space: str = "darts"
-    seed: int = 0
-    groups: str = "stacnas"
-    # clustering
-    supernet: Stage = Stage(16, 8, 10)
-    num_groups: int | None = None  # null: chosen by the silhouette
-    num_samples: int = 64  # images whose feature maps are correlated
-    # the two stages; with 8 cells instead of 14 no skip connection survives the first one
-    first: Stage = Stage(16, 14, 80)
-    second: Stage = Stage(16, 20, 80)
-    batch_size: int = 64
-    augmentation: Augmentation = Augmentation()  # noqa: RUF009 - frozen
-    weights: Level = Level("sgd", 0.025, 0.001, heavy_ball=0.9, weight_decay=3e-4, clip=3.0)  # noqa: RUF009 - frozen
-    alpha: Level = Level("adam", 3e-4, 3e-4, weight_decay=1e-3)  # noqa: RUF009 - frozen
-    alpha_scale: float = 1e-3  # standard deviation of the initial alpha
-    # afterwards
-    random_cells: int = 3  # drawn at random and trained in the same way
-    train: Training = Training()  # noqa: RUF009 - frozen
-    # the machine
-    remat: bool | None = None  # null: the supernet recomputes its edges, a found network nothing
-    edges: Literal["auto", "scan", "unroll", "merge"] = "auto"  # scan on a CPU, else merge
-    dtype: Literal["float32", "bfloat16"] = "float32"
-    steps_per_call: int | None = None
-    checkpoint_every: int | None = None  # steps; null: once an epoch
-
-    def __post_init__(self):
-        for name, least in (
-            ("batch_size", 1), ("num_samples", 2), ("seed", 0), ("random_cells", 0), ("alpha_scale", 0),
-            ("num_groups", 2),
-        ):  # fmt: skip
-            value = getattr(self, name)
-            if value is not None and value < least:
-                raise ValueError(f"{name} is {value}: give at least {least}")
 
 
 class _Plan(NamedTuple):
@@ -194,6 +133,15 @@ def describe(config: GroupedSearch) -> str:
     return f"one level, two stages over groups ({config.groups})" if config.groups.strip() else "one level, one stage"
 
 
+def named_groups(text: str) -> Groups | None:
+    """The groups that the setting names; None for those that a clustering finds, or for none."""
+    if text == "stacnas":
+        return grouped.stacnas_groups()
+    if text.strip() in ("", "clustering"):
+        return None
+    return grouped.groups_of([group.split() for group in text.split(",")])
+
+
 def _plan(config: GroupedSearch, mesh: Mesh | None) -> _Plan:
     if mesh is not None:
         engine.check_mesh(mesh, 1)
@@ -204,11 +152,7 @@ def _plan(config: GroupedSearch, mesh: Mesh | None) -> _Plan:
     mean, std = data.normalisation(splits.train)
     change = config.augmentation
     augment = data.Augment(change.crop, change.flip, change.cutout, mean, std)
-    groups = None
-    if config.groups == "stacnas":
-        groups = grouped.stacnas_groups()
-    elif config.groups.strip() not in ("", "clustering"):
-        groups = grouped.groups_of([group.split() for group in config.groups.split(",")])
+    groups = named_groups(config.groups)
     # This refuses groups that leave an operator of the space out, too.
     if groups is not None and grouped.representatives(space, groups) == space:
         raise ValueError(f"the groups {groups.members} leave the second stage no choice: put two operators in one")
@@ -294,7 +238,7 @@ def _fit(config: GroupedSearch, plan: _Plan, space: CellSpace, stage: Stage, fol
         return {"epoch": event.step // plan.steps_per_epoch, "genotype": genotype, "alpha": alpha}
 
     started = time.time()
-    optimisers = (differentiable._optimiser(level, num_steps) for level in (config.weights, config.alpha))
+    optimisers = (differentiable.optimiser_of(level, num_steps) for level in (config.weights, config.alpha))
     state = engine.fit(
         one_level(net, init, *optimisers),
         plan.source,

@@ -23,6 +23,8 @@ class _Spec(NamedTuple):
 _NATS, _PERCENT = "cross-entropy [nats]", "accuracy [%]"
 _SEARCH = (
     _Spec("Loss", _NATS, {"inner_loss": "inner (training)", "outer_loss": "outer (validation)"}),
+    _Spec("Loss", _NATS, {"loss": "training"}),
+    _Spec("Accuracy", _PERCENT, {"accuracy": "training"}, scale=100),
     _Spec(
         "Accuracy", _PERCENT, {"inner_accuracy": "inner (training)", "outer_accuracy": "outer (validation)"}, scale=100
     ),

@@ -11,6 +11,7 @@ from jnas.errors import UserError
 from jnas.report.agreement import agreement_words, runs_table
 from jnas.report.charts import accuracy_chart, search_charts, training_charts
 from jnas.report.drawing import draw_cell
+from jnas.report.groups import group_charts
 from jnas.report.plots import Chart
 from jnas.report.reading import Run, random_results, read_run
 from jnas.report.summary import Found, escaped, found_cell, only_trains, summary
@@ -59,6 +60,7 @@ def render(run: Run) -> str:
         ("summary", "Summary", summary(run, found)),
         ("cells", _heading(run, found), _cells(found)),
         ("runs", "Runs", _runs(run)),
+        ("groups", "Groups of operators", figures(group_charts(run.groups))),
         ("networks", "Trained networks", _networks(run)),
         ("search", "Search", figures(search_charts(run.search))),
         ("mixtures", "Mixtures", _mixtures(run, found)),

@@ -43,6 +43,7 @@ class Run(NamedTuple):
     genotypes: list[dict[str, Any]]  # one a logged epoch, in order
     train: dict[str, Trained]
     result: dict[str, Any]  # empty until the run is finished
+    groups: dict[str, Any]  # of operators, as a clustering found them; empty without one
     notes: tuple[str, ...]  # sentences: what could not be read
 
 
@@ -86,6 +87,7 @@ def read_run(folder: str | Path) -> Run:
             for name in names
         },
         result=result,
+        groups=_mapping(folder / "cluster" / "found.json", notes),
         notes=(*notes, *of_result),
     )
 

@@ -41,13 +41,15 @@ def found_cell(run: Run) -> Found:
         return Found(str(genotype), None, None, (note,))
     if not genotype:
         return Found("", space, None, ())
+    narrowed = run.result.get("edge_ops")  # of a second stage: its mixtures have these candidates only
+    searched = spaces.narrow(space, narrowed) if isinstance(narrowed, dict) else space
     try:
         arch = spaces.from_string(space, str(genotype))
     except ValueError as error:
-        return Found(str(genotype), space, None, (f"The cell is not drawn: {error}",))
+        return Found(str(genotype), searched, None, (f"The cell is not drawn: {error}",))
     if not spaces.is_connected(space, arch):
         notes.append("No path of operators leads from an input of the cell to its output: this network guesses.")
-    return Found(str(genotype), space, spaces.fix(space, arch), tuple(notes))
+    return Found(str(genotype), searched, spaces.fix(space, arch), tuple(notes))
 
 
 def only_trains(run: Run) -> bool:

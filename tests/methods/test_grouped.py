@@ -13,9 +13,8 @@ import pytest
 from jnas import bilevel, config, data, engine, nets, spaces
 from jnas.errors import Interrupted, UserError
 from jnas.methods import clustering, grouped, runs
-from jnas.methods.grouped import GroupedSearch
 from jnas.methods.problems import supernet_problem
-from jnas.methods.settings import Level
+from jnas.methods.settings import GroupedSearch, Level
 from jnas.methods.settings import Training as T
 from jnas.report.groups import group_charts
 from jnas.spaces import grouped as by_group
@@ -214,3 +213,34 @@ def test_one_level_is_supervised_on_weights_and_alpha_and_equals_a_loop_by_hand(
         params, alpha = optax.apply_updates(params, w_step), optax.apply_updates(alpha, a_step)
     for want, got in ((params, state.point.weights), (alpha, state.point.alpha), (stats, state.variables)):
         jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=2e-5, atol=2e-6), want, got)
+
+
+@pytest.mark.parametrize("name", [name for name in config.presets() if config.kind_of(name) == "grouped"])
+def test_every_grouped_preset_is_valid(name):
+    found = config.build(GroupedSearch, config.read_preset(name))
+    groups, space = grouped.named_groups(found.groups), spaces.by_name(found.space)
+    stage = by_group.representatives(space, groups)
+    assert stage != space
+    assert len(stage.ops) == len(space.ops)
+
+
+def test_the_command_runs_both_stages_of_the_preset(images, command, tmp_path):
+    words = [
+        "first.channels=2", "second.channels=2", "batch_size=40", "augmentation.crop=1", "random_cells=1",
+        "train.channels=2", "train.epochs=1", "train.batch_size=40", "train.augmentation.crop=1",
+    ]  # fmt: skip
+    done = command("search", "grouped", f"data={images}", *words, "--out", tmp_path / "run")
+    assert done.returncode == 0, done.stderr
+    result = json.loads((tmp_path / "run" / "result.json").read_text())
+    assert result["genotype"] in done.stdout
+    assert (tmp_path / "run" / "stage-1" / "found.json").is_file()
+    page = (tmp_path / "run" / "report.html").read_text()
+    assert result["genotype"] in page
+    assert "Mixtures" in page
+
+
+def test_settings_of_another_kind_of_run_are_refused(command, tmp_path):
+    (tmp_path / "odd.yaml").write_text("kind: train\ngenotype: DARTS_V2\n")
+    done = command("search", tmp_path / "odd.yaml")
+    assert (done.returncode, done.stdout) == (2, "")
+    assert "has settings of kind 'train': give those of a search, or of a grouped one" in done.stderr
