@@ -1,0 +1,154 @@
+"""`Searcher`, the observations that its state holds, and what keeps it from asking twice."""
+
+import itertools
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+import jax
+import numpy as np
+
+from jnas.spaces.base import Space, num_options, sample, size
+from jnas.types import Key
+
+ENUMERABLE = 2**16  # a space up to this size is listed where a draw would have to be lucky
+
+
+class Observations(NamedTuple):
+    """Every architecture asked so far, in order of arrival, in arrays padded to powers of two.
+
+    On the host, in double precision: scores are compared and standardised before they are rounded for a device.
+    """
+
+    codes: np.ndarray  # [capacity, num_choices] int32; rows from `count` on are 0
+    values: np.ndarray  # [capacity] float64, larger is better; NaN: not known (still running, or failed)
+    count: int
+
+    @property
+    def known(self) -> np.ndarray:
+        """`[capacity]` bool, the rows that have a value."""
+        return np.isfinite(self.values)
+
+
+class Searcher(NamedTuple):
+    """A pure method of search, larger scores better; a loop asks, evaluates and tells.
+
+    The same state and key give the same architectures, and the state is a function of what was told, so that a search
+    that was killed is rebuilt by telling its trials again in their order. Build it once and keep it: what it compiles
+    belongs to it.
+    """
+
+    init: Callable[[], Any]
+    # (state, key, num) -> int32 [num, num_choices], neither told before nor equal to one another as long as the space
+    # has such architectures
+    ask: Callable[[Any, Key, int], np.ndarray]
+    # (state, codes [n, num_choices], values [n]) -> state. NaN says that an architecture is being evaluated or has
+    # failed: it is not asked again. Its value, told later, takes the place of the NaN.
+    tell: Callable[[Any, np.ndarray, np.ndarray], Any]
+
+
+def padded_length(count: int, least: int = 32) -> int:
+    """The smallest power of two that holds `count` rows and is at least `least`.
+
+    >>> padded_length(33)
+    64
+    """
+    return max(least, 1 << max(count - 1, 0).bit_length())
+
+
+def no_observations(space: Space) -> Observations:
+    """The state of a searcher before it was told anything."""
+    capacity = padded_length(0)
+    return Observations(np.zeros((capacity, len(space.choices)), np.int32), np.full(capacity, np.nan), 0)
+
+
+def record(space: Space, state: Observations, codes, values) -> Observations:
+    """Appends observations; a value for an architecture that waits for one fills it in.
+
+    Args:
+      space: of the codes.
+      state: the observations so far; left as they are.
+      codes: `[n, num_choices]` int.
+      values: `[n]`, larger is better; NaN: not known.
+
+    Returns:
+      The new state.
+
+    Raises:
+      ValueError: if shapes disagree, or an entry indexes no option.
+    """
+    codes, values = np.asarray(codes), np.asarray(values, np.float64)
+    bounds = num_options(space)
+    if codes.shape != (len(values), len(bounds)) or values.ndim != 1:
+        raise ValueError(
+            f"codes {list(codes.shape)} and values {list(values.shape)} are told: "
+            f"give [n, {len(bounds)}] codes of {space.name!r} and [n] values."
+        )
+    if codes.size and not (np.issubdtype(codes.dtype, np.integer) and (codes >= 0).all() and (codes < bounds).all()):
+        raise ValueError(f"a code is no architecture of {space.name!r}: give integers from 0 to below {bounds}.")
+    capacity = padded_length(state.count + len(codes), len(state.values))
+    grown = np.zeros((capacity, len(bounds)), np.int32)
+    known = np.full(capacity, np.nan)
+    grown[: state.count], known[: state.count] = state.codes[: state.count], state.values[: state.count]
+    count = state.count
+    waiting = {grown[row].tobytes(): row for row in np.flatnonzero(~np.isfinite(known[:count]))}
+    for code, value in zip(codes.astype(np.int32), values, strict=True):
+        name = code.tobytes()
+        row = waiting.get(name, count)
+        grown[row], known[row] = code, value
+        count = max(count, row + 1)
+        if np.isfinite(value):
+            waiting.pop(name, None)
+        else:
+            waiting[name] = row
+    return Observations(grown, known, count)
+
+
+def enumerate_all(space: Space) -> np.ndarray:
+    """Every architecture, `[size, num_choices]` int32, the last choice varying fastest."""
+    return np.array(list(itertools.product(*map(range, num_options(space)))), np.int32)
+
+
+def new_ones(state: Observations, candidates, *, but=frozenset()) -> np.ndarray:
+    """The candidates that were neither told nor are in `but`, without repeats, in their order.
+
+    Args:
+      state: the observations.
+      candidates: `[n, num_choices]` int32.
+      but: bytes of further codes to leave out.
+
+    Returns:
+      `[at most n, num_choices]` int32.
+    """
+    candidates = np.ascontiguousarray(candidates, np.int32)
+    seen = {code.tobytes() for code in state.codes[: state.count]} | but
+    rows = [row for row, code in enumerate(candidates) if (name := code.tobytes()) not in seen and not seen.add(name)]
+    return candidates[rows]
+
+
+def complete(space: Space, state: Observations, key: Key, num: int, preferred) -> np.ndarray:
+    """The first `num` new ones among the preferred, made up with random ones, then with whatever the space has left.
+
+    Args:
+      space: of the codes.
+      state: the observations.
+      key: of the random ones.
+      num: architectures to return.
+      preferred: `[n, num_choices]` int32, the best first.
+
+    Returns:
+      `[num, num_choices]` int32. With repeats only if no new architecture was found: a space of up to 65,536 is
+      listed to be sure, a larger one is drawn from 8 times.
+    """
+    found = new_ones(state, preferred)[:num]
+    for attempt in range(8):
+        if len(found) == num:
+            return found
+        drawn = np.asarray(sample(space, jax.random.fold_in(key, attempt), padded_length(2 * num)))
+        more = new_ones(state, drawn, but={code.tobytes() for code in found})
+        found = np.concatenate([found, more])[:num]
+    if len(found) < num and size(space) <= ENUMERABLE:
+        left = new_ones(state, enumerate_all(space), but={code.tobytes() for code in found})
+        order = np.asarray(jax.random.permutation(jax.random.fold_in(key, 8), len(left)))
+        found = np.concatenate([found, left[order]])[:num]
+    repeats = np.asarray(sample(space, jax.random.fold_in(key, 9), num))
+    return np.concatenate([found, repeats])[:num]
