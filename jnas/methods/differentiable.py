@@ -69,12 +69,8 @@ def run(config: Search, folder: str | pathlib.Path, *, mesh: Mesh | None = None)
         found = _search(config, plan, path / "search")
         derived = [("found", spaces.from_string(plan.space, found["genotype"]))]
         derived = many.to_train(plan.space, found) if "runs" in found else derived
-        trained = {}
-        for name, arch in [*derived, *((f"random-{n}", arch) for n, arch in enumerate(randoms))]:
-            prepared = retrain.prepare(plan.space, arch, plan.splits, config.train)
-            trained[name] = retrain.train(
-                prepared, plan.splits, config.train, path / "train" / name, config.seed, config.steps_per_call, mesh
-            )
+        named = [*derived, *((f"random-{n}", arch) for n, arch in enumerate(randoms))]
+        trained = retrain.train_each(named, plan.space, plan.splits, config, path / "train", mesh)
         if "runs" in found:
             many.write_accuracies(found, {name: trained[name] for name, _ in derived})
         result = {

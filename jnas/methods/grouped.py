@@ -65,12 +65,8 @@ def run(config: GroupedSearch, folder: str | pathlib.Path, *, mesh: Mesh | None 
         key = jax.random.fold_in(jax.random.key(config.seed), 2)
         randoms = differentiable.random_cells(plan.space, key, config.random_cells)
         derived = spaces.from_string(plan.space, found["genotype"])
-        trained = {}
-        for name, arch in [("found", derived), *((f"random-{n}", arch) for n, arch in enumerate(randoms))]:
-            prepared = retrain.prepare(plan.space, arch, plan.splits, config.train)
-            trained[name] = retrain.train(
-                prepared, plan.splits, config.train, path / "train" / name, config.seed, config.steps_per_call, mesh
-            )
+        named = [("found", derived), *((f"random-{n}", arch) for n, arch in enumerate(randoms))]
+        trained = retrain.train_each(named, plan.space, plan.splits, config, path / "train", mesh)
         result = {
             **found, "space": plan.space.name, "method": describe(config), "seed": config.seed,
             "found": trained.pop("found"), "random": list(trained.values()), "data": retrain.describe(plan.splits),

@@ -3,6 +3,7 @@
 import dataclasses
 import pathlib
 import time
+from collections.abc import Sequence
 from typing import Any
 
 import jax
@@ -14,7 +15,7 @@ from jnas import bilevel, data, engine, nets, spaces
 from jnas.errors import UserError
 from jnas.methods import runs
 from jnas.methods.problems import TrainingBatch, classifier_loss, evaluate
-from jnas.methods.settings import Training, TrainOne
+from jnas.methods.settings import GroupedSearch, Search, Training, TrainOne
 from jnas.types import Array, Key, Source
 
 NETWORK, WEIGHTS = "network.json", "weights.npz"
@@ -163,6 +164,36 @@ def train(
     }  # fmt: skip
     runs.write_json(folder / runs.RESULT, result)
     return result
+
+
+def train_each(
+    named: Sequence[tuple[str, Array]],
+    space: spaces.CellSpace,
+    splits: data.Splits,
+    config: Search | GroupedSearch,
+    folder: pathlib.Path,
+    mesh: Mesh | None,
+) -> dict[str, dict[str, Any]]:
+    """Train several architectures in the same way: what a search found, and random ones beside it.
+
+    Args:
+      named: `(name, architecture)`, in the order of training.
+      space: of the architectures.
+      splits: the data.
+      config: of the search; its `train`, `seed` and `steps_per_call` are used.
+      folder: that gets one folder a name.
+      mesh: of the devices, see `engine.fit`.
+
+    Returns:
+      The result of each, see `train`.
+    """
+    return {
+        name: train(
+            prepare(space, arch, splits, config.train),
+            splits, config.train, folder / name, config.seed, config.steps_per_call, mesh,
+        )
+        for name, arch in named
+    }  # fmt: skip
 
 
 def measure(folder: str | pathlib.Path, dataset: data.Dataset) -> dict[str, float]:

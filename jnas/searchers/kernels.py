@@ -42,10 +42,14 @@ def hamming(num_choices: int) -> Kernel:
 
     def covariance(log_parameters, x, z):
         scales = jnp.exp(log_parameters[1:])
-        different = (x[:, None, :] != z[None, :, :]).astype(scales.dtype)
-        return jnp.exp(log_parameters[0] - jnp.einsum("nmi,i->nm", different, scales))
+        return jnp.exp(log_parameters[0] - _weighted(jnp.not_equal, x, z, scales))
 
     return Kernel((0.0, *[-math.log(num_choices)] * num_choices), covariance)
+
+
+def _weighted(compare, x, z, weights):
+    # sum_i weights_i compare(x_i, z_i), choice by choice: nothing of size [n, m, num_choices] is written to memory.
+    return sum(weights[i] * compare(x[:, None, i], z[None, :, i]).astype(weights.dtype) for i in range(len(weights)))
 
 
 def additive(num_choices: int) -> Kernel:
@@ -62,8 +66,8 @@ def additive(num_choices: int) -> Kernel:
     """
 
     def covariance(log_parameters, x, z):
-        same = (x[:, None, :] == z[None, :, :]).astype(log_parameters.dtype)
-        return jnp.exp(log_parameters[0]) / num_choices * jnp.sum(same, -1)
+        ones = jnp.ones(num_choices, log_parameters.dtype)
+        return jnp.exp(log_parameters[0]) / num_choices * _weighted(jnp.equal, x, z, ones)
 
     return Kernel((-1.0,), covariance)
 

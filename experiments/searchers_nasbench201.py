@@ -1,0 +1,135 @@
+"""Races searchers on NAS-Bench-201, where every answer is known.
+
+Command:  python experiments/searchers_nasbench201.py NASBENCH201.csv.gz [--seeds 50] [--only NAME ...] [--data c10]
+Needs:    a table with the columns `arch`, `c10_val_e12` and `c10_test_e200`, 15,625 rows. With Optuna installed its TPE
+          sampler runs too, and with PyTorch beside it its Gaussian-process sampler.
+
+A searcher sees validation accuracy after 12 epochs. Its score after n evaluations is the test accuracy at 200 epochs of
+the architecture with the best signal so far; the test column chooses nothing. `gaussian_process, by mean` is the same
+run, answering with the largest posterior mean among what it evaluated. Random, evolution and Optuna are asked for one
+architecture at a time, ours by Gaussian process for five at a time (which costs it a little, and saves time). Output:
+one JSON line a seed, then the table.
+
+RESULT
+"""
+
+import argparse
+import csv
+import gzip
+import importlib.util
+import json
+import time
+
+import jax
+import numpy as np
+
+from jnas import searchers, spaces
+
+MARKS = (50, 100, 200)
+
+
+def read(path, data):
+    """Signal and score of every code, both `[5] * 6` arrays."""
+    space = spaces.nasbench201()
+    signal, score = np.full([5] * 6, np.nan), np.full([5] * 6, np.nan)
+    with gzip.open(path, "rt") as file:
+        for row in csv.DictReader(file):
+            code = tuple(spaces.from_string(space, row["arch"]).tolist())
+            signal[code], score[code] = float(row[f"{data}_val_e12"]), float(row[f"{data}_test_e200"])
+    return signal, score
+
+
+def run_ours(searcher, batch, signal, seed):
+    """Evaluated codes in order, and the searcher's final state at each mark."""
+    state, key, at_mark = searcher.init(), jax.random.key(seed), {}
+    while state.count < MARKS[-1]:
+        codes = searcher.ask(state, jax.random.fold_in(key, state.count), batch)
+        state = searcher.tell(state, codes, signal[tuple(codes.T)])
+        if state.count in MARKS:
+            at_mark[state.count] = state
+    return state.codes[: state.count], at_mark
+
+
+def run_optuna(sampler, signal):
+    import optuna
+
+    optuna.logging.set_verbosity(optuna.logging.ERROR)
+    codes = []
+
+    def objective(trial):
+        code = tuple(trial.suggest_categorical(str(i), list(range(5))) for i in range(6))
+        codes.append(code)
+        return signal[code]
+
+    optuna.create_study(direction="maximize", sampler=sampler).optimize(objective, n_trials=MARKS[-1])
+    return np.array(codes)
+
+
+def contestants(space):
+    """Name -> (most seeds, function of the signal and a seed that returns codes and states)."""
+    ours = {
+        "random": (searchers.random(space), 1),
+        "evolution": (searchers.evolution(space), 1),
+        "gaussian_process": (searchers.gaussian_process(space), 5),
+    }
+    table = {
+        name: (50, lambda signal, seed, searcher=searcher, batch=batch: run_ours(searcher, batch, signal, seed))
+        for name, (searcher, batch) in ours.items()
+    }
+    if importlib.util.find_spec("optuna"):
+        import optuna
+
+        table["optuna_tpe"] = (
+            50,
+            lambda signal, seed: (run_optuna(optuna.samplers.TPESampler(seed=seed), signal), {}),
+        )
+        if importlib.util.find_spec("torch"):
+            table["optuna_gp"] = (
+                3,
+                lambda signal, seed: (run_optuna(optuna.samplers.GPSampler(seed=seed), signal), {}),
+            )
+    return table
+
+
+def by_mean(model, states, score, seed):
+    """The score of the largest posterior mean among the evaluated, at each mark."""
+    result = []
+    for count in MARKS:
+        state = states[count]
+        hyper = model.fit(state, jax.random.key(seed)).hyper
+        mean, _ = model.predict(state, hyper, state.codes)
+        result.append(score[tuple(state.codes[np.argmax(np.asarray(mean)[:count])])])
+    return result
+
+
+def main(args):
+    signal, score = read(args.table, args.data)
+    model = searchers.surrogate(spaces.nasbench201())
+    results = {}
+    for name, (most, run) in contestants(spaces.nasbench201()).items():
+        if args.only and name not in args.only:
+            continue
+        for seed in range(min(args.seeds, most)):
+            start = time.perf_counter()
+            codes, states = run(signal, seed)
+            seconds = time.perf_counter() - start
+            seen, reached = signal[tuple(codes.T)], score[tuple(codes.T)]
+            best = [int(np.argmax(seen[:count])) for count in MARKS]
+            line = {"searcher": name, "seed": seed, "score": reached[best].tolist(), "signal": seen[best].tolist()}
+            results.setdefault(name, []).append(line["score"])
+            if name == "gaussian_process":
+                line["score_by_mean"] = by_mean(model, states, score, seed)
+                results.setdefault(f"{name}, by mean", []).append(line["score_by_mean"])
+            print(json.dumps(line | {"seconds": round(seconds, 2)}), flush=True)
+    for name, rows in results.items():
+        cells = [f"{m:.2f} +- {s:.2f}" for m, s in zip(np.mean(rows, 0), np.std(rows, 0), strict=True)]
+        print(f"{name:28} {len(rows):3} seeds   " + "   ".join(cells))
+
+
+if __name__ == "__main__":
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("table")
+    parser.add_argument("--seeds", type=int, default=50)
+    parser.add_argument("--only", nargs="*")
+    parser.add_argument("--data", default="c10", choices=["c10", "c100", "in16"])
+    main(parser.parse_args())
