@@ -2,7 +2,7 @@
 
 Command:  bench="jnas bench darts-storm data=synthetic edges=scan --out predictions.jsonl"
           $bench dtype=float32 --topology v5e:2x4 v4:2x2x4
-          $bench dtype=bfloat16 --topology v5e:16x16
+          $bench dtype=bfloat16 --topology v5e:2x4 v5e:16x16
           python experiments/scaling.py predictions.jsonl experiments/figures/scaling.svg
 Hardware: one core of a CPU and 16 GB, with libtpu (pip install 'jnas[tpu]'); no accelerator.
 Time:     7 to 18 minutes a program, on a core that others used too.

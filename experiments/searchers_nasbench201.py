@@ -1,6 +1,7 @@
 """Races searchers on NAS-Bench-201, where every answer is known.
 
 Command:  python experiments/searchers_nasbench201.py NASBENCH201.csv.gz [--seeds 50] [--only NAME ...] [--data c10]
+          [--shuffled]
 Needs:    a table with the columns `arch`, `c10_val_e12` and `c10_test_e200`, 15,625 rows. With Optuna installed its TPE
           sampler runs too, and with PyTorch beside it its Gaussian-process sampler.
 
@@ -8,7 +9,8 @@ A searcher sees validation accuracy after 12 epochs. Its score after n evaluatio
 the architecture with the best signal so far; the test column chooses nothing. `gaussian_process, by mean` is the same
 run, answering with the largest posterior mean among what it evaluated. Random, evolution and Optuna are asked for one
 architecture at a time, ours by Gaussian process for five at a time (which costs it a little, and saves time). Output:
-one JSON line a seed, then the table.
+one JSON line a seed, `curve` being the score after 10, 20 .. 200 evaluations, then the table at 50, 100 and 200. With
+`--shuffled` signal and score are dealt out to the architectures at random: the control, in which no searcher may win.
 
 RESULT
 """
@@ -70,6 +72,7 @@ def contestants(space):
     ours = {
         "random": (searchers.random(space), 1),
         "evolution": (searchers.evolution(space), 1),
+        "evolution, 10 and 3": (searchers.evolution(space, population=10, tournament=3), 1),
         "gaussian_process": (searchers.gaussian_process(space), 5),
     }
     table = {
@@ -104,6 +107,9 @@ def by_mean(model, states, score, seed):
 
 def main(args):
     signal, score = read(args.table, args.data)
+    if args.shuffled:
+        order = np.random.default_rng(0).permutation(signal.size)
+        signal, score = (values.ravel()[order].reshape(signal.shape) for values in (signal, score))
     model = searchers.surrogate(spaces.nasbench201())
     results = {}
     for name, (most, run) in contestants(spaces.nasbench201()).items():
@@ -116,6 +122,7 @@ def main(args):
             seen, reached = signal[tuple(codes.T)], score[tuple(codes.T)]
             best = [int(np.argmax(seen[:count])) for count in MARKS]
             line = {"searcher": name, "seed": seed, "score": reached[best].tolist(), "signal": seen[best].tolist()}
+            line["curve"] = [reached[np.argmax(seen[:count])] for count in range(10, MARKS[-1] + 1, 10)]
             results.setdefault(name, []).append(line["score"])
             if name == "gaussian_process":
                 line["score_by_mean"] = by_mean(model, states, score, seed)
@@ -132,4 +139,5 @@ if __name__ == "__main__":
     parser.add_argument("--seeds", type=int, default=50)
     parser.add_argument("--only", nargs="*")
     parser.add_argument("--data", default="c10", choices=["c10", "c100", "in16"])
+    parser.add_argument("--shuffled", action="store_true")
     main(parser.parse_args())

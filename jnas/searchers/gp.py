@@ -11,6 +11,7 @@ import functools
 from typing import NamedTuple
 
 import jax
+import jax.flatten_util
 import jax.numpy as jnp
 import optax
 
@@ -140,6 +141,36 @@ def log_prior(kernel: Kernel, hyper: Hyperparameters) -> Array:
         + ((hyper.log_noise - centre.log_noise) / LOG_NOISE_STD) ** 2
         + jnp.sum(((hyper.log_kernel - centre.log_kernel) / LOG_KERNEL_STD) ** 2)
     )
+
+
+def log_evidence(kernel: Kernel, hyper: Hyperparameters, data: Data) -> Array:
+    """The log likelihood with the hyper-parameters integrated out, by Laplace's approximation: to choose a kernel.
+
+    log p(y) ~ log p(y | h) + log p(h) + d/2 log 2 pi - 1/2 log det H, H the Hessian of -log p(y, h) at its minimum h.
+    The maximum alone would prefer the kernel with the most parameters; log det H charges for each that the data fix.
+
+    Args:
+      kernel: of the process.
+      hyper: the result of `fit`.
+      data: the same observations; double precision.
+
+    Returns:
+      A scalar, comparable between kernels on the same targets; NaN where `hyper` is no minimum.
+    """
+    flat, unravel = jax.flatten_util.ravel_pytree(hyper)
+    spread = Hyperparameters(
+        jnp.full_like(hyper.mean, MEAN_STD),
+        jnp.full_like(hyper.log_noise, LOG_NOISE_STD),
+        jnp.full_like(hyper.log_kernel, LOG_KERNEL_STD),
+    )
+
+    def joint(vector):
+        return log_likelihood(kernel, unravel(vector), data) + log_prior(kernel, unravel(vector))
+
+    hessian = jax.jacfwd(jax.grad(lambda vector: -joint(vector)))(flat)
+    log_det = 2.0 * jnp.sum(jnp.log(jnp.diagonal(jnp.linalg.cholesky(hessian))))
+    # The priors' normalising constants cancel the powers of 2 pi.
+    return joint(flat) - jnp.sum(jnp.log(jax.flatten_util.ravel_pytree(spread)[0])) - 0.5 * log_det
 
 
 class Fit(NamedTuple):

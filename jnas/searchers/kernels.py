@@ -23,7 +23,7 @@ class Kernel(NamedTuple):
     covariance: Callable[[Array, Array, Array], Array]
 
 
-def hamming(num_choices: int) -> Kernel:
+def hamming(num_choices: int, *, tied: bool = False) -> Kernel:
     """Codes that differ in few choices perform alike; how much a choice matters is learned.
 
     k(x, z) = a exp(-sum_i s_i [x_i != z_i]): a product over the choices, so that choices may interact.
@@ -35,16 +35,17 @@ def hamming(num_choices: int) -> Kernel:
 
     Args:
       num_choices: entries of a code.
+      tied: one scale for all choices, where there are too few examples to tell them apart.
 
     Returns:
-      A kernel of int codes with parameters (a, s_1 .. s_num_choices).
+      A kernel of int codes with parameters (a, s_1 .. s_num_choices), or (a, s) if tied.
     """
 
     def covariance(log_parameters, x, z):
-        scales = jnp.exp(log_parameters[1:])
+        scales = jnp.broadcast_to(jnp.exp(log_parameters[1:]), (num_choices,))
         return jnp.exp(log_parameters[0] - _weighted(jnp.not_equal, x, z, scales))
 
-    return Kernel((0.0, *[-math.log(num_choices)] * num_choices), covariance)
+    return Kernel((0.0, *[-math.log(num_choices)] * (1 if tied else num_choices)), covariance)
 
 
 def _weighted(compare, x, z, weights):
