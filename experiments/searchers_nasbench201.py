@@ -12,7 +12,22 @@ architecture at a time, ours by Gaussian process for five at a time (which costs
 one JSON line a seed, `curve` being the score after 10, 20 .. 200 evaluations, then the table at 50, 100 and 200. With
 `--shuffled` signal and score are dealt out to the architectures at random: the control, in which no searcher may win.
 
-RESULT
+Measured on one CPU core, CIFAR-10, test accuracy in % (mean +- standard deviation over seeds):
+
+    evaluations                      50               100              200
+    random                 50 seeds  93.47 +- 0.52    93.71 +- 0.43    93.89 +- 0.23
+    evolution (50, 10)     50 seeds  93.47 +- 0.52    94.02 +- 0.33    94.32 +- 0.14
+    evolution (10, 3)      50 seeds  93.73 +- 0.53    93.99 +- 0.28    94.13 +- 0.23
+    Optuna TPE             50 seeds  93.92 +- 0.43    94.17 +- 0.25    94.28 +- 0.20
+    gaussian_process       50 seeds  94.14 +- 0.37    94.20 +- 0.27    94.32 +- 0.17
+      answering by mean    50 seeds  94.12 +- 0.41    94.21 +- 0.26    94.33 +- 0.16
+    Optuna GPSampler        3 seeds  94.32 +- 0.07    94.37 +- 0.00    94.37 +- 0.00
+
+At 200 the Gaussian process and evolution tie (94.324 and 94.321): four of its 50 seeds end at a local optimum below
+94.36 (signal 84.28 or less, score 93.74 or 93.79), the other 46 at the optimum, 94.37, the best signal too. Optuna's
+GPSampler ran 3 seeds, for it takes 20 to 50 s each against 2.5 s of ours and 0.25 s of evolution, not counting
+compilation: about a minute for ours in all, once. Shuffled, 8 seeds: random 93.43 / 93.82 / 93.93, evolution 93.43 /
+93.61 / 93.80, gaussian_process 93.49 / 93.66 / 93.77.
 """
 
 import argparse

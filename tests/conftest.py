@@ -10,6 +10,8 @@ CACHE = os.environ.setdefault(
     "JNAS_CACHE_DIR", str(pathlib.Path(tempfile.gettempdir()) / f"jnas-test-cache-{os.getuid()}")
 )
 
+collect_ignore = ["parallel_script.py"]  # a program with arguments, run by test_parallel.py
+
 import jax  # noqa: E402 - after its environment
 import pytest  # noqa: E402
 

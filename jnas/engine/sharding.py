@@ -44,8 +44,8 @@ def make_mesh(axes: Mapping[str, int]) -> Mesh:
       UserError: for an unknown axis, a size below 1, or more devices than there are.
 
     Example:
-      >>> make_mesh({"data": 1}).shape
-      OrderedDict({'data': 1})
+      >>> dict(make_mesh({"data": 1}).shape)
+      {'data': 1}
     """
     if unknown := [name for name in axes if name not in AXES]:
         raise UserError(f"a mesh has no axis {unknown[0]!r}: name one of {', '.join(AXES)}")

@@ -1,7 +1,7 @@
 """`Searcher`, the observations that its state holds, and what keeps it from asking twice."""
 
 import itertools
-from collections.abc import Callable
+from collections.abc import Callable, Set
 from typing import Any, NamedTuple
 
 import jax
@@ -90,7 +90,7 @@ def record(space: Space, state: Observations, codes, values) -> Observations:
     known = np.full(capacity, np.nan)
     grown[: state.count], known[: state.count] = state.codes[: state.count], state.values[: state.count]
     count = state.count
-    waiting = {grown[row].tobytes(): row for row in np.flatnonzero(~np.isfinite(known[:count]))}
+    waiting = {grown[row].tobytes(): row for row in range(count) if not np.isfinite(known[row])}
     for code, value in zip(codes.astype(np.int32), values, strict=True):
         name = code.tobytes()
         row = waiting.get(name, count)
@@ -108,7 +108,7 @@ def enumerate_all(space: Space) -> np.ndarray:
     return np.array(list(itertools.product(*map(range, num_options(space)))), np.int32)
 
 
-def new_ones(state: Observations, candidates, *, but=frozenset()) -> np.ndarray:
+def new_ones(state: Observations, candidates, *, but: Set[bytes] = frozenset()) -> np.ndarray:
     """The candidates that were neither told nor are in `but`, without repeats, in their order.
 
     Args:

@@ -78,7 +78,7 @@ def test_the_flag_of_the_command_traces_into_the_folder_of_the_run(learner, tmp_
     from jnas import cli
     from jnas.methods import differentiable
 
-    def run(settings, folder):
+    def run(settings, folder, *, mesh):
         return fit(learner, resident(), key=KEY, num_steps=settings.epochs, steps_per_call=1)
 
     monkeypatch.setattr(differentiable, "run", run)
