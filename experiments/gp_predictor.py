@@ -15,7 +15,7 @@ RMSE .2625, tau .277, coverage .861); the evidence charges for them. No split's 
 script was written by somebody who saw the figures of all of them, and the list of kernels by somebody who had looked at
 all 200 networks. The figures of every fixed kernel stand beside the chosen.
 
-Measured on one CPU core (splits 0-19, mean +- standard deviation over splits; about two minutes):
+Measured on one CPU core (splits 0-19, mean +- standard deviation over splits):
 
     constant                          RMSE .284 +- .030   tau 0
     hamming                           RMSE .272 +- .029   tau .232 +- .104   coverage .861
