@@ -110,9 +110,10 @@ def agreement_words(result: Mapping[str, Any]) -> str | None:
     scores = summarise(accuracies(result["runs"]))
     spread = f" ± {100 * scores.std:.2f}" if scores.count > 1 else ""
     score = f" Test accuracy of their cells: {100 * scores.mean:.2f}{spread} %." if scores.count else ""
+    of = "the only pair of runs" if pairs == 1 else f"the {pairs} pairs of runs"
     return (
         f"{found['num_runs']} sound runs found {found['distinct']} different cells, {found['distinct_up_to_names']} up "
-        f"to the names of nodes; {100 * found['identical_pairs']:.0f} % of the {pairs} pairs of runs agree exactly, "
+        f"to the names of nodes; {100 * found['identical_pairs']:.0f} % of {of} agree exactly, "
         f"{100 * found['isomorphic_pairs']:.0f} % up to names. Kendall's tau of their alphas: mean "
         f"{found['kendall_tau_mean']:.2f}, least {found['kendall_tau_min']:.2f}.{score}"
     )
