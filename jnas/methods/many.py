@@ -42,8 +42,27 @@ def values(config: Search) -> dict[str, np.ndarray] | None:
     return {name: np.asarray(column, np.float32) for name, column in config.each.items()} or None
 
 
-def records(folder: pathlib.Path, config: Search, space: spaces.CellSpace, steps_per_epoch: int, without, *shown: str):
-    """Hooks that keep of every run what a single one keeps, in a folder of its own, and one progress line of all."""
+def records(
+    folder: pathlib.Path,
+    config: Search,
+    space: spaces.CellSpace,
+    steps_per_epoch: int,
+    without: tuple[str, ...],
+    *shown: str,
+) -> list[engine.Hook]:
+    """Hooks that keep of every run what a single one keeps, in a folder of its own, and one progress line of all.
+
+    Args:
+      folder: of the search; run by run `folder/run-SEED/` holds metrics.jsonl, genotypes.jsonl and TensorBoard events.
+      config: the settings.
+      space: the searched space.
+      steps_per_epoch: steps between two genotypes.
+      without: operators that are not derived.
+      shown: names of metrics for the progress line, which shows their means over the sound runs.
+
+    Returns:
+      Hooks for `fit(num_runs=...)`.
+    """
     latest: dict[str, np.ndarray] = {}
 
     def look(event: engine.Event) -> None:  # every process looks: the runs of others lie on their devices

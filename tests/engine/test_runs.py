@@ -1,6 +1,7 @@
 """Several runs in one program: each ends where it would have ended alone."""
 
 import json
+import socket
 
 import jax
 import jax.numpy as jnp
@@ -214,6 +215,41 @@ def test_runs_spread_over_devices(start_script, tmp_path):
     assert result["sentence"].startswith(
         "8 runs cannot be spread over run=3: choose a number of runs that is a multiple"
     )
+
+
+PROCESSES = """
+import sys
+port, number, folder = sys.argv[1], int(sys.argv[2]), sys.argv[3]
+from jnas.engine import Hook, Hosts, fit, joined, jsonl_log, make_mesh, of_run, to_host
+
+with joined(Hosts(f"localhost:{port}", 2, number)):
+    import jax
+    from engine_problem import KEY, make_learner, resident
+
+    seen = []
+    look = Hook(steps=lambda event: seen.append(to_host(event.state.state.params["w"])), every=2)
+    logs = [of_run(run, jsonl_log(f"{folder}/{run}.jsonl")) for run in range(4)]
+    options = dict(key=KEY, num_steps=5, steps_per_call=2, num_runs=4, mesh=make_mesh({"run": 2}))
+    found = fit(make_learner(), resident(), hooks=[look, *logs], checkpoint_dir=f"{folder}/c", **options)
+    assert len(found.state.params["w"].addressable_shards[0].data) == 2  # each process holds two of the runs
+    assert len(seen) == 3
+    print(to_host(found.state.params["w"]).tolist(), flush=True)
+"""
+
+
+def test_runs_spread_over_processes(start_script, tmp_path):
+    with socket.socket() as free:
+        free.bind(("localhost", 0))
+        port = free.getsockname()[1]
+    both = [start_script(PROCESSES, port, number, tmp_path) for number in range(2)]
+    said = [process.communicate(timeout=120) for process in both]
+    assert [process.returncode for process in both] == [0, 0], said
+    alone = fit(make_learner(), resident(), key=KEY, num_steps=5, num_runs=4)
+    for output, _ in said:
+        np.testing.assert_allclose(json.loads(output.splitlines()[-1]), alone.state.params["w"], rtol=1e-6)
+    for run in range(4):
+        rows = (tmp_path / f"{run}.jsonl").read_text().splitlines()
+        assert [json.loads(row)["step"] for row in rows] == [1, 2, 3, 4, 5]
 
 
 def test_an_unknown_axis_is_one_sentence():
