@@ -50,6 +50,8 @@ def fit(
     checkpoints, the run goes on from the newest; if that is at `num_steps` or beyond, its state is returned and
     nothing runs. Without `checkpoint_dir` signals are left alone.
 
+    In a run of several processes all of them call it, with the same arguments, on a mesh or not.
+
     With `num_runs` one program runs the learner many times, from keys and settings that differ; each run ends where it
     would have ended alone. A run with a metric or a state that is not finite stands still before that step, and the
     others go on. Hooks see metrics `[n, num_runs]`; `of_run` shows one run to a hook.
