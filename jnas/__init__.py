@@ -1,11 +1,25 @@
 """Neural architecture search by gradient in JAX.
 
 `jnas.spaces` says what can be searched, `jnas.bilevel` how (hypergradients and recursive momentum over any pytrees),
-`jnas.nets` builds supernets and found networks, `jnas.data` feeds them, `jnas.fit` runs a learner.
+`jnas.nets` builds supernets and found networks, `jnas.data` feeds them, `jnas.fit` runs a learner, `jnas.search` a
+searcher of `jnas.searchers`.
 """
 
-from jnas import bilevel, data, nets, spaces
-from jnas.engine import fit
+import importlib
+from typing import TYPE_CHECKING, Any
 
-__version__ = "0.3.0"
-__all__ = ["bilevel", "data", "fit", "nets", "spaces"]
+if TYPE_CHECKING:
+    from jnas import bilevel, data, nets, searchers, spaces
+    from jnas.engine import fit, search
+
+__version__ = "0.4.0"
+__all__ = ["bilevel", "data", "fit", "nets", "search", "searchers", "spaces"]
+
+
+def __getattr__(name: str) -> Any:
+    # When asked for and not before: `jnas.exported` runs where none of them is wanted.
+    if name in ("fit", "search"):
+        return getattr(importlib.import_module("jnas.engine"), name)
+    if name in (*__all__, "engine"):
+        return importlib.import_module(f"jnas.{name}")
+    raise AttributeError(f"module 'jnas' has no attribute {name!r}")

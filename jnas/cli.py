@@ -10,6 +10,7 @@ from collections.abc import Sequence
 from typing import Any, NoReturn
 
 from jnas import cli_hosts
+from jnas.commands import export, predict, select, tasks, zoo
 from jnas.errors import Diverged, Interrupted, UserError
 
 EPILOG = (
@@ -77,6 +78,11 @@ def _parser() -> argparse.ArgumentParser:
         "--out", metavar="DIR", help="folder of the run (runs/search-SPACE-SEED); an unfinished one goes on"
     )
     search.add_argument("--show", action="store_true", help="print the settings as YAML and stop")
+    search.add_argument(
+        "--storage", metavar="URL",
+        help="of a search by trials: where workers share them, such as postgresql+psycopg://USER@HOST/NAME",
+    )  # fmt: skip
+    search.add_argument("--worker", action="store_true", help="of a search by trials: take part in the trials only")
     cli_hosts.add_arguments(search)
     _add_profile(search)
     search.set_defaults(command=_search)
@@ -88,6 +94,7 @@ def _parser() -> argparse.ArgumentParser:
     train.add_argument("words", nargs="*", metavar="FILE.yaml | key=value", help="settings, the later over the earlier")
     train.add_argument("--out", metavar="DIR", help="folder of the run (runs/train-SPACE-SEED)")
     train.add_argument("--show", action="store_true", help="print the settings as YAML and stop")
+    tasks.add_arguments(train)
     cli_hosts.add_arguments(train)
     _add_profile(train)
     train.set_defaults(command=_train)
@@ -130,26 +137,59 @@ def _parser() -> argparse.ArgumentParser:
     bench.add_argument("--effort", default="O1", help="of the compiler, with --topology: O0, O1 or O2 (O1)")
     bench.set_defaults(command=_bench)
 
+    for module in (predict, export, zoo, select):  # commands in files of their own
+        module.add(commands)
+
     listing = commands.add_parser("spaces", help="list the search spaces, or show one")
     listing.add_argument("name", nargs="?", metavar="SPACE")
     listing.set_defaults(command=_spaces)
     return parser
 
 
+def recipe_of(kind: str) -> tuple[Any, type]:
+    """The module whose `run(settings, folder, mesh=)` does a search of this kind, and the class of its settings."""
+    from jnas.methods import settings
+
+    if kind == "grouped":
+        from jnas.methods import grouped
+
+        return grouped, settings.GroupedSearch
+    if kind == "space_search":
+        from jnas.methods import space_search
+        from jnas.methods.settings_space_search import SpaceSearch
+
+        return space_search, SpaceSearch
+    if kind == "quantised":
+        from jnas.methods import quantised, settings_quantised
+
+        return quantised, settings_quantised.QuantisedSearch
+    if kind == "trials":
+        from jnas.methods import settings_trials, trials
+
+        return trials, settings_trials.TrialSearch
+    from jnas.methods import differentiable
+
+    return differentiable, settings.Search
+
+
 def _search(arguments: argparse.Namespace) -> int:
     from jnas import config
-    from jnas.methods import differentiable, grouped
-    from jnas.methods.settings import GroupedSearch, Search
 
-    kinds = [config.kind_of(word) for word in arguments.words if "=" not in word]
-    recipe, kind = (grouped, GroupedSearch) if "grouped" in kinds else (differentiable, Search)
+    kinds = {config.kind_of(word) for word in arguments.words if "=" not in word} - {"search"}
+    if len(kinds) > 1:
+        raise UserError(f"the settings are of several kinds, {', '.join(sorted(kinds))}: name presets of one kind")
+    name = kinds.pop() if kinds else "search"
+    recipe, kind = recipe_of(name)
+    shared = {key: value for key in ("storage", "worker") if (value := getattr(arguments, key))}
+    if shared and name != "trials":
+        raise UserError(f"--{next(iter(shared))} is for searches by trials and this is of kind {name!r}: leave it out")
     settings = config.build(kind, *_layers(arguments.words))
     if arguments.show:
         return _show(settings)
     folder = pathlib.Path(arguments.out or f"runs/search-{settings.space}-{settings.seed}")
     _prepare_machine()
     with cli_hosts.joined_mesh(arguments) as mesh, _profiling(arguments, folder):
-        result = recipe.run(settings, folder, mesh=mesh)
+        result = recipe.run(settings, folder, mesh=mesh, **shared)
     _summary(result, folder)
     return 0
 
@@ -159,10 +199,13 @@ def _train(arguments: argparse.Namespace) -> int:
     from jnas.methods import retrain
     from jnas.methods.settings import TrainOne
 
-    settings = config.build(TrainOne, _what(arguments.what), *_layers(arguments.words))
+    layers = [*_layers(arguments.words), *([] if arguments.data is None else [{"data": arguments.data}])]
+    if arguments.task != "classification":
+        return tasks.train(arguments, _what(arguments.what), layers)
+    settings = config.build(TrainOne, _what(arguments.what), *layers)
     if arguments.show:
         return _show(settings)
-    folder = pathlib.Path(arguments.out or f"runs/train-{settings.space}-{settings.seed}")
+    folder = pathlib.Path(arguments.out or f"runs/train-{settings.space.partition(':')[0]}-{settings.seed}")
     _prepare_machine()
     with cli_hosts.joined_mesh(arguments) as mesh, _profiling(arguments, folder):
         result = retrain.run(settings, folder, mesh=mesh)
@@ -174,6 +217,8 @@ def _evaluate(arguments: argparse.Namespace) -> int:
     from jnas.methods import retrain, runs
 
     run, network = _network_folder(pathlib.Path(arguments.run))
+    if (status := tasks.evaluate(network, arguments)) is not None:
+        return status
     stored = _settings_of(run)
     _prepare_machine()
     splits = runs.load_data(arguments.data or stored["data"], None if arguments.data else stored["image_size"])
@@ -244,9 +289,14 @@ def _spaces(arguments: argparse.Namespace) -> int:
 
     names = [arguments.name] if arguments.name else ["darts", "nasbench201", "s1", "s2", "s3", "s4"]
     for name in names:
-        space = spaces.by_name(name)
+        space = spaces.network_space(name)
         size = spaces.size(space)
         shown = f"{size:,}" if size < 10**7 else f"{float(size):.2e}"
+        if isinstance(space, spaces.ChainSpace):
+            print(f"{space.name}: {shown} chains of {len(space.layers)} layers")
+            for number, words in enumerate(space.layers):
+                print(f"  layer {number}: {', '.join(words)}")
+            continue
         kept = "all in-edges" if space.kept is None else f"{space.kept} in-edges a node"
         cells = ", ".join(space.cells)
         print(f"{space.name}: {shown} architectures, cells {cells}, {space.num_nodes} nodes, keeps {kept}")
@@ -268,6 +318,8 @@ def _layers(words: Sequence[str]) -> list[dict[str, Any]]:
 def _what(text: str) -> dict[str, Any]:
     """What a run found, with its space, data and training; or a genotype."""
     folder = pathlib.Path(text)
+    if text.startswith("chain:"):  # its genotype is the name of the space that holds it alone
+        return {"genotype": text, "space": text}
     if not folder.is_dir():
         return {"genotype": text, **({"space": "darts"} if "nor_conv" not in text and "~" not in text else {})}
     from jnas.methods import runs
@@ -276,9 +328,12 @@ def _what(text: str) -> dict[str, Any]:
     if result is None:
         raise UserError(f"{folder} holds no finished run ({runs.RESULT} is missing): finish it, or give a genotype")
     stored = _settings_of(folder)
+    # Trained for another task, it has other settings.
+    wanted = ("space", "seed") if "task" in result else ("data", "image_size", "space", "seed", "train")
     return {
         "genotype": result["genotype"],
-        **{name: stored[name] for name in ("data", "image_size", "space", "seed", "train")},
+        **{name: stored[name] for name in wanted},
+        "space": result.get("space", stored["space"]),
     }
 
 
@@ -344,6 +399,9 @@ def _summary(result: dict[str, Any], folder: pathlib.Path) -> None:
     from jnas import engine, report
 
     if not engine.is_first():
+        return
+    if "note" in result:  # of a process that left the rest to another one
+        print(result["note"])
         return
     found = result["found"]
     if "runs" in result:

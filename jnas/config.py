@@ -13,6 +13,7 @@ from jnas.errors import UserError
 
 Settings = TypeVar("Settings")
 PRESETS = pathlib.Path(__file__).parent / "presets"
+KINDS = ("search", "grouped", "trials", "space_search", "quantised")  # of recipes; `cli.recipe_of` has their code
 
 
 def build(kind: type[Settings], *layers: Mapping[str, Any]) -> Settings:
@@ -64,7 +65,7 @@ def read_preset(name: str) -> dict[str, Any]:
 
 
 def kind_of(name: str) -> str:
-    """Which search the settings of a preset or a YAML file are of: "search" unless its `kind` says "grouped".
+    """Which of `KINDS` the settings of a preset or a YAML file are of: "search" unless its `kind` says another.
 
     Raises:
       UserError: if the file cannot be read, or names another kind.
@@ -72,8 +73,8 @@ def kind_of(name: str) -> str:
     path = PRESETS / f"{name}.yaml" if name in presets() else pathlib.Path(name)
     read_preset(name)  # says what is wrong with it
     kind = (yaml.safe_load(path.read_text(encoding="utf-8")) or {}).get("kind", "search")
-    if kind not in ("search", "grouped"):
-        raise UserError(f"{name} has settings of kind {kind!r}: give those of a search, or of a grouped one")
+    if kind not in KINDS:
+        raise UserError(f"{name} has settings of kind {kind!r}: give those of one of {', '.join(KINDS)}")
     return kind
 
 

@@ -5,6 +5,10 @@ import pathlib
 import tempfile
 
 os.environ.setdefault("JAX_PLATFORMS", "cpu")
+# Less optimised machine code: these programs are compiled for longer than they run. What is compared with the result of
+# another process is compiled in the same way there.
+LESS_OPTIMISED = "--xla_backend_optimization_level=0"
+os.environ["XLA_FLAGS"] = f"{LESS_OPTIMISED} {os.environ.get('XLA_FLAGS', '')}".strip()
 # One cache for all the tests and the processes they start: what one compiled the others read. Not the user's own.
 CACHE = os.environ.setdefault(
     "JNAS_CACHE_DIR", str(pathlib.Path(tempfile.gettempdir()) / f"jnas-test-cache-{os.getuid()}")

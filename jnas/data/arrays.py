@@ -22,6 +22,7 @@ class Dataset:
         shape: `(height, width, channels)` of one image.
         num_classes: number of classes.
         name: what reports call the data.
+        class_names: of the classes, in their order; empty: they have none.
 
     Raises:
         ValueError: An array of another dtype or shape, or a label outside the classes.
@@ -35,6 +36,7 @@ class Dataset:
     shape: tuple[int, int, int]
     num_classes: int
     name: str = "data"
+    class_names: tuple[str, ...] = ()
 
     def __post_init__(self):
         pixels = int(np.prod(self.shape))

@@ -1,5 +1,6 @@
 """Data sets in a folder of class folders of images."""
 
+import dataclasses
 import pathlib
 
 import numpy as np
@@ -52,11 +53,12 @@ def read_folder(path: pathlib.Path, size: tuple[int, int] | None) -> Splits:
         [np.repeat(np.arange(len(part)), [len(group) for group in part.values()]) for part in (train, test)]
     )
     first = Dataset(
-        images.reshape(len(images), -1), labels.astype(np.int32), images.shape[1:], len(train), path.resolve().name
-    )
+        images.reshape(len(images), -1), labels.astype(np.int32), images.shape[1:], len(train), path.resolve().name,
+        tuple(train),
+    )  # fmt: skip
     return Splits(
         *(
-            Dataset(first.images[rows], first.labels[rows], first.shape, first.num_classes, first.name)
+            dataclasses.replace(first, images=first.images[rows], labels=first.labels[rows])
             for rows in (slice(None, counts[0]), slice(counts[0], None))
         )
     )

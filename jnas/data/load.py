@@ -1,5 +1,6 @@
 """From what a user names to two data sets on the host."""
 
+import dataclasses
 import pathlib
 
 from jnas.data.arrays import Splits
@@ -9,6 +10,9 @@ from jnas.data.tfds import read_tfds
 from jnas.errors import UserError
 
 SLICE = "fashion-mnist-slice"
+SLICE_CLASSES = (
+    "T-shirt/top", "Trouser", "Pullover", "Dress", "Coat", "Sandal", "Shirt", "Sneaker", "Bag", "Ankle boot",
+)  # fmt: skip
 
 
 def load(name: str, *, size: tuple[int, int] | None = None) -> Splits:
@@ -48,7 +52,8 @@ def load(name: str, *, size: tuple[int, int] | None = None) -> Splits:
     if size is not None and not is_folder:
         raise UserError(f"size {size} resizes the images of a folder and {name!r} is none: leave it out")
     if name == SLICE:
-        return read_npz(pathlib.Path(__file__).with_name("fashion_mnist_slice.npz"), SLICE)
+        splits = read_npz(pathlib.Path(__file__).with_name("fashion_mnist_slice.npz"), SLICE)
+        return Splits(*(dataclasses.replace(part, class_names=SLICE_CLASSES) for part in splits))
     if name.startswith("tfds:"):
         return read_tfds(name)
     if is_folder:

@@ -36,9 +36,10 @@ def read_tfds(name: str) -> Splits:
     if images.shape[1:] != test_images.shape[1:]:
         raise UserError(_shapes_differ(words.name, test_images.shape[1:], images.shape[1:]))
     num_classes = builder.info.features["label"].num_classes
+    names = tuple(getattr(builder.info.features["label"], "names", None) or ())
     return Splits(
         *(
-            Dataset(image.reshape(len(image), -1), label, images.shape[1:], num_classes, words.name)
+            Dataset(image.reshape(len(image), -1), label, images.shape[1:], num_classes, words.name, names)
             for image, label in ((images, labels), (test_images, test_labels))
         )
     )

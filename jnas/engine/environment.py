@@ -11,6 +11,7 @@ from typing import Any
 import jax
 
 from jnas.engine.files import prepare_folder
+from jnas.engine.study import masked
 from jnas.errors import UserError
 
 
@@ -31,7 +32,7 @@ def environment() -> dict[str, Any]:
         "num_devices": jax.device_count(),
         "num_processes": jax.process_count(),
         "cpu_count": os.cpu_count(),
-        "argv": list(sys.argv),
+        "argv": [masked(word) for word in sys.argv],
         "started": datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
     }
 

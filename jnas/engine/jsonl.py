@@ -81,7 +81,7 @@ def _lines(
     def steps(event: Event) -> None:
         assert file is not None
         with explain("write", path):
-            file.write(b"".join(json.dumps(_plain(r), allow_nan=False).encode() + b"\n" for r in records(event)))
+            file.write(b"".join(json.dumps(plain(r), allow_nan=False).encode() + b"\n" for r in records(event)))
             file.flush()  # into the hands of the system: from here a killed process loses nothing
 
     def save(step: int) -> None:
@@ -114,14 +114,14 @@ def _length_up_to(file: BinaryIO, step: int, name: str) -> int:
     return length
 
 
-def _plain(value: Any) -> Any:
-    """The value in types that JSON has."""
+def plain(value: Any) -> Any:
+    """The value in types that JSON has: arrays as nested lists, a float that is not finite as None."""
     if isinstance(value, dict):
-        return {key: _plain(item) for key, item in value.items()}
+        return {key: plain(item) for key, item in value.items()}
     if isinstance(value, (list, tuple)):
-        return [_plain(item) for item in value]
+        return [plain(item) for item in value]
     if isinstance(value, float):
         return value if math.isfinite(value) else None
     if hasattr(value, "__array__"):
-        return _plain(np.asarray(value).tolist())
+        return plain(np.asarray(value).tolist())
     return value

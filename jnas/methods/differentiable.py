@@ -2,6 +2,7 @@
 ones.
 """
 
+import contextlib
 import functools
 import pathlib
 import time
@@ -16,7 +17,8 @@ from jax.sharding import Mesh
 
 from jnas import bilevel, data, engine, nets, report, spaces
 from jnas.bilevel.momentum import decaying
-from jnas.methods import many, retrain, runs
+from jnas.errors import Enough
+from jnas.methods import many, retrain, runs, steering
 from jnas.methods.problems import supernet_problem
 from jnas.methods.settings import Coefficient, Level, Search, with_values
 from jnas.spaces.cell import NONE
@@ -141,21 +143,25 @@ def learner_of(config: Search, net: nets.Network, shape: tuple[int, int, int], n
         params, stats = nets.initialise(net, weights_key, shape)
         return bilevel.Point(params, spaces.init_alpha(net.space, alpha_key, config.alpha_scale)), stats
 
+    start = init
+    if config.temperature != 1:
+        problem, gauss_newton, start = steering.cooled(config, problem, gauss_newton, init, num_steps)
     estimator = _estimator(config, gauss_newton if config.curvature == "gauss_newton" else bilevel.hessian)
     rate = _rate(config.weights, num_steps)  # of the virtual step, where the estimator takes one
     weights, alpha = (optimiser_of(level, num_steps) for level in (config.weights, config.alpha))
+    alpha = optax.chain(*steering.penalties(config, net.space, num_steps), alpha)
     first = _momentum(config)
     if config.scheme == "alternating":
         by_level = (
             optax.chain(first(level.coefficient), tx)
             for level, tx in ((config.weights, weights), (config.alpha, alpha))
         )
-        return bilevel.alternating(problem, estimator, init, *by_level, learning_rate=rate, one_vector=True)
+        return bilevel.alternating(problem, estimator, start, *by_level, learning_rate=rate, one_vector=True)
     tx = optax.chain(
         first(bilevel.Point(config.weights.coefficient, config.alpha.coefficient)),
         optax.partition({"weights": weights, "alpha": alpha}, bilevel.Point("weights", "alpha")),
     )
-    return bilevel.simultaneous(problem, estimator, init, tx, learning_rate=rate, one_vector=True)
+    return bilevel.simultaneous(problem, estimator, start, tx, learning_rate=rate, one_vector=True)
 
 
 def levels(config: Search, splits: data.Splits) -> tuple[data.Dataset, data.Dataset]:
@@ -213,7 +219,7 @@ def _plan(config: Search, mesh: Mesh | None) -> _Plan:
     inner, outer = levels(config, splits)
     source = source_of(config, splits, inner, outer)
     steps_per_epoch, shape = len(inner) // config.batch_size, splits.train.shape
-    num_steps = config.epochs * steps_per_epoch
+    num_steps = _num_steps(config, steps_per_epoch)
     net = supernet(space, config, splits.train.num_classes)
     learner = learner_of(config, net, shape, num_steps)
     if config.num_runs > 1:
@@ -232,13 +238,14 @@ def _search(config: Search, plan: _Plan, folder: pathlib.Path) -> dict[str, Any]
     stored = runs.read_json(folder / "found.json")
     if stored is not None:
         return stored
-    space, num_steps = plan.space, config.epochs * plan.steps_per_epoch
+    space, num_steps = plan.space, _num_steps(config, plan.steps_per_epoch)
+    record_every = config.record_every or plan.steps_per_epoch
     without = (NONE,) if config.without_none and NONE in space.ops else ()
     started = time.time()
 
     def record(event: engine.Event) -> dict[str, Any]:
         alpha = jax.tree.map(np.asarray, event.state.point.alpha)
-        arch = spaces.discretise(space, alpha, without=without)
+        arch = spaces.discretise(space, steering.as_mixed(config, alpha, event.step / num_steps), without=without)
         return {"epoch": event.step // plan.steps_per_epoch, "genotype": spaces.to_string(space, arch), "alpha": alpha}
 
     common = {
@@ -252,33 +259,52 @@ def _search(config: Search, plan: _Plan, folder: pathlib.Path) -> dict[str, Any]
             plan.learner,
             plan.source,
             key=many.keys(config, 3),
-            hooks=many.records(folder, config, space, plan.steps_per_epoch, without, *SHOWN),
+            hooks=many.records(folder, config, space, plan.steps_per_epoch, record_every, without, *SHOWN),
             num_runs=config.num_runs,
             settings=many.values(config),
             **common,
         )
         outer = [index for _, index in many.halves(config, len(plan.splits.train))]
-        searched = many.measure(state, plan.net, plan.splits, outer)
+        searched = many.measure(config, state, plan.net, plan.splits, outer)
         found = many.found(config, space, searched, without=without, started=started) | rule
         runs.write_json(folder / "found.json", found)
         return found
-    state = engine.fit(
-        plan.learner,
-        plan.source,
-        key=jax.random.fold_in(jax.random.key(config.seed), 3),
-        hooks=[
-            *runs.hooks(folder, "search", *SHOWN),
-            engine.jsonl_each(folder / "genotypes.jsonl", plan.steps_per_epoch, record),
-        ],
-        **common,
-    )
-    arch = spaces.discretise(space, state.point.alpha, without=without)
+    key, state = jax.random.key(config.seed), None
+    _, outer = levels(config, plan.splits)
+    with contextlib.suppress(Enough):
+        state = engine.fit(
+            plan.learner,
+            plan.source,
+            key=jax.random.fold_in(key, 3),
+            hooks=[
+                *runs.hooks(folder, "search", *SHOWN),
+                engine.jsonl_each(folder / "genotypes.jsonl", record_every, record),
+                *steering.watch(config, plan.net, outer, plan.splits, folder, plan.steps_per_epoch, num_steps),
+            ],
+            **common,
+        )
+    if state is None:
+        epoch = steering.stop_at(config, folder) or config.epochs
+        arch = spaces.from_string(space, steering.genotype_after(epoch, folder))
+        rule["derivation"] += f", after epoch {epoch}, for then the sharpness in alpha grew"
+    elif config.selection == "perturbation":
+        arch, removals = steering.select(
+            config, plan.net, state, outer, plan.splits, jax.random.fold_in(key, 5), without
+        )
+        runs.write_json(folder / "removals.json", [removal._asdict() for removal in removals])
+        rule["derivation"] = f"what the supernet loses without it, {rule['derivation'].partition(',')[2].strip()}"
+    else:
+        arch = spaces.discretise(space, steering.as_mixed(config, state.point.alpha), without=without)
     found = {
         "genotype": spaces.to_string(space, arch), "seconds": round(time.time() - started, 2),
         "connected": spaces.is_connected(space, arch), **rule,
     }  # fmt: skip
     runs.write_json(folder / "found.json", found)
     return found
+
+
+def _num_steps(config: Search, steps_per_epoch: int) -> int:
+    return config.steps or config.epochs * steps_per_epoch
 
 
 def _rule(space: spaces.CellSpace, without: tuple[str, ...]) -> str:

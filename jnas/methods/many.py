@@ -9,6 +9,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from jnas import data, engine, nets, report, spaces
+from jnas.methods import steering
 from jnas.methods.problems import evaluate
 from jnas.methods.settings import Search
 from jnas.types import Array, Key
@@ -17,7 +18,7 @@ from jnas.types import Array, Key
 class Searched(NamedTuple):
     """Where each of several runs ended, on the host."""
 
-    alpha: dict[str, np.ndarray]  # cell -> [num_runs, num_edges, num_ops]
+    alpha: dict[str, np.ndarray]  # cell -> [num_runs, num_edges, num_ops], divided by the temperature
     accuracy: list[float]  # of the supernets on their own outer halves
     diverged_at: np.ndarray  # [num_runs] int32, 0: it did not
 
@@ -47,6 +48,7 @@ def records(
     config: Search,
     space: spaces.CellSpace,
     steps_per_epoch: int,
+    every: int,
     without: tuple[str, ...],
     *shown: str,
 ) -> list[engine.Hook]:
@@ -56,7 +58,8 @@ def records(
       folder: of the search; run by run `folder/run-SEED/` holds metrics.jsonl, genotypes.jsonl and TensorBoard events.
       config: the settings.
       space: the searched space.
-      steps_per_epoch: steps between two genotypes.
+      steps_per_epoch: as it says.
+      every: steps between two genotypes.
       without: operators that are not derived.
       shown: names of metrics for the progress line, which shows their means over the sound runs.
 
@@ -66,35 +69,39 @@ def records(
     latest: dict[str, np.ndarray] = {}
 
     def look(event: engine.Event) -> None:  # every process looks: the runs of others lie on their devices
-        if event.step % steps_per_epoch == 0:
+        if event.step % every == 0:
             latest.update(engine.to_host(event.state.state.point.alpha))
 
     def record(run: int):
         def of(event: engine.Event) -> dict[str, Any]:
             alpha = {cell: values[run] for cell, values in latest.items()}
-            arch = spaces.discretise(space, alpha, without=without)
+            mixed = steering.as_mixed(config, alpha, event.step / event.num_steps)
+            arch = spaces.discretise(space, mixed, without=without)
             epoch = event.step // steps_per_epoch
             return {"epoch": epoch, "genotype": spaces.to_string(space, arch), "alpha": alpha}
 
         return of
 
     hooks = [engine.progress(f"search, {config.num_runs} runs", metrics=shown)]
-    hooks.append(engine.Hook(steps=look, every=steps_per_epoch))
+    hooks.append(engine.Hook(steps=look, every=every))
     for run, seed in enumerate(seeds(config)):
         own = folder / f"run-{seed}"
         kept = [
             engine.jsonl_log(own / "metrics.jsonl"),
             engine.tensorboard(str(own)),
-            engine.jsonl_each(own / "genotypes.jsonl", steps_per_epoch, record(run)),
+            engine.jsonl_each(own / "genotypes.jsonl", every, record(run)),
         ]
         hooks += [engine.of_run(run, hook) for hook in kept]
     return hooks
 
 
-def measure(state: engine.Runs, net: nets.Network, splits: data.Splits, outer: list[np.ndarray]) -> Searched:
+def measure(
+    config: Search, state: engine.Runs, net: nets.Network, splits: data.Splits, outer: list[np.ndarray]
+) -> Searched:
     """Bring the runs to the host and measure each supernet on the images that its alpha was fitted to.
 
     Args:
+      config: the settings.
       state: of `fit`, over `SearchState`.
       net: the supernet.
       splits: the data.
@@ -108,10 +115,10 @@ def measure(state: engine.Runs, net: nets.Network, splits: data.Splits, outer: l
     accuracy = []
     for run, index in enumerate(outer):
         (weights, alpha), own = jax.tree.map(lambda leaf, run=run: leaf[run], (point, variables))
-        mix = spaces.mixture(net.space, alpha)
-        part = splits.train.part(index)
+        mix = spaces.mixture(net.space, steering.as_mixed(config, alpha))
+        part, own = splits.train.part(index), steering.statistics_of(own)
         accuracy.append(evaluate(net, weights, own, part, data.Augment(mean=mean, std=std), mix=mix)["accuracy"])
-    return Searched(point.alpha, accuracy, diverged_at)
+    return Searched(steering.as_mixed(config, point.alpha), accuracy, diverged_at)
 
 
 def found(

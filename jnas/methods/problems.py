@@ -85,7 +85,7 @@ def supernet_problem(net: nets.Network, *, statistics_groups: int = 1) -> tuple[
     return Bilevel(loss, loss), curvature
 
 
-def classifier_loss(net: nets.Network, *, auxiliary_weight: float, smoothing: float) -> Loss:
+def classifier_loss(net: nets.FoundNetwork, *, auxiliary_weight: float, smoothing: float) -> Loss:
     """The loss of retraining over `TrainingBatch`: cross-entropy, the weighted auxiliary head's added.
 
     Args:
@@ -115,7 +115,7 @@ def classifier_loss(net: nets.Network, *, auxiliary_weight: float, smoothing: fl
 
 
 def evaluate(
-    net: nets.Network,
+    net: nets.FoundNetwork,
     weights: PyTree,
     variables: PyTree,
     dataset: data.Dataset,

@@ -16,6 +16,7 @@ from jnas.errors import UserError
 from jnas.methods import runs
 from jnas.methods.problems import TrainingBatch, classifier_loss, evaluate
 from jnas.methods.settings import GroupedSearch, Search, Training, TrainOne
+from jnas.methods.settings_trials import TrialSearch
 from jnas.types import Array, Key, Source
 
 NETWORK, WEIGHTS = "network.json", "weights.npz"
@@ -36,7 +37,7 @@ def run(config: TrainOne, folder: str | pathlib.Path, *, mesh: Mesh | None = Non
       UserError: for settings that do not fit each other, the data or the folder.
     """
     with runs.as_user_input():
-        space = spaces.by_name(config.space)
+        space = spaces.network_space(config.space)
         arch = spaces.from_string(space, config.genotype)
         splits = runs.load_data(config.data, config.image_size)
         prepared = prepare(space, arch, splits, config.train)
@@ -55,13 +56,13 @@ def run(config: TrainOne, folder: str | pathlib.Path, *, mesh: Mesh | None = Non
 class Prepared:
     """A network about to be trained, and everything that rebuilds it."""
 
-    net: nets.Network
+    net: nets.FoundNetwork
     genotype: str
-    space: spaces.CellSpace
+    space: spaces.NetworkSpace
     augment: data.Augment
 
 
-def prepare(space: spaces.CellSpace, arch: Array, splits: data.Splits, training: Training) -> Prepared:
+def prepare(space: spaces.NetworkSpace, arch: Array, splits: data.Splits, training: Training) -> Prepared:
     """Build the network of an architecture, touching no disk.
 
     Raises:
@@ -78,8 +79,17 @@ def prepare(space: spaces.CellSpace, arch: Array, splits: data.Splits, training:
     )
 
 
-def network(fixed: spaces.CellSpace, training: Training, num_classes: int) -> nets.Network:
-    """The network around a fixed cell that the settings describe."""
+def network(fixed: spaces.NetworkSpace, training: Training, num_classes: int) -> nets.FoundNetwork:
+    """The network around a fixed cell, or of a fixed chain, that the settings describe."""
+    if isinstance(fixed, spaces.ChainSpace):
+        return nets.chain_network(
+            fixed,
+            channels=training.channels,
+            depth=training.depth,
+            num_classes=num_classes,
+            auxiliary=training.auxiliary > 0,
+            stem=training.stem,
+        )
     return nets.network_for(
         fixed,
         channels=training.channels,
@@ -153,7 +163,7 @@ def train(
     runs.write_json(folder / NETWORK, {
         "genotype": prepared.genotype, "space": prepared.space.name, "training": dataclasses.asdict(training),
         "num_classes": splits.train.num_classes, "shape": splits.train.shape,
-        "mean": prepared.augment.mean, "std": prepared.augment.std,
+        "class_names": list(splits.train.class_names), "mean": prepared.augment.mean, "std": prepared.augment.std,
     })  # fmt: skip
     result = {
         "name": folder.name, "genotype": prepared.genotype, "space": prepared.space.name,
@@ -170,7 +180,7 @@ def train_each(
     named: Sequence[tuple[str, Array]],
     space: spaces.CellSpace,
     splits: data.Splits,
-    config: Search | GroupedSearch,
+    config: Search | GroupedSearch | TrialSearch,
     folder: pathlib.Path,
     mesh: Mesh | None,
 ) -> dict[str, dict[str, Any]]:
@@ -220,7 +230,7 @@ def measure(folder: str | pathlib.Path, dataset: data.Dataset) -> dict[str, floa
             f"{dataset.name} has images {dataset.shape} of {dataset.num_classes} classes and the network reads "
             f"{tuple(facts['shape'])} of {facts['num_classes']}: give data like those it was trained on"
         )
-    space = spaces.by_name(facts["space"])
+    space = spaces.network_space(facts["space"])
     fixed = spaces.fix(space, spaces.from_string(space, facts["genotype"]))
     net = network(fixed, build(Training, facts["training"]), facts["num_classes"])
     params, stats = jax.eval_shape(lambda key: nets.initialise(net, key, dataset.shape), jax.random.key(0))
@@ -238,7 +248,7 @@ def describe(splits: data.Splits, validation: int = 0) -> dict[str, Any]:
     }  # fmt: skip
 
 
-def _start(net: nets.Network, key: Key, shape: tuple[int, int, int]):
+def _start(net: nets.FoundNetwork, key: Key, shape: tuple[int, int, int]):
     params, stats = nets.initialise(net, key, shape)
     return bilevel.Point(params, ()), stats
 

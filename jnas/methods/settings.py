@@ -100,6 +100,7 @@ class Search:
     depth: int = 1
     # the search
     epochs: int = 1
+    steps: int | None = None  # instead of epochs
     batch_size: int = 16
     inner_fraction: float = 0.5  # of the training images: the lower level; the rest is the upper one
     augmentation: Augmentation = Augmentation()
@@ -115,6 +116,14 @@ class Search:
     # Untrained weights favour operators without any: alpha waits.
     alpha: Level = Level("adam", 0.03, 0.03, warmup=0.4, weight_decay=1e-3)
     alpha_scale: float = 1e-3  # standard deviation of the initial alpha
+    # what steers alpha beside its gradient; each weight rises from 0 at the first step to this at the last
+    beta_decay: float = 0.0  # of the mean over edges of logsumexp(alpha); published: half the number of epochs
+    entropy: float = 0.0  # of the mixtures' mean entropy; negative: keep them open
+    temperature: float = 1.0  # of the mixtures at the last step, falling exponentially from 1
+    eigenvalue_every: int | None = None  # epochs between two looks at the sharpness in alpha; null: never
+    eigenvalue_growth: float = 1.3  # of the sharpness over 4 looks, at which the search goes back and stops
+    # derivation
+    selection: Literal["alpha", "perturbation"] = "alpha"  # perturbation: by what the supernet loses without it
     without_none: bool = False  # derive without the operator `none`
     # several searches in one program
     num_runs: int = 1  # of the seeds seed, seed + 1, ...
@@ -129,10 +138,30 @@ class Search:
     dtype: Literal["float32", "bfloat16"] = "float32"  # of the computation; parameters stay float32
     steps_per_call: int | None = None
     checkpoint_every: int | None = None  # steps; null: once an epoch
+    record_every: int | None = None  # steps between two genotypes of the record; null: an epoch
 
     def __post_init__(self):
         _at_least(1, self, "channels", "depth", "epochs", "batch_size", "num_runs", "statistics_groups")
-        _at_least(0, self, "seed", "random_cells", "terms", "damping", "alpha_scale")
+        for name in ("steps", "record_every", "checkpoint_every"):
+            if getattr(self, name) is not None:
+                _at_least(1, self, name)
+        if self.eigenvalue_every is not None and (self.steps or self.record_every):
+            raise ValueError("eigenvalue_every counts epochs: leave steps and record_every out")
+        _at_least(0, self, "seed", "random_cells", "terms", "damping", "alpha_scale", "beta_decay")
+        if self.temperature <= 0:
+            raise ValueError(f"temperature is {self.temperature}: give a positive one, 1 for none")
+        if self.eigenvalue_every is not None:
+            _at_least(1, self, "eigenvalue_every", "eigenvalue_growth")
+        alone = {"eigenvalue_every": self.eigenvalue_every, "selection=perturbation": self.selection != "alpha"}
+        for name, given in alone.items():
+            if given and self.num_runs > 1:
+                raise ValueError(
+                    f"num_runs is {self.num_runs} and {name} is for one run: set num_runs=1, or leave it out"
+                )
+        if all(alone.values()):
+            raise ValueError(
+                "eigenvalue_every may stop early and selection=perturbation needs the end: set one of them"
+            )
         if self.batch_size % self.statistics_groups:
             raise ValueError(
                 f"statistics_groups is {self.statistics_groups} and batch_size {self.batch_size}: choose a divisor"
@@ -154,7 +183,7 @@ _LEVEL = ("learning_rate", "final_learning_rate", "weight_decay", "clip")
 _COEFFICIENT = tuple(f"coefficient.{name}" for name in ("initial", "offset", "power", "floor"))
 OF_A_RUN = (
     *(f"{level}.{name}" for level in ("weights", "alpha") for name in (*_LEVEL, *_COEFFICIENT)),
-    "damping", "neumann_step", "alpha_scale",
+    "damping", "neumann_step", "alpha_scale", "beta_decay", "entropy",
 )  # fmt: skip
 
 

@@ -92,7 +92,7 @@ def network_for(
     )
 
 
-def initialise(net: Network, key: jax.Array, image_shape: tuple[int, int, int]) -> tuple[dict, dict]:
+def initialise(net: Any, key: jax.Array, image_shape: tuple[int, int, int]) -> tuple[dict, dict]:
     """Draws the parameters of a network; the number of input channels is read off the images.
 
     They have the distribution that `net.init` gives them, kernels and biases uniform on +-1/sqrt(fan_in), but all come
@@ -100,7 +100,8 @@ def initialise(net: Network, key: jax.Array, image_shape: tuple[int, int, int]) 
     this on a program of its own for each of the hundreds of arrays of a supernet.
 
     Args:
-      net: the network.
+      net: the network, or a module around one with its `space` and `__call__(image, train=)`, such as `Detector`; all
+        of its parameters but kernels, their biases and scales start at 0.
       key: a typed PRNG key.
       image_shape: `(height, width, channels)` of the images.
 
@@ -135,13 +136,13 @@ def _one_edge(path: tuple, shape: tuple[int, ...]) -> tuple[int, ...]:
     return shape[1:] if any(key.key.startswith(STACKED) for key in path) else shape
 
 
-def _init(net: Network, image_shape: tuple[int, ...]) -> Mapping[str, Any]:
-    mix = None
+def _init(net: Any, image_shape: tuple[int, ...]) -> Mapping[str, Any]:
+    mix = ()
     if not net.space.is_fixed:
-        mix = {cell: jnp.zeros((net.space.num_edges, len(net.space.ops))) for cell in net.space.cells}
+        mix = ({cell: jnp.zeros((net.space.num_edges, len(net.space.ops))) for cell in net.space.cells},)
     keys = {"params": jax.random.key(0), "drop_path": jax.random.key(0)}
     # train=True: the auxiliary head exists in training only.
-    return net.init(keys, jnp.zeros((1, *image_shape)), mix, train=True)
+    return net.init(keys, jnp.zeros((1, *image_shape)), *mix, train=True)
 
 
 def _identity(path: tuple, leaf: jax.ShapeDtypeStruct) -> jax.Array:

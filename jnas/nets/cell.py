@@ -38,6 +38,7 @@ def drop_path_scale(key: jax.Array, rate: jax.Array | float, shape: tuple[int, .
 
 def _apply_edge(module: MixedEdge, train: bool, along: Along, x: jax.Array) -> tuple[jax.Array, Any]:
     variables = {"params": along.params, "batch_stats": along.stats}
+    variables.update({} if along.quant is None else {"quant": along.quant})
     keys = {} if along.key is None else {"drop_path": along.key}
     y, changed = module.apply(variables, x, along.weights, train, rngs=keys, mutable=["batch_stats"])
     return y if along.scale is None else along.scale * y, changed.get("batch_stats", {})
@@ -196,7 +197,8 @@ class Cell(nn.Module):
         if NOISE in stack.ops:
             key = noise_key(self, train)  # in an evaluation the same one for all stacks
             keys = jax.vmap(lambda row: jax.random.fold_in(key, row))(rows)
-        return Along(params, stats, weights, None if scales is None else scales[rows], keys)
+        quant = self.get_variable("quant", stack.name) if self.has_variable("quant", stack.name) else None
+        return Along(params, stats, weights, None if scales is None else scales[rows], keys, quant)
 
     def _empty(self, x: jax.Array) -> jax.Array:
         """A node without any edge."""

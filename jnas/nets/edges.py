@@ -131,6 +131,7 @@ class Along(NamedTuple):
     weights: jax.Array  # [num_edges, num_ops]
     scale: jax.Array | None  # [num_edges, batch, 1, 1, 1], of paths that may be dropped
     key: jax.Array | None  # [num_edges], of noise
+    quant: Any = None  # rules of quantisation
 
 
 def _keeps(primitive: Any, *_: Any, **__: Any) -> bool:

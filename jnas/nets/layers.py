@@ -8,6 +8,7 @@ import jax.numpy as jnp
 from flax import linen as nn
 
 from jnas.nets.convolution import conv2d, depthwise2d
+from jnas.nets.quant import quantise_layer
 
 
 def fan_in(shape: tuple[int, ...]) -> int:
@@ -92,6 +93,29 @@ def batch_norm(x: jax.Array, train: bool, *, affine: bool, dtype: Any = jnp.floa
     return norm(x.astype(wide)).astype(dtype)
 
 
+def quantised(module: nn.Module, x: jax.Array, kernel: jax.Array) -> tuple[jax.Array, jax.Array]:
+    """The inputs and the kernel of a layer, rounded by its rule where the collection `quant` holds one.
+
+    With the collection `ranges` mutable, the least and the largest input and the mean magnitude are noted there.
+
+    Args:
+      module: the layer, in a compact method.
+      x: `[..., in]`.
+      kernel: `[..., out]` float32.
+
+    Returns:
+      Both, unchanged without a rule.
+    """
+    if module.is_mutable_collection("ranges") and not module.is_initializing():
+        seen = x.astype(jnp.float32)
+        module.sow("ranges", "input", jnp.stack([seen.min(), seen.max(), jnp.abs(seen).mean()]))
+    if not module.has_variable("quant", "rule"):
+        return x, kernel
+    wide = at_least_float32(x.dtype)
+    levels, kernel = quantise_layer(module.get_variable("quant", "rule"), x.astype(wide), kernel)
+    return levels.astype(x.dtype), kernel
+
+
 class Conv(nn.Module):
     """Dense convolution with symmetric padding and no bias.
 
@@ -113,6 +137,7 @@ class Conv(nn.Module):
     def __call__(self, x: jax.Array) -> jax.Array:
         """Convolves `[batch, height, width, in]`; a side of `n` pixels becomes `ceil(n / stride)` for odd sizes."""
         kernel = self.param("kernel", fan_in_uniform, (self.size, self.size, x.shape[-1], self.channels))
+        x, kernel = quantised(self, x, kernel)
         return conv2d(x, kernel.astype(self.dtype), stride=self.stride, dilation=self.dilation)
 
 
@@ -136,6 +161,7 @@ class DepthwiseConv(nn.Module):
         """Filters `[batch, height, width, channels]`; a side of `n` pixels becomes `ceil(n / stride)`."""
         # Every filter sees size^2 values, which is also the fan-in that the initialiser reads off this shape.
         kernel = self.param("kernel", fan_in_uniform, (self.size, self.size, x.shape[-1]))
+        x, kernel = quantised(self, x, kernel)
         return depthwise2d(x, kernel.astype(self.dtype), stride=self.stride, dilation=self.dilation)
 
 
@@ -184,4 +210,8 @@ class Linear(nn.Module):
         def bias(key, shape, dtype=jnp.float32):
             return jax.random.uniform(key, shape, dtype, -bound, bound)
 
-        return nn.Dense(self.num_classes, dtype=dtype, kernel_init=fan_in_uniform, bias_init=bias)(x.astype(dtype))
+        def product(x, kernel, dimensions, precision=None, **_):
+            return jax.lax.dot_general(*quantised(self, x, kernel), dimensions, precision)
+
+        dense = nn.Dense(self.num_classes, True, dtype, kernel_init=fan_in_uniform, bias_init=bias, dot_general=product)
+        return dense(x.astype(dtype))

@@ -94,8 +94,9 @@ class Network(nn.Module):
         *,
         train: bool,
         drop_path: jax.Array | float = 0.0,
-    ) -> Logits:
-        """Classifies images.
+        features: bool = False,
+    ) -> Any:
+        """Classifies images, or gives what the classifier and other heads read.
 
         Args:
           image: `[batch, height, width, any]` float, normalised.
@@ -103,9 +104,11 @@ class Network(nn.Module):
             None for a fixed space.
           train: normalise by the batch and update the running statistics (collection `batch_stats`).
           drop_path: probability in [0, 1), a number or `[]` float32, with which an example loses an edge in training.
+          features: stop before the classifier, which then has no parameters.
 
         Returns:
-          Logits.
+          Logits; with `features` a dict from each of `strides` to the last state there, `[batch, ceil(height / stride),
+          ceil(width / stride), any]`.
 
         Raises:
           ValueError: if a mix is missing or has a wrong shape, or `drop_path` is a number outside [0, 1).
@@ -114,6 +117,7 @@ class Network(nn.Module):
         # A plain zero is known now: no masks are drawn and no key is needed.
         rate = None if isinstance(drop_path, (int, float)) and drop_path == 0 else drop_path
         states, levels = self._stem(image.astype(self.dtype), train)
+        last = dict(zip(levels, states, strict=True))
         channels, auxiliary = self.channels, None
         # In a supernet the edges are recomputed one by one, see Cell.
         make_cell = nn.remat(Cell, static_argnums=(3,)) if self.remat and self.space.is_fixed else Cell
@@ -138,11 +142,21 @@ class Network(nn.Module):
                 )
                 state = cell(states, None if mix is None else mix[block], train, rate)
             states, levels = (*states[1:], state), (*levels[1:], levels[-1] + halves)
-            if self.auxiliary and train and index == 2 * len(self.layout) // 3:
+            last[levels[-1]] = state
+            if self.auxiliary and train and not features and index == 2 * len(self.layout) // 3:
                 head = AuxiliaryHead(self.num_classes, self.stem_kind != "imagenet", self.dtype, name="auxiliary_head")
                 auxiliary = head(state, train)
+        if features:
+            return {2**level: last[level] for level in sorted(last)}
         classifier = Classifier(self.num_classes, self.normalise_features, self.dtype, name="classifier")
         return Logits(classifier(states[-1], train), auxiliary)
+
+    @property
+    def strides(self) -> tuple[int, ...]:
+        """Pixels of the image from one place of a state to the next, for every resolution that the network has."""
+        halvings = sum(block in (REDUCE, RESIDUAL) for block in self.layout)
+        first = (2, 3)[-self.space.num_inputs :] if self.stem_kind == "imagenet" else (0,)
+        return tuple(2**level for level in (*first, *range(first[-1] + 1, first[-1] + halvings + 1)))
 
     def _stem(self, image: jax.Array, train: bool) -> tuple[tuple[jax.Array, ...], tuple[int, ...]]:
         """The first `num_inputs` states and how often each has been halved."""

@@ -34,7 +34,7 @@ def per_edge(net: Network, tree: Any) -> dict[str, Any]:
       (3, 3, 4, 4)
     """
     result = dict(tree)
-    for block, stacks in _stacks(net):
+    for block, stacks in stacks_of(net):
         if block not in tree:
             continue
         inside = dict(tree[block])
@@ -61,7 +61,7 @@ def stacked(net: Network, tree: Any) -> dict[str, Any]:
       KeyError: if an edge is missing.
     """
     result = dict(tree)
-    for block, stacks in _stacks(net):
+    for block, stacks in stacks_of(net):
         if block not in tree:
             continue
         inside = dict(tree[block])
@@ -80,7 +80,8 @@ def stacked(net: Network, tree: Any) -> dict[str, Any]:
     return result
 
 
-def _stacks(net: Network) -> list[tuple[str, tuple[Stack, ...]]]:
+def stacks_of(net: Network) -> list[tuple[str, tuple[Stack, ...]]]:
+    """The stacks of each block of a supernet, by the block's name; none in a found network."""
     if net.space.is_fixed:
         return []
     return [

@@ -1,13 +1,16 @@
 """Reads what runs and benchmarks write, and draws it: tables, curves, cells, and one page that holds them all."""
 
 from jnas.report.agreement import agreement, agreement_words
+from jnas.report.at_work import AT_WORK
 from jnas.report.benchmarks import benchmark_table, write_benchmarks
 from jnas.report.drawing import draw_cell, to_dot
 from jnas.report.page import write_report
+from jnas.report.pictures import boxes_picture, row_picture
 from jnas.report.reading import Run, Trained, read_run
 from jnas.report.tables import Table, as_html, as_markdown, as_text, compare, trained_table
 
 __all__ = [
+    "AT_WORK",
     "Run",
     "Table",
     "Trained",
@@ -17,9 +20,11 @@ __all__ = [
     "as_markdown",
     "as_text",
     "benchmark_table",
+    "boxes_picture",
     "compare",
     "draw_cell",
     "read_run",
+    "row_picture",
     "to_dot",
     "trained_table",
     "write_benchmarks",

@@ -9,14 +9,19 @@ from typing import Any
 
 from jnas.errors import UserError
 from jnas.report.agreement import agreement_words, runs_table
+from jnas.report.at_work import at_work_section
 from jnas.report.charts import accuracy_chart, search_charts, training_charts
 from jnas.report.drawing import draw_cell
 from jnas.report.groups import group_charts
 from jnas.report.plots import Chart
+from jnas.report.quantised import quantised_section
 from jnas.report.reading import Run, random_results, read_run
+from jnas.report.selection import selection_section
+from jnas.report.space_search import chain_chart, level_charts, read_levels, space_table, words
 from jnas.report.summary import Found, escaped, found_cell, only_trains, summary
 from jnas.report.tables import Table, as_html, fact, trained_table
 from jnas.report.trajectories import mixtures, trajectory_chart
+from jnas.report.trials import read_trials, trial_charts, trial_table
 
 
 def write_report(folder: str | Path) -> Path:
@@ -58,9 +63,15 @@ def render(run: Run) -> str:
     found = found_cell(run)
     sections = [
         ("summary", "Summary", summary(run, found)),
+        ("at_work", "At work", at_work_section(run.folder)),
         ("cells", _heading(run, found), _cells(found)),
+        ("chain", "Network", figures([chart] if (chart := chain_chart(found.genotype)) else [])),
+        ("spaces", "Spaces", _spaces(run)),
         ("runs", "Runs", _runs(run)),
+        ("trials", "Trials", _trials(run)),
         ("groups", "Groups of operators", figures(group_charts(run.groups))),
+        ("quantised", "Quantised networks", quantised_section(run, figures)),
+        ("selection", "Selection", selection_section(run, figures)),
         ("networks", "Trained networks", _networks(run)),
         ("search", "Search", figures(search_charts(run.search))),
         ("mixtures", "Mixtures", _mixtures(run, found)),
@@ -122,6 +133,21 @@ def _runs(run: Run) -> str:
     words = agreement_words(run.result)
     note = "Curves and mixtures on this page are those of the run whose cell was kept."
     return "".join(f"<p>{escaped(text)}</p>" for text in (words, note) if text) + as_html(table)
+
+
+def _spaces(run: Run) -> str:
+    levels = read_levels(run.folder)
+    table = space_table(levels)
+    said = "".join(f"<p>{escaped(text)}</p>" for text in words(levels))
+    return said + figures(level_charts(levels)) + (as_html(table) if table is not None else "")
+
+
+def _trials(run: Run) -> str:
+    trials = read_trials(run.folder)
+    beside = run.config.get("beside")
+    names = ["score", *map(str, beside if isinstance(beside, list) else [])]
+    table = trial_table(trials, names)
+    return figures(trial_charts(trials, names)) + as_html(table) if table is not None else ""
 
 
 def _networks(run: Run) -> str:

@@ -33,12 +33,14 @@ def found_cell(run: Run) -> Found:
     genotype = run.result.get("genotype") or (run.genotypes[-1].get("genotype") if run.genotypes else "") or ""
     notes: list[str] = []
     try:
-        space = spaces.by_name(fact(run, "space"))
+        space = spaces.network_space(fact(run, "space"))
     except UserError:
         note = (
             f"Space {fact(run, 'space')} is not one that jnas knows by name, so neither cells nor mixtures are drawn."
         )
         return Found(str(genotype), None, None, (note,))
+    if isinstance(space, spaces.ChainSpace):  # drawn by itself
+        return Found(str(genotype), None, None, ())
     if not genotype:
         return Found("", space, None, ())
     narrowed = run.result.get("edge_ops")  # of a second stage: its mixtures have these candidates only

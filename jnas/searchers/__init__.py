@@ -1,22 +1,47 @@
 """Pure searchers over spaces, `(init, ask, tell)`, and the probability model of one of them."""
 
-from jnas.searchers import acquisition, gp, kernels
+from jnas.searchers import acquisition, descriptors, gp, kernels
 from jnas.searchers.base import Observations, Searcher
 from jnas.searchers.evolution import evolution
-from jnas.searchers.gaussian_process import Surrogate, gaussian_process, normal_scores, standardised, surrogate
+from jnas.searchers.gaussian_process import (
+    Acquire,
+    Surrogate,
+    by_improvement,
+    by_information,
+    gaussian_process,
+    normal_scores,
+    standardised,
+    surrogate,
+)
+from jnas.searchers.genetic import genetic
+from jnas.searchers.pooled import Pooled, pooled
 from jnas.searchers.random import random
+from jnas.searchers.reinforce import reinforce
+from jnas.searchers.samplers import from_optuna, nsga2, tpe, weighted
 
 __all__ = [
+    "Acquire",
     "Observations",
+    "Pooled",
     "Searcher",
     "Surrogate",
     "acquisition",
+    "by_improvement",
+    "by_information",
+    "descriptors",
     "evolution",
+    "from_optuna",
     "gaussian_process",
+    "genetic",
     "gp",
     "kernels",
     "normal_scores",
+    "nsga2",
+    "pooled",
     "random",
+    "reinforce",
     "standardised",
     "surrogate",
+    "tpe",
+    "weighted",
 ]

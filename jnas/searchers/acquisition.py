@@ -35,7 +35,7 @@ def expected_improvement(mean: Array, std: Array, best: Array) -> Array:
 
 
 @functools.partial(jax.jit, static_argnames="num")
-def mutual_information(covariance: Array, noise: Array, num: int) -> Array:
+def mutual_information(covariance: Array, noise: Array, num: int, allowed: Array | None = None) -> Array:
     """Greedily chooses the candidates that tell most about the others: for learning the whole space, not its best.
 
     Each step takes argmax var(x | chosen) / var(x | rest), rest = candidates neither chosen nor x, both variances those
@@ -46,6 +46,7 @@ def mutual_information(covariance: Array, noise: Array, num: int) -> Array:
       covariance: `[m, m]` of the candidates, given what was observed already.
       noise: `[]` variance, above 0.
       num: candidates to choose, at most m; static.
+      allowed: `[m]` bool, the candidates there are; None: all.
 
     Returns:
       `[num]` int32 indices, in the order of choice.
@@ -54,6 +55,7 @@ def mutual_information(covariance: Array, noise: Array, num: int) -> Array:
     """
     count = covariance.shape[0]
     identity = jnp.eye(count, dtype=covariance.dtype)
+    there = jnp.ones(count, bool) if allowed is None else allowed
     noisy = covariance + noise * identity
 
     def precision(mask):
@@ -64,8 +66,9 @@ def mutual_information(covariance: Array, noise: Array, num: int) -> Array:
     def step(chosen, _):
         inside = jnp.where(chosen[:, None] & chosen[None, :], precision(chosen), jnp.zeros((), noisy.dtype))
         given_chosen = jnp.diagonal(noisy) - jnp.einsum("ij,jk,ik->i", noisy, inside, noisy)
-        given_rest = 1.0 / jnp.diagonal(precision(~chosen))  # of the set with x: the Schur complement of the rest
-        best = jnp.argmax(jnp.where(chosen, -jnp.inf, given_chosen / given_rest)).astype(jnp.int32)
+        # The inverse of the set with x: the Schur complement of the rest.
+        given_rest = 1.0 / jnp.diagonal(precision(there & ~chosen))
+        best = jnp.argmax(jnp.where(there & ~chosen, given_chosen / given_rest, -jnp.inf)).astype(jnp.int32)
         return chosen.at[best].set(True), best
 
     return jax.lax.scan(step, jnp.zeros(count, bool), length=num)[1]

@@ -1,14 +1,15 @@
-"""`Searcher`, the observations that its state holds, and what keeps it from asking twice."""
+"""The observations that the state of a searcher holds, and what keeps it from asking twice."""
 
 import itertools
-from collections.abc import Callable, Set
-from typing import Any, NamedTuple
+from collections.abc import Set
+from typing import NamedTuple
 
 import jax
 import numpy as np
 
 from jnas.spaces.base import Space, num_options, sample, size
 from jnas.types import Key
+from jnas.types import Searcher as Searcher  # its home is beside the loop's other nouns
 
 ENUMERABLE = 2**16  # a space up to this size is listed where a draw would have to be lucky
 
@@ -27,23 +28,6 @@ class Observations(NamedTuple):
     def known(self) -> np.ndarray:
         """`[capacity]` bool, the rows that have a value."""
         return np.isfinite(self.values)
-
-
-class Searcher(NamedTuple):
-    """A pure method of search, larger scores better; a loop asks, evaluates and tells.
-
-    The same state and key give the same architectures, and the state is a function of what was told, so that a search
-    that was killed is rebuilt by telling its trials again in their order. Build it once and keep it: what it compiles
-    belongs to it.
-    """
-
-    init: Callable[[], Any]
-    # (state, key, num) -> int32 [num, num_choices], neither told before nor equal to one another as long as the space
-    # has such architectures
-    ask: Callable[[Any, Key, int], np.ndarray]
-    # (state, codes [n, num_choices], values [n]) -> state. NaN says that an architecture is being evaluated or has
-    # failed: it is not asked again. Its value, told later, takes the place of the NaN.
-    tell: Callable[[Any, np.ndarray, np.ndarray], Any]
 
 
 def padded_length(count: int, least: int = 32) -> int:

@@ -22,6 +22,11 @@ from jnas.searchers.base import (
 from jnas.spaces.base import Space, mutate, sample, size
 from jnas.types import Array, Key
 
+# (kernel, hyper, data, asked [n] bool, candidates [m, num_features], allowed [m] bool, num) -> [num] int32 positions
+# among the candidates. `data` knows the values of some rows, `asked` marks those and the ones still being evaluated.
+_Any = Array | np.ndarray
+Acquire = Callable[[kernels.Kernel, gp.Hyperparameters, gp.Data, _Any, _Any, _Any, int], Array]
+
 
 class Surrogate(NamedTuple):
     """The model of a searcher: what it believes of a space from the observations."""
@@ -100,6 +105,7 @@ def gaussian_process(
     num_candidates: int = 2048,
     num_restarts: int = 2,
     num_steps: int = 30,
+    acquire: Acquire | None = None,
 ) -> Searcher:
     """Asks for the largest expected improvement under a Gaussian process: the choice when an evaluation is dear.
 
@@ -118,6 +124,7 @@ def gaussian_process(
       num_candidates: among which the acquisition is maximised.
       num_restarts: of a fit.
       num_steps: of a fit.
+      acquire: `by_improvement`, or `by_information` to learn the whole space rather than its best; None: the former.
 
     Returns:
       The searcher.
@@ -130,8 +137,40 @@ def gaussian_process(
     if size(space) < 2:
         raise ValueError(f"space {space.name!r} has one architecture: there is nothing to search.")
     chosen_kernel = kernels.default(space) if kernel is None else kernel
-    small = size(space) <= num_candidates
-    everything = enumerate_all(space) if small else None
+    choose = by_improvement if acquire is None else acquire
+    small, candidates = size(space) <= num_candidates, candidates_of(space, num_candidates)
+
+    def ask(state, key, num):
+        key_candidates, key_fit, key_rest = jax.random.split(key, 3)
+        preferred = np.zeros((0, len(space.choices)), np.int32)
+        if state.known.sum() >= num_initial and len(codes := candidates(state, key_candidates)):
+            length = padded_length(len(codes)) if small else num_candidates  # one program while the list shrinks
+            rows = np.zeros((length, codes.shape[1]), np.int32)
+            rows[: len(codes)] = codes
+            data = _data(state, features, transform)
+            hyper = gp.fit(chosen_kernel, data, key_fit, num_restarts=num_restarts, num_steps=num_steps).hyper
+            asked = np.arange(len(state.values)) < state.count
+            inputs = rows if features is None else features(rows)
+            chosen = choose(chosen_kernel, hyper, data, asked, inputs, np.arange(length) < len(codes), num)
+            chosen = np.asarray(chosen)
+            preferred = rows[chosen[chosen < len(codes)]]
+        return complete(space, state, key_rest, num, preferred)
+
+    return Searcher(functools.partial(no_observations, space), ask, functools.partial(record, space))
+
+
+def candidates_of(space: Space, num_candidates: int) -> Callable[[Observations, Key], np.ndarray]:
+    """Where an acquisition is maximised: `(state, key) -> [n, num_choices]` of what was not told yet.
+
+    Args:
+      space: of the codes.
+      num_candidates: at most; a space that is no larger is listed. Otherwise half of them are random and half are
+        mutations, by one to three choices, of the best seen.
+
+    Returns:
+      The function.
+    """
+    everything = enumerate_all(space) if size(space) <= num_candidates else None
     mutations = jax.jit(jax.vmap(functools.partial(_mutations, space)))
 
     def candidates(state, key):
@@ -146,23 +185,7 @@ def gaussian_process(
         far = sample(space, key_random, num_candidates - half)
         return new_ones(state, np.concatenate([np.asarray(near), np.asarray(far)]))
 
-    def ask(state, key, num):
-        key_candidates, key_fit, key_rest = jax.random.split(key, 3)
-        preferred = np.zeros((0, len(space.choices)), np.int32)
-        if state.known.sum() >= num_initial and len(codes := candidates(state, key_candidates)):
-            length = padded_length(len(codes)) if small else num_candidates  # one program while the list shrinks
-            rows = np.zeros((length, codes.shape[1]), np.int32)
-            rows[: len(codes)] = codes
-            data = _data(state, features, transform)
-            hyper = gp.fit(chosen_kernel, data, key_fit, num_restarts=num_restarts, num_steps=num_steps).hyper
-            asked = np.arange(len(state.values)) < state.count
-            inputs = rows if features is None else features(rows)
-            chosen = _choose(chosen_kernel, hyper, data, asked, inputs, np.arange(length) < len(codes), num)
-            chosen = np.asarray(chosen)
-            preferred = rows[chosen[chosen < len(codes)]]
-        return complete(space, state, key_rest, num, preferred)
-
-    return Searcher(functools.partial(no_observations, space), ask, functools.partial(record, space))
+    return candidates
 
 
 def _mutations(space, key, code):
@@ -188,13 +211,12 @@ def _predict(kernel, hyper, data, inputs):
 
 
 @functools.partial(jax.jit, static_argnames=("kernel", "num"))
-def _choose(kernel, hyper, data, asked, inputs, allowed, num):
+def by_improvement(kernel, hyper, data: gp.Data, asked, inputs, allowed, num: int) -> Array:
+    """An `Acquire`: expected improvement over the largest posterior mean seen, batches by `acquisition.believe`."""
     given = gp.condition(kernel, hyper, data)
     seen_mean, _, _ = gp.predict(kernel, given, data.inputs)
     best = jnp.max(jnp.where(asked, seen_mean, -jnp.inf))
-    # What is still being evaluated counts as observed at its posterior mean.
-    believed = gp.Data(data.inputs, jnp.where(data.mask, data.targets, seen_mean), asked)
-    given = gp.condition(kernel, hyper, believed)
+    given = gp.condition(kernel, hyper, _believed(data, seen_mean, asked))
     mean, variance, reduction = gp.predict(kernel, given, inputs)
 
     def covariance_with(index):
@@ -203,3 +225,21 @@ def _choose(kernel, hyper, data, asked, inputs, allowed, num):
 
     noise = gp.noise_variance(hyper)
     return acquisition.believe(mean, variance, covariance_with, allowed, best, noise, num)
+
+
+@functools.partial(jax.jit, static_argnames=("kernel", "num"))
+def by_information(kernel, hyper, data: gp.Data, asked, inputs, allowed, num: int) -> Array:
+    """An `Acquire`: the candidates that tell most about the others, see `acquisition.mutual_information`.
+
+    It inverts matrices of as many rows as there are candidates: a few hundred are fine, thousands take seconds.
+    """
+    given = gp.condition(kernel, hyper, _believed(data, jnp.zeros_like(data.targets), asked))  # no value enters
+    _, covariance = gp.posterior(kernel, given, inputs)
+    both = allowed[:, None] & allowed[None, :]
+    covariance = jnp.where(both, covariance, jnp.zeros((), covariance.dtype))
+    return acquisition.mutual_information(covariance, gp.noise_variance(hyper), num, allowed)
+
+
+def _believed(data: gp.Data, mean: Array, asked: Array) -> gp.Data:
+    """What is still being evaluated counts as observed at its posterior mean."""
+    return gp.Data(data.inputs, jnp.where(data.mask, data.targets, mean), asked)

@@ -8,6 +8,7 @@ import jax.numpy as jnp
 
 from jnas.errors import UserError
 from jnas.spaces.base import quoted
+from jnas.spaces.branched import parse_branched
 from jnas.spaces.cell import CellSpace, Decision, fix, place
 from jnas.spaces.darts import Genotype, darts, from_genotype, has_genotype, to_genotype
 from jnas.spaces.genotypes import PUBLISHED
@@ -26,7 +27,7 @@ def by_name(name: str) -> CellSpace:
     6
 
     Args:
-      name: darts, nasbench201, s1, s2, s3 or s4.
+      name: darts, nasbench201, s1, s2, s3, s4, or a generated one such as cell-3:none,skip_connect,nor_conv_3x3.
 
     Returns:
       The space.
@@ -34,6 +35,8 @@ def by_name(name: str) -> CellSpace:
     Raises:
       UserError: if there is none of that name.
     """
+    if name.startswith("cell-"):
+        return parse_branched(name)
     known = {space.name: space for space in (darts(), nasbench201(), s1(), s2(), s3(), s4())}
     space = known.get(re.sub("[-_ ]", "", name.lower()))
     if space is None:

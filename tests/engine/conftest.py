@@ -17,7 +17,7 @@ def start_script(tmp_path_factory):
     def start(text, *arguments, **environment):
         script = tmp_path_factory.mktemp("script") / "script.py"
         script.write_text(text)
-        env = {name: value for name, value in os.environ.items() if name not in ("XLA_FLAGS", "JAX_NUM_CPU_DEVICES")}
+        env = {name: value for name, value in os.environ.items() if name != "JAX_NUM_CPU_DEVICES"}
         env |= {"JAX_PLATFORMS": "cpu", "PYTHONPATH": os.pathsep.join([str(HERE), str(HERE.parents[1])])} | environment
         process = subprocess.Popen(
             [sys.executable, str(script), *map(str, arguments)],

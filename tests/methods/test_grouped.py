@@ -243,4 +243,4 @@ def test_settings_of_another_kind_of_run_are_refused(command, tmp_path):
     (tmp_path / "odd.yaml").write_text("kind: train\ngenotype: DARTS_V2\n")
     done = command("search", tmp_path / "odd.yaml")
     assert (done.returncode, done.stdout) == (2, "")
-    assert "has settings of kind 'train': give those of a search, or of a grouped one" in done.stderr
+    assert "has settings of kind 'train': give those of one of search, grouped, trials" in done.stderr

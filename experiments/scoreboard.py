@@ -1,0 +1,274 @@
+"""Every gradient method on NAS-Bench-201 with real CIFAR-10 at CPU size: equal cost, several seeds, known truth.
+
+One small supernet (6 channels, one cell a stage, 4,000 images, half for each level, batches of 16) is searched by each
+method with each seed; the cell is derived by argmax over all operators; the published table says what it reaches
+after 200 epochs of full training. The table chooses nothing: it is read once, behind the search.
+
+EQUAL COST: every method gets the same number of gradient units (a gradient 1, a Hessian-vector product 2), so that
+cheap estimators take more steps; seconds are measured and listed beside them. Step sizes follow from the number of
+steps by one rule for all: alpha's Adam takes 5 / steps a step, so that every method can walk equally far.
+All seeds of a method are one compiled program, run one after another within it.
+
+Command:   python experiments/scoreboard.py --data cifar10.npz --table nasbench201.csv.gz --out runs/scoreboard
+Adds to:   --results FILE.jsonl, one line a method and seed; a method that is there is not run again. Interrupted, it
+           goes on from the last checkpoint. A further method is a further row of METHODS.
+Figure:    python experiments/scoreboard.py --draw experiments/figures/scoreboard.svg
+Result, hardware, time: experiments/README.md.
+"""
+
+import argparse
+import csv
+import gzip
+import json
+import pathlib
+import statistics
+import time
+
+import jax
+import numpy as np
+
+from jnas import config, engine, spaces
+from jnas.methods import differentiable, grouped
+from jnas.methods.settings import GroupedSearch, Search
+
+COMMON = {
+    "space": "nasbench201", "channels": 6, "depth": 1, "batch_size": 16, "random_cells": 0,
+    "alpha": {"warmup": 0.0, "weight_decay": 1e-3}, "scheme": "simultaneous",
+}  # fmt: skip
+PLAIN = {"momentum": "none", "weights": {"learning_rate": 0.025, "final_learning_rate": 0.001, "heavy_ball": 0.9}}
+STORM = {"momentum": "storm", "weights": {"learning_rate": 0.1, "final_learning_rate": 0.001}}
+EMA = {**STORM, "momentum": "moving_average"}
+NEUMANN = {"estimator": "neumann", "terms": 2}
+GAUSS_NEWTON = {**NEUMANN, "curvature": "gauss_newton"}
+BETA = {"beta_decay": 5.0}
+WALK = 5.0  # length of alpha's walk: the sum of Adam's step sizes
+
+# name: (gradient units a step, settings). First order takes one gradient a level; finite difference and unrolled(1) two
+# gradients and a further pair of them or one mixed product. Neumann(Q) at one point: 2 Q + 4, and 2 for the power
+# iteration that chooses its step size; the recursion evaluates two points; a Gauss-Newton product counts as a
+# Hessian-vector product.
+METHODS = {
+    "first order": (2, PLAIN | {"estimator": "first_order"}),
+    "first order + beta-decay": (2, PLAIN | {"estimator": "first_order"} | BETA),
+    "finite difference": (4, PLAIN | {"estimator": "finite_difference"}),
+    "unrolled(1)": (4, PLAIN | {"estimator": "unrolled", "terms": 1}),
+    "neumann(2)": (10, PLAIN | NEUMANN),
+    "neumann(2) + beta-decay": (10, PLAIN | NEUMANN | BETA),
+    "neumann(2) + EMA": (10, EMA | NEUMANN),
+    "neumann(2) + EMA + beta-decay": (10, EMA | NEUMANN | BETA),
+    "neumann(2) + STORM": (18, STORM | NEUMANN),
+    "neumann(2) + STORM + beta-decay": (18, STORM | NEUMANN | BETA),
+    "neumann(2) + STORM, Gauss-Newton": (18, STORM | GAUSS_NEWTON),
+    "first order + STORM + beta-decay": (4, STORM | {"estimator": "first_order"} | BETA),
+    "finite difference + beta-decay": (4, PLAIN | {"estimator": "finite_difference"} | BETA),
+    "unrolled(1) + beta-decay": (4, PLAIN | {"estimator": "unrolled", "terms": 1} | BETA),
+    "neumann(2) + STORM, Gauss-Newton + beta-decay": (18, STORM | GAUSS_NEWTON | BETA),
+}
+GROUPED = "grouped, one level"  # two stages of a step a unit; a run a seed
+GROUPS = "nor_conv_3x3 nor_conv_1x1, skip_connect, avg_pool_3x3"
+
+
+def main():
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--data", help="CIFAR-10 as x_train, y_train, x_test, y_test")
+    parser.add_argument("--table", help="arch, index, c10_test_e200, ... of all 15,625 cells")
+    parser.add_argument("--seed", type=int, default=0, help="the first one")
+    parser.add_argument("--seeds", type=int, default=5)
+    parser.add_argument("--units", type=int, default=1000, help="gradient units a search")
+    parser.add_argument("--images", type=int, default=4000, help="training images used, half for each level")
+    parser.add_argument("--methods", nargs="*", default=[*METHODS, GROUPED])
+    parser.add_argument("--out", default="runs/scoreboard")
+    parser.add_argument("--results", default="experiments/results/scoreboard.jsonl")
+    parser.add_argument("--draw", metavar="FILE.svg", help="the figure from the results, and nothing else")
+    arguments = parser.parse_args()
+    results = pathlib.Path(arguments.results)
+    if arguments.draw:
+        return draw(read(results), arguments.draw)
+    out = pathlib.Path(arguments.out)
+    engine.prepare_folder(out)
+    engine.prepare_folder(results.parent)
+    engine.enable_compilation_cache()
+    truth = Truth(arguments.table)
+    data = subset(arguments.data, arguments.images, out)
+    for name in arguments.methods:
+        seeds = range(arguments.seed, arguments.seed + arguments.seeds)
+        done = {row["seed"] for row in read(results) if row["method"] == name and row["units"] == arguments.units}
+        if done >= set(seeds):
+            continue
+        folder = out / f"{name}-{arguments.units}-{arguments.seed}".replace(" ", "-")
+        run = run_grouped if name == GROUPED else run_method
+        rows = run(name, arguments, seeds, data, folder, truth)
+        with results.open("a") as file:
+            for row in rows:
+                file.write(json.dumps({**row, "images": arguments.images}) + "\n")
+        say(rows)
+    table(read(results), truth)
+    return None
+
+
+class Truth:
+    """The published table: what a cell reaches, and where that stands."""
+
+    def __init__(self, path):
+        with gzip.open(path, "rt") as file:
+            self.rows = {row["arch"]: row for row in csv.DictReader(file)}
+        self.sorted = np.sort([float(row["c10_test_e200"]) for row in self.rows.values()])
+
+    def accuracy(self, genotype: str) -> float:
+        return float(self.rows[genotype]["c10_test_e200"])
+
+    def of(self, genotype: str) -> dict:
+        test = self.accuracy(genotype)
+        return {
+            "genotype": genotype, "index": int(self.rows[genotype]["index"]), "test": test,
+            "percentile": round(100 * float(np.searchsorted(self.sorted, test)) / len(self.sorted), 2),
+            "regret": round(float(self.sorted[-1]) - test, 2), "skips": genotype.count("skip_connect"),
+        }  # fmt: skip
+
+
+def run_method(name, arguments, seeds, data, folder, truth):
+    units, own = METHODS[name]
+    steps = max(1, round(arguments.units / units))
+    rate = WALK / steps
+    alpha = {"alpha": {"learning_rate": rate, "final_learning_rate": rate}}
+    run = {
+        "data": str(data),
+        "seed": seeds[0],
+        "num_runs": len(seeds),
+        "steps": steps,
+        "record_every": max(1, steps // 20),
+    }
+    found = differentiable.search(config.build(Search, COMMON, own, alpha, run), folder)
+    rows = []
+    for row in found["runs"]:
+        path = folder / "search" / f"run-{row['seed']}" / "genotypes.jsonl"
+        curve = [(line["step"] * units, truth.accuracy(line["genotype"])) for line in map(json.loads, path.open())]
+        rows.append({
+            "method": name, "seed": row["seed"], "units": arguments.units, "steps": steps,
+            "seconds": round(found["seconds"] / len(seeds), 1), **truth.of(row["genotype"]),
+            "connected": row["connected"], "diverged_at": row["diverged_at"], "curve": curve,
+            "identical": found["agreement"]["identical_pairs"], "isomorphic": found["agreement"]["isomorphic_pairs"],
+            "tau": found["agreement"]["kendall_tau_mean"],
+        })  # fmt: skip
+    return rows
+
+
+def run_grouped(name, arguments, seeds, data, folder, truth):
+    """Two stages over the whole training images, half of the units each; alpha's walk as long as the others'."""
+    batches = arguments.images // COMMON["batch_size"]
+    epochs = max(1, round(arguments.units / 2 / batches))
+    rate = WALK / (epochs * batches)
+    rows = []
+    for seed in seeds:
+        settings = config.build(GroupedSearch, {
+            "space": "nasbench201", "data": str(data), "seed": seed, "groups": GROUPS, "batch_size": 16,
+            "first": {"channels": 6, "depth": 1, "epochs": epochs}, "random_cells": 0,
+            "second": {"channels": 6, "depth": 1, "epochs": epochs},
+            "alpha": {"learning_rate": rate, "final_learning_rate": rate}, "weights": PLAIN["weights"],
+        })  # fmt: skip
+        began = time.time()
+        found = grouped.search(settings, folder / str(seed))
+        rows.append({
+            "method": name, "seed": seed, "units": arguments.units, "steps": 2 * epochs * batches,
+            "seconds": round(time.time() - began, 1), **truth.of(found["genotype"]), "connected": True,
+            "diverged_at": None, "curve": [(arguments.units, truth.accuracy(found["genotype"]))],
+        })  # fmt: skip
+    return rows
+
+
+def subset(path, images, out):
+    data = out / f"images-{images}.npz"
+    if not data.exists():
+        import io
+
+        with np.load(path) as whole:
+            chosen = np.random.default_rng(0).permutation(len(whole["x_train"]))[:images]
+            arrays = {name: whole[name] for name in ("x_test", "y_test")}
+            arrays |= {name: whole[name][chosen] for name in ("x_train", "y_train")}
+        buffer = io.BytesIO()
+        np.savez(buffer, **arrays)
+        engine.atomic_write(data, buffer.getvalue())
+    return data
+
+
+def read(path):
+    path = pathlib.Path(path)
+    return [json.loads(line) for line in path.open()] if path.exists() else []
+
+
+def grouped_rows(rows):
+    """(method, units) -> its rows by seed, in the order of the file."""
+    found = {}
+    for row in rows:
+        found.setdefault((row["method"], row["units"]), {})[row["seed"]] = row
+    return {name: [of[seed] for seed in sorted(of)] for name, of in found.items()}
+
+
+def say(rows):
+    tests = [row["test"] for row in rows]
+    spread = statistics.stdev(tests) if len(tests) > 1 else 0.0
+    print(f"{rows[0]['method']}: {statistics.mean(tests):.2f} +- {spread:.2f} %: {tests}", flush=True)
+
+
+def table(rows, truth):
+    """The scoreboard as Markdown."""
+    columns = (
+        "method", "units", "steps", "seconds", "test [%], mean ± std", "each seed", "regret", "percentile, median",
+        "skips", "same cell: identical, isomorphic", "tau of alphas",
+    )  # fmt: skip
+    print(f"| {' | '.join(columns)} |\n{'|---' * len(columns)}|")
+    for (name, units), of in sorted(grouped_rows(rows).items(), key=lambda item: -mean(item[1], "test")):
+        tests = [row["test"] for row in of]
+        spread = statistics.stdev(tests) if len(tests) > 1 else 0.0
+        shown = lambda value: "–" if value is None else f"{value:.2f}"
+        found = f"{statistics.mean(tests):.2f} ± {spread:.2f}"
+        print(
+            f"| {name} | {units} | {of[0]['steps']} | {mean(of, 'seconds'):.0f} | {found} | "
+            f"{' '.join(f'{test:.2f}' for test in tests)} | {mean(of, 'regret'):.2f} | "
+            f"{statistics.median(row['percentile'] for row in of):.1f} | {mean(of, 'skips'):.1f} | "
+            f"{shown(of[0].get('identical'))}, {shown(of[0].get('isomorphic'))} | {shown(of[0].get('tau'))} |"
+        )
+    drawn = differentiable.random_cells(spaces.nasbench201(), jax.random.key(0), 1000)
+    chance = [truth.accuracy(spaces.to_string(spaces.nasbench201(), arch)) for arch in drawn]
+    print(f"| random connected cell, 1,000 draws | 0 | | | {np.mean(chance):.2f} ± {np.std(chance):.2f} | median "
+          f"{np.median(chance):.2f} | {truth.sorted[-1] - np.mean(chance):.2f} | | | | |")  # fmt: skip
+
+
+def mean(rows, name):
+    return statistics.mean(row[name] for row in rows)
+
+
+def draw(rows, path):
+    """Regret to the optimum against gradient units: the mean over seeds, and every seed as a thin line."""
+    import matplotlib
+
+    matplotlib.use("Agg")
+    from matplotlib import pyplot
+
+    best = max(row["test"] + row["regret"] for row in rows)
+    chosen = {name: of for name, of in grouped_rows(rows).items() if len(of[0]["curve"]) > 1}
+    columns = 3
+    lines = -(-len(chosen) // columns)
+    figure, axes = pyplot.subplots(lines, columns, figsize=(9, 1.9 * lines), sharex=True, sharey=True, squeeze=False)
+    for axis in axes.flat[len(chosen) :]:
+        axis.set_visible(False)
+    order = sorted(chosen.items(), key=lambda item: mean(item[1], "regret"))
+    for axis, ((name, _), of) in zip(axes.flat, order, strict=False):
+        curves = [np.array(row["curve"]) for row in of]
+        for curve in curves:
+            axis.plot(curve[:, 0], best - curve[:, 1], color="0.75", linewidth=0.7)
+        axis.plot(curves[0][:, 0], best - np.mean([curve[:, 1] for curve in curves], 0), color="#0969da", linewidth=1.6)
+        axis.axhline(best - 93.7, color="#bc4c00", linewidth=0.8, linestyle=":")
+        axis.set_title(f"{name}: {mean(of, 'test'):.2f} %", fontsize=7.5, loc="left")
+        axis.set_yscale("log")
+        axis.set_ylim(0.1, 100)
+        axis.tick_params(labelsize=7)
+        axis.spines[["top", "right"]].set_visible(False)
+    figure.supxlabel("gradient units", fontsize=8)
+    figure.supylabel("regret to the best cell, points of test accuracy", fontsize=8)
+    figure.tight_layout()
+    figure.savefig(path, metadata={"Date": None})
+
+
+if __name__ == "__main__":
+    main()

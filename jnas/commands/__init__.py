@@ -1,0 +1,1 @@
+"""Commands of the program in files of their own: each has `add(commands)`, which adds its parser."""

@@ -1,0 +1,120 @@
+"""The trials of a study as rows, and the rules by which any number of workers agree on who does what.
+
+A trial is a slot: it waits, is taken by one worker, gets its architecture, and is completed or fails. Numbers are given
+by the storage and never change, a trial that is finished stays as it is, and every rule below reads a row and those of
+lower numbers only. So two workers that look at different moments may know more or less, and never disagree.
+"""
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any, Literal, NamedTuple
+
+import numpy as np
+
+if TYPE_CHECKING:
+    import optuna
+
+State = Literal["waiting", "running", "complete", "failed", "dropped"]
+TRIAL, LEASE, RETRY, LOST, ERROR, METRICS = "trial", "lease", "retry", "lost", "error", "metrics"  # user attributes
+
+
+class Row(NamedTuple):
+    """One trial."""
+
+    number: int
+    id: int  # in the storage
+    state: State
+    code: tuple[int, ...] | None = None  # the architecture, once a searcher was asked
+    ask: int = -1  # how many architectures had been asked before this one: its randomness; a retry keeps it
+    values: tuple[float, ...] = ()  # in the units of the objectives
+    metrics: dict[str, Any] = {}  # noqa: RUF012 - never mutated
+    retry_of: int | None = None  # the trial whose worker was lost
+    deaths: int = 0  # workers that died of this architecture before
+    lost: str | None = None  # why its worker gave it up: "died" or "stopped"
+    error: str | None = None  # what the objective raised
+    lease: dict[str, Any] | None = None  # of its worker
+    seconds: float = 0.0
+
+
+def rows_of(study: "optuna.Study", known: Sequence[Row] = ()) -> list[Row]:
+    """The rows of a study, in the order of their numbers.
+
+    Args:
+      study: the study.
+      known: what an earlier call returned; a finished trial is not read again.
+    """
+    trials = study.get_trials(deepcopy=False)
+    old = [row.state in ("complete", "failed", "dropped") for row in known]
+    return [known[n] if n < len(old) and old[n] else _row(trial) for n, trial in enumerate(trials)]
+
+
+def serving(rows: Sequence[Row], num_evaluations: int) -> list[Row]:
+    """The trials that may become the evaluations asked for: the first `num_evaluations` that have not failed.
+
+    Failing removes a row and nothing adds one below another, so a row that serves once serves for good: if only serving
+    rows are started, no more than `num_evaluations` can complete. A second retry of one trial, left by two workers that
+    saw it fail at the same moment, does not serve.
+    """
+    retried: set[int] = set()
+    found = []
+    for row in rows:
+        if row.retry_of is not None:
+            if row.retry_of in retried:
+                continue
+            retried.add(row.retry_of)
+        if row.state in ("waiting", "running", "complete"):
+            found.append(row)
+    return found[:num_evaluations]
+
+
+def to_retry(rows: Sequence[Row], max_retries: int) -> list[Row]:
+    """The failed trials whose worker was lost, whose architecture is to be evaluated again and is not yet enqueued."""
+    retried = {row.retry_of for row in rows}
+    return [
+        row
+        for row in rows
+        if row.state == "failed" and row.lost and row.code and row.number not in retried
+        and row.deaths + (row.lost == "died") <= max_retries
+    ]  # fmt: skip
+
+
+def ask_number(rows: Sequence[Row]) -> int:
+    """How many architectures were asked so far."""
+    return sum(row.code is not None and row.retry_of is None for row in rows)
+
+
+def told(rows: Sequence[Row], signs: Sequence[int]) -> tuple[np.ndarray, np.ndarray]:
+    """What a searcher is told of some rows.
+
+    Args:
+      rows: those without an architecture are left out.
+      signs: for each objective 1 to maximise, -1 to minimise.
+
+    Returns:
+      Codes `[n, num_choices]` int32, values `[n]` float64, or `[n, num_objectives]`, NaN while not known.
+    """
+    rows = [row for row in rows if row.code is not None]
+    unknown = (float("nan"),) * len(signs)
+    values = np.array([row.values if row.state == "complete" else unknown for row in rows], np.float64)
+    values = values.reshape(len(rows), len(signs)) * np.asarray(signs, np.float64)[None]
+    return np.array([row.code for row in rows], np.int32), values[:, 0] if len(signs) == 1 else values
+
+
+def _row(trial: "optuna.trial.FrozenTrial") -> Row:
+    attrs = trial.user_attrs
+    asked, retry, error = attrs.get(TRIAL, {}), attrs.get(RETRY, {}), attrs.get(ERROR)
+    states: dict[str, State] = {"WAITING": "waiting", "RUNNING": "running", "COMPLETE": "complete", "FAIL": "failed"}
+    return Row(
+        trial.number,
+        trial._trial_id,
+        states.get(trial.state.name, "dropped"),
+        tuple(asked["code"]) if asked else None,
+        asked.get("ask", -1),
+        tuple(trial.values or ()),
+        attrs.get(METRICS, {}),
+        retry.get("of"),
+        retry.get("deaths", 0),
+        attrs.get(LOST),
+        error,
+        attrs.get(LEASE),
+        trial.duration.total_seconds() if trial.duration else 0.0,
+    )

@@ -1,0 +1,278 @@
+"""Choosing a network of a zoo, and how to fine-tune it, for a new task: predict, choose, fine-tune, record, update."""
+
+import dataclasses
+import datetime
+import math
+import pathlib
+import time
+from collections.abc import Sequence
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from jnas import data, engine, report
+from jnas.data.description import Description, describe
+from jnas.errors import UserError
+from jnas.methods import candidates, finetune, models, runs, zoo, zoo_networks
+from jnas.methods.settings_selection import FineTuning, Selection
+from jnas.searchers import acquisition, hedge, predictor
+
+TASK = tuple(f"task: {name}" for name in Description._fields if name not in ("nearest_centroid", "logme"))
+NAMES = (
+    "model: log parameters", "model: log operations", "model: accuracy at its source", "fit: nearest centroid",
+    "fit: LogME", "setting: frozen", "setting: log learning rate", "setting: log steps", *TASK,
+)  # fmt: skip
+BEGUN = "records.json"
+INTERVAL = 1.6449  # deviations on either side of the mean: 90 % of a normal distribution
+
+
+class Choice(NamedTuple):
+    """A network with hyper-parameters."""
+
+    candidate: candidates.Candidate
+    settings: FineTuning
+    features: np.ndarray  # [len(NAMES)]
+    seconds: float  # of the fine-tuning: steps times the measured time of a step
+
+
+def run(config: Selection, folder: str | pathlib.Path) -> dict[str, Any]:
+    """Choose and fine-tune in a run folder; run again, it resumes, or returns what it found.
+
+    Args:
+      config: the task, the limits, the grid and the predictor.
+      folder: of the run.
+
+    Returns:
+      The result, as written to `result.json`.
+
+    Raises:
+      UserError: if nothing keeps the limits, or the data or the zoo cannot be used.
+    """
+    started = time.time()
+    with runs.as_user_input():
+        splits = runs.load_data(config.data, config.image_size)
+        train, validation = data.split(splits.train, jax.random.key(config.seed), 1 - config.validation)
+        kept, complaints = allowed(config)
+        check_budget(config, kept, len(train))
+    grid = {name: list(getattr(config, name)) for name in ("frozen", "learning_rates", "epochs")}  # as YAML reads them
+    path = runs.begin(folder, dataclasses.replace(config, **grid), "select")
+    done = runs.read_json(path / runs.RESULT)
+    if done is not None:
+        return done
+    choices = list_choices(config, kept, train)
+    # Those at the start of the run, kept: a run that goes on must rank as it did before it wrote records of its own.
+    begun = runs.read_json(path / BEGUN)
+    records, more = records_of(config.zoo) if begun is None else (begun, [])
+    runs.write_json(path / BEGUN, records)
+    rest, spent, trials = choices, 0.0, []
+    ranking: list[dict[str, Any]] = []
+    while rest and len(trials) < config.trials:
+        affordable = [choice for choice in rest if config.budget is None or spent + choice.seconds <= config.budget]
+        if not affordable:
+            break
+        order, predicted = ranked(config, affordable, records, task=task_name(config, train))
+        ranking = ranking or [described(affordable[at], predicted, at, affordable) for at in order[: config.top]]
+        first = int(order[0])
+        choice = affordable[first]
+        trial = try_one(config, choice, (train, validation), path / "train" / f"trial-{len(trials) + 1}")
+        trial["predicted"] = described(choice, predicted, first, affordable)
+        trials.append(trial)
+        spent += choice.seconds
+        record = {
+            "task": task_name(config, train), "features": dict(zip(NAMES, map(float, choice.features), strict=True)),
+            "score": trial["test_accuracy"], "model": choice.candidate.name, "seconds": trial["seconds"],
+        }  # fmt: skip
+        zoo.note(config.zoo, zoo.RECORDS, "", facts=record)
+        records = [*records, record]
+        rest = [other for other in rest if other is not choice]
+    best = max(trials, key=lambda trial: trial["test_accuracy"])
+    best["validation_accuracy"] = best["test_accuracy"]
+    summary = finish(config, path, best, trials, ranking, kept, splits, len(validation), started)
+    summary["selection"]["left out"] = complaints + more
+    runs.write_json(path / runs.RESULT, summary)
+    report.write_report(path)
+    return summary
+
+
+def allowed(config: Selection) -> tuple[list[candidates.Candidate], list[str]]:
+    """The networks of the zoo whose weights are here and that keep the limits; and what was left out as damaged.
+
+    Raises:
+      UserError: if there is none.
+    """
+    found, complaints = candidates.of_zoo(config.zoo)
+    here = [candidate for candidate in found if not candidate.table]
+    if not here:
+        raise UserError(f"{config.zoo} has no network with weights: add some with jnas zoo add {config.zoo} RUN")
+    device = config.device or str(engine.environment()["device"])
+    if config.budget is not None or config.max_latency or config.min_throughput or config.min_training:
+        here = measured(config, here, device)
+    scaled = (config.max_params, 1e6), (config.max_flops, 1e9), (config.max_latency, 1e-3)
+    most = [None if value is None else value * unit for value, unit in scaled]
+    limits = candidates.Limits(most[0], most[1], most[2], config.min_throughput, config.min_training, device)
+    return candidates.within(here, limits), complaints
+
+
+def check_budget(config: Selection, kept: Sequence[candidates.Candidate], num_examples: int) -> None:
+    """Raises a UserError unless some candidate's fine-tuning fits into the budget."""
+    if config.budget is None:
+        return
+    device = config.device or str(engine.environment()["device"])
+    steps = min(s.epochs * max(1, num_examples // s.batch_size) for s in config.grid())
+    least = min((step * steps for c in kept if (step := step_seconds(c, device, config)) is not None), default=None)
+    if least is None:
+        raise UserError(
+            f"no step of {config.fine_tuning.batch_size} images was measured on {device!r}: run jnas zoo measure there"
+        )
+    if least > config.budget:
+        raise UserError(
+            f"no fine-tuning takes at most {config.budget} seconds (budget): the shortest takes {least:.4g} as measured"
+        )
+
+
+def measured(config: Selection, here: Sequence[candidates.Candidate], device: str) -> list[candidates.Candidate]:
+    """Measures what was never measured on this device; another device's times stay as they are."""
+    found = []
+    for one in here:
+        if device == str(engine.environment()["device"]) and step_seconds(one, device, config) is None:
+            costs = zoo_networks.measure(config.zoo, one.name, batch_size=config.fine_tuning.batch_size)
+            one = one._replace(costs=(*one.costs, *costs))
+        found.append(one)
+    return found
+
+
+def step_seconds(candidate: candidates.Candidate, device: str, config: Selection) -> float | None:
+    """Seconds of a step of fine-tuning on a device, None if it was not measured."""
+    size = config.fine_tuning.batch_size
+    return min(
+        (
+            cost.seconds
+            for cost in candidate.costs
+            if (cost.device, cost.kind, cost.batch_size) == (device, candidates.TRAINING, size)
+        ),
+        default=None,
+    )
+
+
+def list_choices(config: Selection, kept: Sequence[candidates.Candidate], train: data.Dataset) -> list[Choice]:
+    """Every network with every setting, with what a predictor reads: each network looks at the images once."""
+    choices = []
+    device = config.device or str(engine.environment()["device"])
+    for candidate in kept:
+        model = zoo_networks.load(config.zoo, candidate.name).model
+        with runs.as_user_input():
+            images = finetune.as_read_by(model, train)
+        seen = describe(images, finetune.features_of(model), model.weights)
+        step = step_seconds(candidate, device, config)
+        for settings in config.grid():
+            steps = settings.epochs * max(1, len(train) // settings.batch_size)
+            row = np.array([
+                math.log10(max(candidate.parameters or 1, 1)), math.log10(max(candidate.flops or 1, 1)),
+                candidate.accuracy or 0.0, seen.nearest_centroid, seen.logme, settings.frozen,
+                math.log10(settings.learning_rate), math.log10(steps),
+                *(getattr(seen, name.removeprefix("task: ")) for name in TASK),
+            ])  # fmt: skip
+            choices.append(Choice(candidate, settings, row, math.nan if step is None else steps * step))
+    return choices
+
+
+def records_of(folder: str) -> tuple[list[dict[str, Any]], list[str]]:
+    """What fine-tunings came to so far, in a zoo; records of another version's features are left out."""
+    found, complaints = zoo.notes(folder, zoo.RECORDS)
+    return [record for record in found if set(NAMES) == set(record.get("features", ()))], complaints
+
+
+def ranked(
+    config: Selection, choices: Sequence[Choice], records: Sequence[dict[str, Any]], *, task: str
+) -> tuple[np.ndarray, tuple[np.ndarray, np.ndarray] | None]:
+    """The choices in order, the first first, and the predicted mean and deviation of each.
+
+    With fewer records than `least_records` nothing is predicted: the order is that of how well the frozen features tell
+    the classes apart, and among the settings of one network the longest fine-tuning of the whole network with the
+    middle learning rate comes first.
+    """
+    if len(records) < config.least_records:
+        rates = sorted(config.learning_rates)
+        middle = rates[len(rates) // 2]
+        keys = [
+            (-c.features[NAMES.index("fit: nearest centroid")], c.settings.frozen, c.settings.learning_rate != middle,
+             -c.settings.epochs)
+            for c in choices
+        ]  # fmt: skip
+        return np.array(sorted(range(len(choices)), key=keys.__getitem__)), None
+    x = np.array([[record["features"][name] for name in NAMES] for record in records])
+    y = np.array([record["score"] for record in records])
+    tasks = [record["task"] for record in records]
+    groups = np.array([sorted(set(tasks)).index(name) for name in tasks])
+    model = predictor_of(config.predictor)
+    state = model.fit(predictor.checked(x, y, groups), jax.random.key(config.seed))
+    mean, std = model.predict(state, np.array([choice.features for choice in choices]))
+    score = mean
+    if config.acquisition == "expected_improvement":
+        best = max([record["score"] for record in records if record["task"] == task], default=float(mean.max()))
+        score = np.asarray(acquisition.expected_improvement(*(jnp.asarray(v, jnp.float32) for v in (mean, std, best))))
+    return np.argsort(-score, kind="stable"), (mean, std)
+
+
+def predictor_of(name: str) -> predictor.Predictor:
+    """A predictor by the name in the settings, sized for the few records of a zoo."""
+    if name == "gp":
+        return predictor.gaussian_process(len(NAMES))
+    if name == "hedge":
+        return hedge.hedge_network(width=32, depth=3)
+    return predictor.trees() if name == "trees" else predictor.ridge(penalty=10.0, degree=1)
+
+
+def described(choice: Choice, predicted, at: int, among: Sequence[Choice]) -> dict[str, Any]:
+    """A choice in words and numbers, for the page."""
+    column = NAMES.index("fit: nearest centroid")
+    rank = 1 + len({c.candidate.name for c in among if c.features[column] > choice.features[column]})
+    number = len({c.candidate.name for c in among})
+    one = choice.candidate
+    line = {
+        "model": one.name, "frozen": choice.settings.frozen, "learning rate": choice.settings.learning_rate,
+        "epochs": choice.settings.epochs, "parameters": one.parameters, "seconds": choice.seconds,
+        "reasons": f"its frozen features tell {100 * choice.features[column]:.0f} % of the images apart, rank {rank} "
+        f"of {number}; {100 * (one.accuracy or 0):.1f} % on what it was trained on",
+    }  # fmt: skip
+    if predicted is not None:
+        mean, std = float(predicted[0][at]), float(predicted[1][at])
+        line |= {"mean": mean, "low": mean - INTERVAL * std, "high": mean + INTERVAL * std}
+    return {key: None if isinstance(value, float) and math.isnan(value) else value for key, value in line.items()}
+
+
+def try_one(config: Selection, choice: Choice, sets, folder: pathlib.Path) -> dict[str, Any]:
+    """Fine-tune a choice on the training images and measure it on the validation images."""
+    model = zoo_networks.load(config.zoo, choice.candidate.name).model
+    with runs.as_user_input():
+        train, validation = (finetune.as_read_by(model, part) for part in sets)
+    result = finetune.fine_tune(model, train, validation, choice.settings, folder, config.seed)
+    return {**result, "model": choice.candidate.name}
+
+
+def task_name(config: Selection, train: data.Dataset) -> str:
+    """What makes records those of one task: the data and how many images of them."""
+    return f"{train.name} ({len(train)} images, {train.num_classes} classes)"
+
+
+def finish(config, path, best, trials, ranking, kept, splits, num_validation, started) -> dict[str, Any]:
+    """Measures the best trial on the test images, once, and puts everything into one result."""
+    model = models.load_model(path / "train" / best["name"])
+    with runs.as_user_input():
+        test = finetune.as_read_by(model, splits.test)
+    measured_on = finetune.evaluate(
+        model.net, model.weights["params"], model.weights["batch_stats"], test, finetune.normalisation_of(model)
+    )
+    found = {**best, "test_accuracy": measured_on["accuracy"], "test_loss": measured_on["loss"]}
+    front = [
+        {"model": c.name, "accuracy": c.accuracy, "parameters": c.parameters, "flops": c.flops} for c in kept
+    ]  # fmt: skip
+    return {
+        "genotype": best["genotype"], "space": best["space"], "method": "selection", "seed": config.seed,
+        "seconds": round(time.time() - started, 2), "found": found, "random": [],
+        "data": finetune.retrain.describe(splits, num_validation),
+        "selection": {"ranking": ranking, "trials": trials, "candidates": front,
+                      "ended": datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds")},
+    }  # fmt: skip

@@ -1,0 +1,79 @@
+"""The settings of a joint search for an architecture and a quantisation policy."""
+
+import dataclasses
+from typing import Literal
+
+from jnas.methods.rewards import Reward
+from jnas.methods.settings import Augmentation, Level, Training
+
+_WEIGHTS = Level("sgd", 0.1, 0.001, heavy_ball=0.9, weight_decay=5e-4, clip=5.0)
+_AUGMENTATION, _TRAINING = Augmentation(), Training()
+_REWARD = Reward(size=0.07, scale="logarithmic", map="exp")  # MnasNet's form
+
+
+@dataclasses.dataclass(frozen=True)
+class Supernet:
+    """The weights that candidates share: trained on one random architecture and one random policy a step."""
+
+    channels: int = 8
+    depth: int = 1
+    epochs: int = 8
+    batch_size: int = 32
+    weights: Level = _WEIGHTS
+
+    def __post_init__(self):
+        for name in ("channels", "depth", "epochs", "batch_size"):
+            if getattr(self, name) < 1:
+                raise ValueError(f"supernet: {name} is {getattr(self, name)}: give at least 1")
+
+
+@dataclasses.dataclass(frozen=True)
+class QuantisedSearch:
+    """A search by reward for an architecture and, unless `policy` fixes it, for the widths of its units."""
+
+    data: str = "fashion-mnist-slice"
+    image_size: int | None = None  # side to which the images of a folder are resized
+    space: str = "nasbench201"
+    operators: str = "skip_connect nor_conv_1x1 nor_conv_3x3"  # left on every edge; empty: all of the space
+    seed: int = 0
+    # what a policy is made of
+    methods: str = "w2a8 w4a8 w8a8"  # each wWaA or wWaA-pow2
+    units: Literal["shared", "edges"] = "shared"  # one policy for all blocks of a cell, or one a block
+    policy: str = ""  # a method for all units: then only the architecture is searched
+    # what a threshold leaves: relative losses of validation accuracy; null: no filter
+    method_threshold: float | None = None  # of each unit, quantised alone
+    operator_threshold: float | None = None  # of each operator, quantised alone by `policy`
+    probes: int = 4  # random architectures over which sensitivities are averaged
+    # how candidates are scored
+    supernet: Supernet = Supernet()
+    validation: float = 0.2  # share of the training images that only score candidates
+    augmentation: Augmentation = _AUGMENTATION
+    reward: Reward = _REWARD
+    latency: str = ""  # a JSON file, method -> milliseconds for 10^6 products
+    # the search
+    searcher: Literal["reinforce", "genetic", "evolution", "random"] = "reinforce"
+    num_evaluations: int = 300
+    at_once: int = 10  # candidates an iteration
+    learning_rate: float = 1e-3  # of the controller; published: 1e-4
+    repeats: int = 5  # of its steps along a batch; published: 1
+    population: int = 100  # of genetic and evolution
+    window: int = 10  # converged: the best reward rose by at most `tolerance` of itself over so many iterations
+    tolerance: float | None = None  # null: only the number of evaluations ends the search
+    # afterwards
+    compare: bool = True  # with 8 bits everywhere, and with an architecture search followed by one for its policy
+    train: Training = _TRAINING
+    # the machine
+    steps_per_call: int | None = None
+
+    def __post_init__(self):
+        for name, least in (("num_evaluations", 2), ("at_once", 1), ("probes", 1), ("population", 2), ("window", 1)):
+            if getattr(self, name) < least:
+                raise ValueError(f"{name} is {getattr(self, name)}: give at least {least}")
+        if not 0 < self.validation < 1:
+            raise ValueError(f"validation is {self.validation}: give a share between 0 and 1")
+        if self.tolerance is not None and self.tolerance < 0:
+            raise ValueError(f"tolerance is {self.tolerance}: give at least 0, or null")
+        if self.operator_threshold is not None and not self.policy:
+            raise ValueError("operator_threshold is set and policy is not: name the method that all units have")
+        if self.reward.latency and not self.latency:
+            raise ValueError("reward: latency has a weight: name a table with latency=FILE.json")

@@ -1,0 +1,160 @@
+"""Networks into a zoo and out of it: what a run trained, counted, measured on this device, and read back."""
+
+import datetime
+import functools
+import hashlib
+import json
+import os
+import pathlib
+import statistics
+import time
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+
+from jnas import engine, nets
+from jnas.errors import UserError
+from jnas.methods import candidates, models, retrain, runs, zoo
+from jnas.methods.problems import TrainingBatch, classifier_loss
+from jnas.types import Array, Context, Examples
+
+FILES = (retrain.NETWORK, retrain.WEIGHTS)
+
+
+class Pretrained(NamedTuple):
+    """A network of a zoo, ready to be used."""
+
+    facts: dict[str, Any]
+    model: models.Model
+
+
+def add_network(
+    zoo_folder: str | os.PathLike[str], trained: str | os.PathLike[str], *, name: str | None, data: str | None,
+    licence: str,
+) -> dict[str, Any]:  # fmt: skip
+    """Put a network that jnas trained into a zoo.
+
+    Args:
+      zoo_folder: the zoo; made if absent.
+      trained: `RUN` or `RUN/train/NAME`.
+      name: of the entry; None: from the data set, the space and the digest of the weights.
+      data: what it was trained on; None: as the run says.
+      licence: of the weights.
+
+    Returns:
+      The facts of the entry; `new` says whether it was not there before.
+
+    Raises:
+      UserError: if there is no trained classifier, or its accuracy or data set is not known.
+    """
+    folder = models.network_folder(trained)
+    model = models.load_model(folder)
+    if model.task != models.CLASSIFICATION:
+        raise UserError(f"{folder} was trained for {model.task}: a zoo holds networks for classification")
+    result = runs.read_json(folder / runs.RESULT) or {}
+    if "test_accuracy" not in result:
+        raise UserError(f"{folder / runs.RESULT} says no test_accuracy: train the network to the end")
+    of_run = (runs.read_json(folder.parent.parent / runs.RESULT) or {}).get("data", {})
+    data = data or of_run.get("name")
+    if not data:
+        raise UserError(f"{folder} does not say what data it was trained on: give --data NAME")
+    contents = {file: (folder / file).read_bytes() for file in FILES}
+    digest = hashlib.sha256(contents[retrain.WEIGHTS]).hexdigest()
+    facts = {
+        "genotype": model.facts["genotype"], "space": model.facts["space"], "data": data,
+        "shape": list(model.shape), "num_classes": model.facts["num_classes"], "examples": of_run.get("train"),
+        "accuracy": result["test_accuracy"], "epochs": result.get("epochs"),
+        "parameters": nets.count_parameters(model.weights["params"]), "flops": count_flops(model),
+        "licence": licence, "added": datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
+    }  # fmt: skip
+    name = name or f"{zoo.slug(data)}-{zoo.slug(facts['space'])[:40]}-{digest[:8]}"
+    new = zoo.add(zoo_folder, zoo.NETWORKS, name, facts, contents)
+    return {**facts, "name": name, "new": new}
+
+
+def load(zoo_folder: str | os.PathLike[str], name: str) -> Pretrained:
+    """A network of a zoo with its weights, after every checksum was compared.
+
+    Raises:
+      UserError: if there is none of that name, or its files are not as they were added.
+    """
+    facts, _ = zoo.read(zoo_folder, zoo.NETWORKS, name)
+    return Pretrained(facts, models.load_model(pathlib.Path(zoo_folder) / zoo.NETWORKS / name))
+
+
+def count_flops(model: models.Model) -> float:
+    """Operations of the forward pass of one image, two for a multiply-add, as XLA counts the program it was given."""
+    forward = functools.partial(_forward, model.net)
+    image = jax.ShapeDtypeStruct((1, *model.shape), jnp.float32)
+    analysis = jax.jit(forward).lower(jax.eval_shape(lambda: model.weights), image).cost_analysis()
+    return float(dict(analysis or {}).get("flops", 0.0))
+
+
+def measure(
+    zoo_folder: str | os.PathLike[str], name: str, *, batch_size: int, repeats: int = 7
+) -> list[candidates.Cost]:
+    """Measure a network on this device, and keep what was measured in the zoo.
+
+    Args:
+      zoo_folder: the zoo.
+      name: of the network.
+      batch_size: of the step of training.
+      repeats: timed calls of each program; the median counts.
+
+    Returns:
+      The time of one image alone and of a step of training, compilation left out.
+
+    Raises:
+      UserError: if there is no such network.
+    """
+    facts, model = load(zoo_folder, name)
+    device = str(engine.environment()["device"])
+    image = jnp.zeros((1, *model.shape))
+    forward = jax.jit(functools.partial(_forward, model.net))
+    seconds = {(candidates.INFERENCE, 1): _median(lambda: forward(model.weights, image), repeats)}
+    batch = TrainingBatch(
+        Examples(jnp.zeros((batch_size, *model.shape)), jnp.asarray(np.arange(batch_size) % facts["num_classes"]))
+    )
+    train = jax.jit(functools.partial(_training_step, model.net))
+    seconds[candidates.TRAINING, batch_size] = _median(lambda: train(model.weights, batch), repeats)
+    found = [candidates.Cost(device, kind, size, time, size / time) for (kind, size), time in seconds.items()]
+    for cost in found:
+        about = {"sha256": facts["sha256"][retrain.WEIGHTS], "repeats": repeats, "jax": jax.__version__}
+        file = f"{zoo.slug(cost.device)}-{cost.kind}-{cost.batch_size}"
+        zoo.note(zoo_folder, zoo.COSTS, name, file, facts={**cost._asdict(), **about})
+    return found
+
+
+def add_table(
+    zoo_folder: str | os.PathLike[str], rows: list[dict[str, Any]], *, name: str, source: str, licence: str
+) -> bool:
+    """Put records of others' models into a zoo, see `candidates.read_tables`; whether they were not there before."""
+    lines = "".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows)
+    facts = {"models": len(rows), "source": source, "licence": licence}
+    return zoo.add(zoo_folder, zoo.TABLES, name, facts, {"models.jsonl": lines.encode()})
+
+
+def _forward(net, weights, image: Array) -> Array:
+    return net.apply(weights, image, train=False).main
+
+
+def _training_step(net, weights, batch: TrainingBatch):
+    def loss(params):
+        context = Context(weights["batch_stats"], jax.random.key(0))
+        return classifier_loss(net, auxiliary_weight=0.0, smoothing=0.0)(params, (), batch, context)
+
+    gradient, _ = jax.grad(loss, has_aux=True)(weights["params"])
+    return optax.apply_updates(weights["params"], jax.tree.map(lambda g: -1e-3 * g, gradient))
+
+
+def _median(call, repeats: int) -> float:
+    jax.block_until_ready(call())  # compiles
+    times = []
+    for _ in range(repeats):
+        started = time.perf_counter()
+        jax.block_until_ready(call())
+        times.append(time.perf_counter() - started)
+    return statistics.median(times)

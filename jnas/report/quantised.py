@@ -1,0 +1,163 @@
+"""What a joint search found: accuracy against size, each unit's method, the searches' progress, and sensitivities."""
+
+import json
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+
+from jnas.report.palette import INK
+from jnas.report.plots import STYLE, Chart, to_svg
+from jnas.report.reading import Run
+from jnas.report.summary import escaped
+from jnas.report.tables import Table, as_html
+
+SENSITIVITY = "sensitivity.json"  # in the run folder
+NAMES = {"joint": "found together", "eight": "8 bits everywhere", "then": "architecture, then policy"}
+
+
+def quantised_section(run: Run, figures: Callable[[list[Chart]], str]) -> str:
+    """The part of the page, from `result.json` and `sensitivity.json`.
+
+    Args:
+      run: from `read_run`.
+      figures: puts charts side by side, as HTML.
+
+    Returns:
+      HTML; empty where the run is of another kind.
+    """
+    parts, charts = [], []
+    try:
+        found = run.result["quantised"]
+        parts = [f"<p>{escaped(text)}</p>" for text in words(found)] + [as_html(networks_table(found))]
+        parts += [as_html(policy_table(found))]
+        charts = [accuracy_and_size(found), progress_chart(found)]
+    except (KeyError, TypeError, ValueError, AttributeError):
+        parts = []
+    for name, title in (("methods", "Units"), ("operators", "Operators")):
+        try:
+            stored = json.loads((run.folder / SENSITIVITY).read_text(encoding="utf-8"))[name]
+            charts.append(heat_map(stored, f"{title}: accuracy lost alone, in % of the unquantised"))
+        except (OSError, KeyError, TypeError, ValueError):
+            continue
+    return "\n".join([*parts, figures(charts)]) if parts or charts else ""
+
+
+def words(found: dict[str, dict[str, Any]]) -> list[str]:
+    """Whether the network found together is at least as good in accuracy and size as each other one, in sentences."""
+    joint, sentences = found["joint"], []
+    for name, other in found.items():
+        if name == "joint":
+            continue
+        better = joint["test_accuracy"] >= other["test_accuracy"], joint["size"] <= other["size"]
+        equal = (joint["test_accuracy"], joint["size"]) == (other["test_accuracy"], other["size"])
+        verdict = "is equal to" if equal else "dominates" if all(better) else "does not dominate"
+        sentences.append(
+            f"What was {NAMES['joint']} {verdict} “{NAMES.get(name, name)}” in this run: accuracy "
+            f"{100 * joint['test_accuracy']:.2f} % against {100 * other['test_accuracy']:.2f} %, size "
+            f"{joint['size'] / 1e3:.2f} kB against {other['size'] / 1e3:.2f} kB."
+        )
+    return sentences
+
+
+def networks_table(found: dict[str, dict[str, Any]]) -> Table:
+    """One row a network."""
+    rows = []
+    for name, one in found.items():
+        whole = one.get("integer", {})
+        rows.append((
+            NAMES.get(name, name), f"{100 * one['test_accuracy']:.2f}",
+            f"{100 * whole['test_accuracy']:.2f}" if "test_accuracy" in whole else whole.get("refused", "–"),
+            f"{one['size'] / 1e3:.2f}", f"{one['compute'] / 1e6:.1f}", f"{one['reward']:.4f}",
+            str(one["evaluations"]) + (" (converged)" if one.get("converged") else ""), str(one["genotype"]),
+        ))  # fmt: skip
+    head = (
+        "network", "test accuracy, %", "in integers, %", "size, kB", "10⁶ bit operations", "reward in the search",
+        "evaluations", "genotype",
+    )  # fmt: skip
+    return Table("Trained from scratch with quantisation, at equal cost of search", head, tuple(rows))
+
+
+def policy_table(found: dict[str, dict[str, Any]]) -> Table:
+    """The method of every unit that has weights."""
+    units = list(dict.fromkeys(unit for one in found.values() for unit in one["policy"]))
+    rows = tuple((unit, *(one["policy"].get(unit, "–") for one in found.values())) for unit in units)
+    head = ("unit", *(NAMES.get(name, name) for name in found))
+    return Table("Methods: wWaA is W bits for weights and A for activations; – is without weights", head, rows)
+
+
+def accuracy_and_size(found: dict[str, dict[str, Any]]) -> Chart:
+    """Test accuracy over size, one point a network."""
+    import matplotlib
+    from matplotlib.figure import Figure
+
+    title = "Accuracy and size"
+    with matplotlib.rc_context(STYLE):
+        figure = Figure(figsize=(5.6, 3.9), layout="constrained")
+        axes = figure.subplots()
+        for name, one in found.items():
+            point = (one["size"] / 1e3, 100 * one["test_accuracy"])
+            axes.plot(*point, "o", markersize=7, label=NAMES.get(name, name))
+        axes.set(title=title, xlabel="size, kB", ylabel="test accuracy, %")
+        axes.margins(0.2)
+        axes.legend(loc="best")
+        points = (
+            f"{NAMES.get(n, n)} {one['size'] / 1e3:.2f} kB {100 * one['test_accuracy']:.2f} %"
+            for n, one in found.items()
+        )
+        return Chart(title, f"{title}: {', '.join(points)}.", to_svg(figure))
+
+
+def progress_chart(found: dict[str, dict[str, Any]]) -> Chart:
+    """The best reward so far, over evaluations, of the search that ended each network's."""
+    import matplotlib
+    from matplotlib.figure import Figure
+
+    title = "Best reward so far"
+    with matplotlib.rc_context(STYLE):
+        figure = Figure(figsize=(5.6, 3.9), layout="constrained")
+        axes = figure.subplots()
+        for name, one in found.items():
+            offset = one["evaluations"] - len(one["curve"])
+            axes.plot(offset + 1 + np.arange(len(one["curve"])), one["curve"], label=NAMES.get(name, name))
+        axes.set(title=title, xlabel="evaluations", ylabel="reward")
+        axes.legend(loc="lower right")
+        ends = ", ".join(f"{NAMES.get(name, name)} {one['reward']:.4f}" for name, one in found.items())
+        return Chart(title, f"{title}, at the end: {ends}.", to_svg(figure))
+
+
+def heat_map(stored: dict[str, Any], title: str) -> Chart:
+    """Sensitivities: units by methods, the number in each cell.
+
+    Args:
+      stored: `units`, `methods` and `losses.accuracy` [num_units, num_methods].
+      title: of the chart.
+
+    Returns:
+      The chart.
+
+    Raises:
+      KeyError, ValueError: if `stored` is of another form.
+    """
+    import matplotlib
+    from matplotlib.figure import Figure
+
+    units, methods = [str(unit) for unit in stored["units"]], [str(method) for method in stored["methods"]]
+    values = 100 * np.asarray(stored["losses"]["accuracy"], float)
+    if values.shape != (len(units), len(methods)) or not values.size:
+        raise ValueError("no table of units by methods")
+    with matplotlib.rc_context({**STYLE, "axes.grid": False}):
+        figure = Figure(figsize=(5.6, 1.2 + 0.32 * len(units)), layout="constrained")
+        axes = figure.subplots()
+        most = max(float(np.abs(values).max()), 1e-9)
+        image = axes.imshow(values, cmap="RdBu_r", vmin=-most, vmax=most, aspect="auto")
+        for (row, column), value in np.ndenumerate(values):
+            colour = "white" if abs(value) > 0.6 * most else INK
+            axes.text(column, row, f"{value:.1f}", ha="center", va="center", fontsize=7, color=colour)
+        axes.set_xticks(range(len(methods)), methods, fontsize=8)
+        axes.set_yticks(range(len(units)), units, fontsize=7.5)
+        axes.set_title(title)
+        figure.colorbar(image, ax=axes)
+        row, column = np.unravel_index(np.argmax(values), values.shape)
+        worst = f"{units[row]} under {methods[column]} loses most, {values[row, column]:.1f} %"
+        return Chart(title, f"{title}: {worst}.", to_svg(figure))

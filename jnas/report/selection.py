@@ -1,0 +1,159 @@
+"""The page of a selection: what was on offer, what was predicted, and what fine-tuning came to."""
+
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import numpy as np
+
+from jnas.report.plots import FIRST, SECOND, STYLE, Chart, to_svg
+from jnas.report.reading import Run
+from jnas.report.tables import Table, as_html
+
+
+def selection_section(run: Run, figures: Callable[[list[Chart]], str]) -> str:
+    """The section of a run that chose among the networks of a zoo; empty for any other run.
+
+    Args:
+      run: from `read_run`.
+      figures: charts to HTML.
+
+    Returns:
+      HTML.
+    """
+    found = run.result.get("selection")
+    if not isinstance(found, dict):
+        return ""
+    trials = found.get("trials", [])
+    charts = [
+        chart
+        for chart in (front_chart(found.get("candidates", []), trials), predicted_chart(trials))
+        if chart is not None
+    ]
+    tables = [as_html(trial_table(trials)), as_html(ranking_table(found.get("ranking", [])))]
+    return "\n".join([figures(charts), *tables])
+
+
+def front(cost: Sequence[float], score: Sequence[float]) -> list[int]:
+    """The members of the front: nothing is both cheaper and better; in the order of cost.
+
+    >>> front([3.0, 1.0, 2.0], [0.7, 0.5, 0.4])
+    [1, 0]
+    """
+    kept, best = [], -np.inf
+    for at in sorted(range(len(cost)), key=lambda i: (cost[i], -score[i])):
+        if score[at] > best:
+            kept.append(at)
+            best = score[at]
+    return kept
+
+
+def front_chart(candidates: Sequence[dict[str, Any]], trials: Sequence[dict[str, Any]]) -> Chart | None:
+    """Accuracy at the source against parameters, the front drawn, what was tried marked.
+
+    Args:
+      candidates: with `model`, `accuracy` and `parameters`.
+      trials: with `model`.
+
+    Returns:
+      The chart; None where nothing is known.
+    """
+    import matplotlib
+    from matplotlib.figure import Figure
+
+    known = [c for c in candidates if c.get("accuracy") is not None and c.get("parameters")]
+    if not known:
+        return None
+    cost, score = [float(c["parameters"]) for c in known], [100 * float(c["accuracy"]) for c in known]
+    line = front(cost, score)
+    tried = {trial.get("model") for trial in trials}
+    marked = [at for at, c in enumerate(known) if c["model"] in tried]
+    title = "Networks within the limits"
+    with matplotlib.rc_context(STYLE):
+        figure = Figure(figsize=(5.6, 3.3), layout="constrained")
+        axes = figure.subplots()
+        axes.plot([cost[i] for i in line], [score[i] for i in line], color=FIRST, linewidth=1.2, label="front")
+        axes.scatter(cost, score, s=18, color=FIRST)
+        axes.scatter(
+            [cost[i] for i in marked], [score[i] for i in marked], s=60, facecolors="none", edgecolors=SECOND,
+            linewidths=1.6, label="fine-tuned",
+        )  # fmt: skip
+        axes.set(title=title, xlabel="parameters", ylabel="accuracy at the source [%]", xscale="log")
+        axes.legend(loc="best")
+        names = ", ".join(str(known[i]["model"]) for i in line)
+        alt = f"{len(known)} networks by parameters and accuracy on what they were trained on. Front: {names}."
+        return Chart(title, alt, to_svg(figure))
+
+
+def predicted_chart(trials: Sequence[dict[str, Any]]) -> Chart | None:
+    """Measured against predicted accuracy of the trials, with the 90 % intervals; None where nothing was predicted.
+
+    Args:
+      trials: with `test_accuracy` and `predicted`, see `ranking_table`.
+
+    Returns:
+      The chart.
+    """
+    import matplotlib
+    from matplotlib.figure import Figure
+
+    known = [trial for trial in trials if "mean" in trial.get("predicted", {})]
+    if not known:
+        return None
+    said = [trial["predicted"] for trial in known]
+    measured = np.array([100 * trial["test_accuracy"] for trial in known])
+    mean, low, high = (100 * np.array([one[key] for one in said]) for key in ("mean", "low", "high"))
+    title = "Predicted against measured"
+    with matplotlib.rc_context(STYLE):
+        figure = Figure(figsize=(5.6, 3.3), layout="constrained")
+        axes = figure.subplots()
+        axes.errorbar(mean, measured, xerr=[mean - low, high - mean], fmt="o", color=FIRST, capsize=2)
+        ends = [min(mean.min(), measured.min()), max(mean.max(), measured.max())]
+        axes.plot(ends, ends, color=SECOND, linewidth=1, label="equal")
+        axes.set(title=title, xlabel="predicted accuracy [%], 90 % interval", ylabel="measured accuracy [%]")
+        axes.legend(loc="best")
+        inside = int(np.sum((measured >= low) & (measured <= high)))
+        alt = f"{inside} of {len(known)} measured accuracies lie in their 90 % interval."
+        return Chart(title, alt, to_svg(figure))
+
+
+def trial_table(trials: Sequence[dict[str, Any]]) -> Table:
+    """What was fine-tuned, with the predicted and the measured accuracy."""
+    rows = []
+    for trial in trials:
+        said = trial.get("predicted", {})
+        seconds = said.get("seconds")
+        rows.append((
+            str(trial.get("model")), *_setting(said), _interval(said), f"{100 * trial['test_accuracy']:.2f}",
+            "–" if seconds is None else f"{seconds:.1f}", f"{trial.get('seconds', float('nan')):.1f}",
+        ))  # fmt: skip
+    columns = (
+        "network", "frozen", "learning rate", "epochs", "predicted [%]", "validation accuracy [%]",
+        "time, from a measured step [s]", "time with compilation [s]",
+    )  # fmt: skip
+    return Table("Fine-tuned", columns, tuple(rows))
+
+
+def ranking_table(ranking: Sequence[dict[str, Any]]) -> Table:
+    """The first candidates at the start, with what was predicted of them and why they stand there.
+
+    Args:
+      ranking: with `model`, `frozen`, `learning rate`, `epochs`, `reasons`, and where it was predicted `mean`, `low`
+        and `high` in [0, 1].
+
+    Returns:
+      The table.
+    """
+    rows = tuple(
+        (str(line.get("model")), *_setting(line), _interval(line), str(line.get("reasons", ""))) for line in ranking
+    )
+    return Table("First candidates", ("network", "frozen", "learning rate", "epochs", "predicted [%]", "why"), rows)
+
+
+def _setting(line: dict[str, Any]) -> tuple[str, ...]:
+    return tuple(f"{line[key]:g}" if key in line else "–" for key in ("frozen", "learning rate", "epochs"))
+
+
+def _interval(line: dict[str, Any]) -> str:
+    if "mean" not in line:
+        return "–"
+    return f"{100 * line['mean']:.1f} ({100 * line['low']:.1f} to {100 * line['high']:.1f})"

@@ -1,0 +1,125 @@
+"""The trials of a search: how the best score rose, the front of several objectives, and the trials in a table."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from jnas.report.palette import INK, QUIET
+from jnas.report.plots import FIRST, SECOND, STYLE, Chart, to_svg
+from jnas.report.tables import Table
+
+TRIALS = Path("search") / "trials.jsonl"  # in the run folder
+MOST_ROWS = 20
+
+
+def read_trials(folder: Path) -> list[dict[str, Any]]:
+    """The lines of `search/trials.jsonl`; none where the run has no such file, and without those that are damaged."""
+    path = folder / TRIALS
+    if not path.is_file():
+        return []
+    found = []
+    for line in path.read_text(encoding="utf-8").splitlines():
+        try:
+            row = json.loads(line)
+            found.append({**row, "trial": int(row["trial"]), "scores": [float(score) for score in row["scores"]]})
+        except (ValueError, KeyError, TypeError):
+            continue
+    return found
+
+
+def trial_charts(trials: list[dict[str, Any]], names: list[str]) -> list[Chart]:
+    """The charts of the trials.
+
+    Args:
+      trials: from `read_trials`.
+      names: of the scores; the first is maximised and the others are minimised.
+
+    Returns:
+      The best score so far; with several scores a chart of the first against each other one.
+    """
+    done = [row for row in trials if row["scores"]]
+    if not done:
+        return []
+    scores = np.array([row["scores"] for row in done])
+    return [best_chart(scores[:, 0]), *(front_chart(scores[:, [0, n]], names[n]) for n in range(1, scores.shape[1]))]
+
+
+def best_chart(scores: np.ndarray) -> Chart:
+    """Draw the score of every trial, and the best so far.
+
+    Args:
+      scores: [n] in the order of the trials, larger is better.
+    """
+    import matplotlib
+    from matplotlib.figure import Figure
+
+    title = "Score of the trials"
+    with matplotlib.rc_context(STYLE):
+        figure = Figure(figsize=(5.6, 3.3), layout="constrained")
+        axes = figure.subplots()
+        at = np.arange(1, len(scores) + 1)
+        axes.plot(at, scores, "o", color=QUIET, markersize=3.5, label="a trial")
+        axes.step(at, np.maximum.accumulate(scores), where="post", color=FIRST, linewidth=1.8, label="best so far")
+        axes.set(title=title, xlabel="complete trials", ylabel="score")
+        axes.locator_params(axis="x", integer=True)
+        axes.legend(loc="best")
+        alt = f"Score of {len(scores)} trials; the best, {scores.max():.4g}, is number {int(scores.argmax()) + 1}."
+        return Chart(title, alt, to_svg(figure))
+
+
+def front_chart(points: np.ndarray, name: str) -> Chart:
+    """Draw the score against a cost, and which trials no other one beats in both.
+
+    Args:
+      points: [n, 2], the score, larger is better, and the cost, smaller is better.
+      name: of the cost.
+    """
+    import matplotlib
+    from matplotlib.figure import Figure
+
+    better = points * [[1, -1]]
+    beaten = np.array([((better >= point).all(-1) & (better > point).any(-1)).any() for point in better])
+    front = points[~beaten][np.argsort(points[~beaten][:, 1], kind="stable")]
+    title = f"Score against {name}"
+    with matplotlib.rc_context(STYLE):
+        figure = Figure(figsize=(5.6, 3.3), layout="constrained")
+        axes = figure.subplots()
+        axes.plot(points[beaten, 1], points[beaten, 0], "o", color=QUIET, markersize=3.5, label="a trial")
+        axes.plot(front[:, 1], front[:, 0], "D-", color=SECOND, markersize=4.5, linewidth=1.2, label="front")
+        axes.set(title=title, xlabel=name, ylabel="score")
+        axes.legend(loc="best", labelcolor=INK)
+        alt = f"Score of {len(points)} trials against {name}; {len(front)} of them are beaten in both by none."
+        return Chart(title, alt, to_svg(figure))
+
+
+def trial_table(trials: list[dict[str, Any]], names: list[str]) -> Table | None:
+    """The best trials, and what the failed ones said.
+
+    Args:
+      trials: from `read_trials`.
+      names: of the scores.
+
+    Returns:
+      The table; None without trials.
+    """
+    done = sorted((row for row in trials if row["scores"]), key=lambda row: -row["scores"][0])
+    failed = [row for row in trials if not row["scores"]]
+    if not done and not failed:
+        return None
+    rows = [
+        (str(row["trial"]), *(f"{score:.4g}" for score in row["scores"]), _seconds(row), row.get("architecture", "–"))
+        for row in done[:MOST_ROWS]
+    ]
+    empty = ("–",) * len(names)
+    rows += [
+        (str(row["trial"]), *empty, _seconds(row), f"failed: {row.get('error', '')}") for row in failed[:MOST_ROWS]
+    ]
+    shown = f"; the best {MOST_ROWS} are shown" if len(done) > MOST_ROWS else ""
+    title = f"{len(done)} complete trials, {len(failed)} failed{shown}"
+    return Table(title, ("trial", *names, "seconds", "architecture"), tuple(rows))
+
+
+def _seconds(row: dict[str, Any]) -> str:
+    return f"{row.get('seconds', float('nan')):.1f}"

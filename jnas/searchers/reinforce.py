@@ -1,0 +1,153 @@
+"""A recurrent controller that writes architectures choice by choice and learns from their scores by policy gradient."""
+
+import functools
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from jnas.searchers.base import Searcher, complete, no_observations, padded_length, record
+from jnas.searchers.controller import log_probability, num_parameters, start, write
+from jnas.spaces.base import Space, num_options
+
+DRAWN = 8  # architectures written for each one asked, of which the first new ones are taken
+
+
+class ControllerState(NamedTuple):
+    """What was told, and the controller that learned from it; on the host, like `Observations`."""
+
+    codes: np.ndarray  # [capacity, num_choices] int32; rows from `count` on are 0
+    values: np.ndarray  # [capacity] float64, NaN: not known
+    count: int
+    parameters: np.ndarray  # [num_parameters] float32
+    first: np.ndarray  # [num_parameters] float32, Adam's mean of gradients
+    second: np.ndarray  # [num_parameters] float32, Adam's mean of their squares
+    steps: int
+    baseline: float  # running mean of scores
+    spread: float  # running mean square of scores around it
+    waiting: np.ndarray  # [n, num_choices] int32, told since the last step, fewer than a batch
+    scores: np.ndarray  # [n] float64, of those
+
+    @property
+    def known(self) -> np.ndarray:
+        """`[capacity]` bool, the rows that have a value."""
+        return np.isfinite(self.values)
+
+
+def reinforce(
+    space: Space,
+    *,
+    batch_size: int = 10,
+    hidden: int = 100,
+    learning_rate: float = 1e-4,
+    repeats: int = 1,
+    entropy: float = 1e-3,
+    baseline_decay: float = 0.99,
+    clip: float = 5.0,
+    seed: int = 0,
+) -> Searcher:
+    r"""An LSTM of one layer that draws each choice knowing those before, trained by REINFORCE.
+
+        b <- decay b + (1 - decay) r, before it is used;   A = (r - b) / s
+        step along the mean over the batch of  A grad log p(arch) + entropy grad H
+
+    with r the score, s the root mean square of r - b, and H the summed entropy of the choices along the architecture;
+    Adam, its gradient cut to norm `clip`. The published controllers do without s: it makes the weight of the entropy
+    mean the same for scores of any scale, and the baseline starts at the first batch's mean, not at 0.
+
+    The state is a function of what was told and in which order: a step is taken whenever a batch of scores is complete,
+    however they were grouped in calls. Only architectures that were not told before are asked, so that a controller
+    that has settled is asked for its next likely ones, and the gradient is that of the architectures evaluated, not of
+    all that it would write.
+
+    Args:
+      space: any space.
+      batch_size: scores a step.
+      hidden: units of the LSTM, and length of its embeddings.
+      learning_rate: of Adam. The published 1e-4 is meant for thousands of evaluations.
+      repeats: steps along the same batch; the published controllers take one. With more, the ratio of the new
+        probability to that under which the batch began is cut to 0.8 .. 1.2, as in proximal policy optimisation.
+      entropy: weight of the entropy.
+      baseline_decay: of the running mean.
+      clip: largest norm of a gradient.
+      seed: of the controller's initial weights.
+
+    Returns:
+      The searcher.
+
+    Raises:
+      ValueError: if a number is out of its range.
+
+    References: Zoph, Le, "Neural architecture search with reinforcement learning", ICLR 2017; Pham et al., "Efficient
+    neural architecture search via parameter sharing", ICML 2018; Schulman et al., "Proximal policy optimization
+    algorithms", 2017 (the ratio).
+    """
+    for name, value in (("batch_size", batch_size), ("hidden", hidden), ("repeats", repeats)):
+        if value < 1:
+            raise ValueError(f"{name} is {value}: give at least 1.")
+    if min(learning_rate, clip) <= 0 or entropy < 0 or not 0 <= baseline_decay < 1:
+        raise ValueError(
+            f"learning_rate={learning_rate}, clip={clip}, entropy={entropy}, baseline_decay={baseline_decay}: the "
+            "first two must be positive, the third at least 0, the last from 0 to below 1."
+        )
+    bounds = tuple(num_options(space).tolist())
+    total = num_parameters(bounds, hidden)
+    initial = np.asarray(start(jax.random.key(seed), bounds, hidden))
+
+    def loss(parameters, codes, advantages, before):
+        logs, entropies = log_probability(parameters, codes, bounds, hidden)
+        ratio = jnp.exp(logs - before)
+        gain = jnp.minimum(ratio * advantages, jnp.clip(ratio, 0.8, 1.2) * advantages)
+        return -jnp.mean(gain) - entropy * jnp.mean(entropies)
+
+    @jax.jit
+    def step(parameters, first, second, steps, codes, advantages):
+        before = log_probability(parameters, codes, bounds, hidden)[0]
+
+        def one(carry, index):
+            parameters, first, second = carry
+            gradient = jax.grad(loss)(parameters, codes, advantages, before)
+            gradient = gradient * jnp.minimum(1, clip / (jnp.sqrt(jnp.sum(gradient**2)) + 1e-12))
+            first, second = 0.9 * first + 0.1 * gradient, 0.999 * second + 0.001 * gradient**2
+            time = (steps + index + 1).astype(jnp.float32)
+            mean, square = first / (1 - jnp.float32(0.9) ** time), second / (1 - jnp.float32(0.999) ** time)
+            return (parameters - learning_rate * mean / (jnp.sqrt(square) + 1e-8), first, second), None
+
+        return jax.lax.scan(one, (parameters, first, second), jnp.arange(repeats))[0]
+
+    draw = jax.jit(functools.partial(write, bounds=bounds, hidden=hidden), static_argnames="num")
+
+    def init():
+        nothing = np.zeros(total, np.float32)
+        return ControllerState(
+            *no_observations(space), initial, nothing, nothing, 0, 0.0, 0.0,
+            np.zeros((0, len(bounds)), np.int32), np.zeros(0),
+        )  # fmt: skip
+
+    def ask(state, key, num):
+        key_draw, key_rest = jax.random.split(key)
+        written = draw(state.parameters, key_draw, num=padded_length(DRAWN * num))
+        return complete(space, state, key_rest, num, np.asarray(written))
+
+    def tell(state, codes, values):
+        codes, values = np.asarray(codes, np.int32), np.asarray(values, np.float64)
+        observed = record(space, state, codes, values)
+        scored = np.isfinite(values)
+        waiting = np.concatenate([state.waiting, codes[scored]])
+        scores = np.concatenate([state.scores, values[scored]])
+        parameters, first, second = state.parameters, state.first, state.second
+        steps, baseline, spread = state.steps, state.baseline, state.spread
+        while len(scores) >= batch_size:
+            batch, waiting = waiting[:batch_size], waiting[batch_size:]
+            reward, scores = scores[:batch_size], scores[batch_size:]
+            keep = baseline_decay if steps else 0.0
+            baseline = keep * baseline + (1 - keep) * float(np.mean(reward))
+            spread = keep * spread + (1 - keep) * float(np.mean((reward - baseline) ** 2))
+            advantages = ((reward - baseline) / (np.sqrt(spread) or 1.0)).astype(np.float32)
+            moved = step(parameters, first, second, np.int32(steps), batch, advantages)
+            parameters, first, second = map(np.asarray, moved)
+            steps += repeats
+        return ControllerState(*observed, parameters, first, second, steps, baseline, spread, waiting, scores)
+
+    return Searcher(init, ask, tell)
