@@ -52,6 +52,11 @@ def network_folder(path: str | os.PathLike[str]) -> pathlib.Path:
             return place
     if not (folder / runs.CONFIG).is_file():
         raise UserError(f"{folder} is no run: name the folder of one, as printed when it ended")
+    if (folder / "train" / "found" / retrain.WEIGHTS).is_file():
+        raise UserError(
+            f"{folder} holds a quantised network, whose widths this command does not know: "
+            f"jnas train {folder} trains the same architecture without them"
+        )
     raise UserError(f"{folder} holds no trained network yet: run it to the end")
 
 
