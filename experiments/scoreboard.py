@@ -239,7 +239,7 @@ def mean(rows, name):
 
 
 def draw(rows, path):
-    """Regret to the optimum against gradient units: the mean over seeds, and every seed as a thin line."""
+    """Regret to the optimum against gradient units: the mean over seeds, each seed as a thin line, 93.7 % dotted."""
     import matplotlib
 
     matplotlib.use("Agg")
@@ -254,14 +254,15 @@ def draw(rows, path):
         axis.set_visible(False)
     order = sorted(chosen.items(), key=lambda item: mean(item[1], "regret"))
     for axis, ((name, _), of) in zip(axes.flat, order, strict=False):
-        curves = [np.array(row["curve"]) for row in of]
+        # The last record may lie before the last step, from which the cell is derived.
+        curves = [np.array([*row["curve"], (row["units"], row["test"])]) for row in of]
         for curve in curves:
             axis.plot(curve[:, 0], best - curve[:, 1], color="0.75", linewidth=0.7)
         axis.plot(curves[0][:, 0], best - np.mean([curve[:, 1] for curve in curves], 0), color="#0969da", linewidth=1.6)
         axis.axhline(best - 93.7, color="#bc4c00", linewidth=0.8, linestyle=":")
         axis.set_title(f"{name}: {mean(of, 'test'):.2f} %", fontsize=7.5, loc="left")
         axis.set_yscale("log")
-        axis.set_ylim(0.1, 100)
+        axis.set_ylim(0.05, 100)
         axis.tick_params(labelsize=7)
         axis.spines[["top", "right"]].set_visible(False)
     figure.supxlabel("gradient units", fontsize=8)

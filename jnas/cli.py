@@ -346,16 +346,10 @@ def _settings_of(run: pathlib.Path) -> dict[str, Any]:
 
 def _network_folder(path: pathlib.Path) -> tuple[pathlib.Path, pathlib.Path]:
     """`(run, network)` from the folder of either."""
-    from jnas.methods import retrain, runs
+    from jnas.methods import models
 
-    if (path / retrain.NETWORK).is_file():
-        return path.parent.parent, path
-    if not (path / runs.CONFIG).is_file():
-        raise UserError(f"{path} is no run: name the folder of one, as printed when it ended")
-    for name in ("found", "named"):
-        if (path / "train" / name / retrain.NETWORK).is_file():
-            return path, path / "train" / name
-    raise UserError(f"{path} holds no trained network yet: run it to the end")
+    network = models.network_folder(path)
+    return (network.parent.parent if network == path else path), network
 
 
 def _show(settings: Any) -> int:

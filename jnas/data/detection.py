@@ -125,6 +125,12 @@ def load_detection(folder: str | pathlib.Path, size: tuple[int, int]) -> Detecti
     for part in ("train", "test"):
         if part not in parts:
             raise UserError(f"{folder} lists no {part} photos: add them to its list of that name")
+    part_of: dict[pathlib.Path, str] = {}
+    for part, photos in parts.items():
+        for photo in photos:
+            other = part_of.setdefault(pathlib.Path(photo.file).resolve(), part)
+            if other != part:
+                raise UserError(f"{photo.file} is both a {other} and a {part} photo: take it out of one list")
     most = max(len(photo.boxes) for photos in parts.values() for photo in photos)
     read = {part: _dataset(photos, names, size, max(most, 1), path.resolve().name) for part, photos in parts.items()}
     return DetectionSplits(read["train"], read.get("val"), read["test"])

@@ -17,6 +17,7 @@ from typing import Any
 
 from jnas.engine.ledger import Row
 
+TAKEN = "taken"  # in a lease: by the worker that runs the trial
 BEATS = 5  # in the time after which a worker counts as dead
 
 
@@ -30,6 +31,7 @@ class Watch:
 
     def __init__(self, seconds: float, clock: Callable[[], float] = time.monotonic):
         self.seconds = seconds
+        self.own: str | None = None  # the observer's own worker: a trial in its name is not shown, or another has it
         self._clock = clock
         self._seen: dict[int, tuple[Any, float]] = {}  # number of a trial -> its lease, and since when it looks so
 
@@ -48,8 +50,17 @@ class Watch:
         return [
             row
             for number, row in running.items()
-            if process_ended(row.lease) or (not is_here(row.lease) and now - self._seen[number][1] >= self.seconds)
+            if self._ended(row.lease)
+            or (not self._lives_here(row.lease) and now - self._seen[number][1] >= self.seconds)
         ]
+
+    # A lease that is not marked as taken is still that of whoever made room: who runs the trial is not known yet.
+
+    def _ended(self, lease: dict[str, Any] | None) -> bool:
+        return bool(lease) and lease.get(TAKEN, False) and process_ended(lease)
+
+    def _lives_here(self, lease: dict[str, Any] | None) -> bool:
+        return bool(lease) and lease.get(TAKEN, False) and is_here(lease) and lease.get("worker") != self.own
 
 
 def process_ended(lease: dict[str, Any] | None) -> bool:

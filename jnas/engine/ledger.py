@@ -57,7 +57,7 @@ def serving(rows: Sequence[Row], num_evaluations: int) -> list[Row]:
     retried: set[int] = set()
     found = []
     for row in rows:
-        if row.retry_of is not None:
+        if row.retry_of is not None and row.state != "dropped":
             if row.retry_of in retried:
                 continue
             retried.add(row.retry_of)
@@ -68,7 +68,7 @@ def serving(rows: Sequence[Row], num_evaluations: int) -> list[Row]:
 
 def to_retry(rows: Sequence[Row], max_retries: int) -> list[Row]:
     """The failed trials whose worker was lost, whose architecture is to be evaluated again and is not yet enqueued."""
-    retried = {row.retry_of for row in rows}
+    retried = {row.retry_of for row in rows if row.state != "dropped"}
     return [
         row
         for row in rows

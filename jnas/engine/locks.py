@@ -50,7 +50,11 @@ class JournalLock:
         held = exclusive(f"{self._path}.lock")
         held.__enter__()
         self._held = held
-        _drop_torn_line(self._path)
+        try:
+            _drop_torn_line(self._path)
+        except BaseException:
+            self.release()
+            raise
         return True
 
     def release(self) -> None:

@@ -42,6 +42,8 @@ class Worker:
         self.signs = [1 if direction.name == "MAXIMIZE" else -1 for direction in study.directions]
         self.choices: list[tuple[str, list[str]]] = study.user_attrs.get(CHOICES, [])
         self.lease = leases.identity()
+        self.taken = {**self.lease, leases.TAKEN: True}
+        self.watch.own = self.lease["worker"]
         self.running: Row | None = None
         self.rows: list[Row] = []
         self.shown: set[int] = set()
@@ -69,7 +71,13 @@ class Worker:
     def result(self) -> Result:
         """What is in the study, as it is handed out."""
         complete = {row.number: trial_of(row) for row in self.rows if row.state == "complete"}
-        front = tuple(complete[trial.number] for trial in self.study.best_trials)
+        # Of what was seen: meanwhile others may have finished more.
+        signed = {number: np.multiply(self.signs, trial.scores) for number, trial in complete.items()}
+        front = tuple(
+            trial
+            for number, trial in complete.items()
+            if not any((other >= signed[number]).all() and (other > signed[number]).any() for other in signed.values())
+        )
         failed = tuple(trial_of(row) for row in self.rows if row.state == "failed" and row.error)
         return Result(tuple(complete.values()), front, failed, self.study)
 
@@ -105,9 +113,8 @@ class Worker:
             for _ in range(min(missing, self.batch_size)):
                 self._enqueue({})
             return missing > 0
-        if (waiting.lease or {}).get("worker") != self.lease["worker"]:
-            self._write(waiting, ledger.LEASE, self.lease)  # before it runs, so that whoever runs it is known
         if self._change(waiting, "RUNNING"):
+            self._write(waiting, ledger.LEASE, self.taken)  # only who has it: a loser would hide whose it is
             self._run(waiting)
         return True
 
@@ -121,7 +128,7 @@ class Worker:
         """Give a sign of life."""
         running = self.running
         if running is not None:
-            self.storage.set_trial_user_attr(running.id, ledger.LEASE, {**self.lease, "beat": count})
+            self.storage.set_trial_user_attr(running.id, ledger.LEASE, {**self.taken, "beat": count})
 
     def _run(self, row: Row) -> None:
         self.running = row

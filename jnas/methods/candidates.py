@@ -240,6 +240,8 @@ def read_tables(results: str | os.PathLike[str], benchmarks: Sequence[tuple[str,
             "parameters": round(1e6 * _number(row, "param_count", results)), "flops": products.get(key),
             "image_size": size, "costs": [list(cost) for cost in times.get(key, [])],
         })  # fmt: skip
+    if not found:
+        raise UserError(f"{results} has no row: give a table of models")
     return found
 
 
@@ -253,7 +255,10 @@ def _rows(path: str | os.PathLike[str]) -> list[dict[str, str]]:
 
 def _number(row: Mapping[str, str], column: str, path: str | os.PathLike[str]) -> float:
     try:
-        return float(row[column].replace(",", ""))
+        value = float(row[column].replace(",", ""))
+        if not math.isfinite(value):
+            raise ValueError(column)
+        return value
     except (KeyError, ValueError, AttributeError, TypeError) as error:
         raise UserError(
             f"{path} has no number in column {column} for {row.get('model')!r}: give a table with that column"

@@ -24,6 +24,7 @@ class CostModel(NamedTuple):
     sizes: np.ndarray  # [num_units + 1, num_ops + 1, 3] int64; last row: no unit; last column: whatever the operator is
     methods: tuple[Method, ...]
     latency: np.ndarray | None  # [num_methods + 1] milliseconds for 10^6 products; the last of the fixed method
+    layout: tuple[str, ...]  # the cell of each block
 
 
 def cost_model(
@@ -62,7 +63,7 @@ def cost_model(
             if str(method) not in latency:
                 raise UserError(f"the table of latencies lacks {method}: give its milliseconds for 10^6 products")
         rates = np.array([float(latency[str(method)]) for method in (*methods, EIGHT)])
-    return CostModel(net.space, tuple(units), table, tuple(methods), rates)
+    return CostModel(net.space, tuple(units), table, tuple(methods), rates, tuple(net.layout))
 
 
 def read_latency(path: str) -> dict[str, float]:
@@ -73,7 +74,10 @@ def read_latency(path: str) -> dict[str, float]:
     """
     try:
         table = json.loads(pathlib.Path(path).read_text(encoding="utf-8"))
-        return {str(name): float(value) for name, value in table.items()}
+        rates = {str(name): float(value) for name, value in table.items()}
+        if not all(0 < rate < float("inf") for rate in rates.values()):
+            raise ValueError("a time is not positive")
+        return rates
     except (OSError, ValueError, AttributeError, TypeError) as error:
         raise UserError(
             f'{path} is no table of latencies: write milliseconds for 10^6 products, such as {{"w8a8": 0.4}}'
@@ -100,9 +104,9 @@ def operators(model: CostModel, arch: np.ndarray) -> np.ndarray:
     result = []
     for unit in model.units:
         head, _, edge = unit.partition("/")
-        cells = [head] if head in fixed.cells else list(fixed.cells)
-        found = [placed[cell, edge] for cell in cells if (cell, edge) in placed]
-        result.append(found[0] if found else -1)
+        # A unit of one block, or of all blocks with the same cell.
+        cell = model.layout[int(head.removeprefix("block_"))] if head.startswith("block_") else head
+        result.append(placed.get((cell, edge), -1))
     return np.array(result, np.int32)
 
 

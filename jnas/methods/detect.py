@@ -14,6 +14,7 @@ from jax.sharding import Mesh
 from jnas import bilevel, data, engine, nets, report
 from jnas.data.boxes import BoxAugment, Boxed, boxed_source
 from jnas.data.detection import DetectionDataset, DetectionSplits, joined, load_detection
+from jnas.errors import UserError
 from jnas.methods import retrain, runs
 from jnas.methods.average_precision import Detections, Truth, average_precision, voc_curve
 from jnas.methods.backbones import Backbone, backbone
@@ -46,6 +47,10 @@ def run(config: TrainDetector, folder: str | pathlib.Path, *, mesh: Mesh | None 
         detector = build(config, 1)  # before photos are read: settings that do not fit each other
         splits = load_detection(config.data, frame(config))
         trained_on, held_out = parts(splits, config.held_out)
+        if not ((held_out.labels >= 0) & ~held_out.ignored).any():
+            raise UserError(
+                f"the {config.held_out} photos of {config.data} have no box: nothing could be measured on them"
+            )
         detector = build(config, trained_on.num_classes)
         augment = augmentation(config, trained_on)
         source = boxed_source(trained_on, batch_size=config.train.batch_size, augment=augment)

@@ -39,7 +39,14 @@ def family_of(strategies: Strategies, name: str = "generated") -> spaces.Family:
     for word in strategies.names.split():
         if word not in known and ":" not in word:
             raise ValueError(f"strategy {word!r} is unknown: choose among {', '.join(known)}, or write module:function")
-        generated[word] = tuple(known[word]() if word in known else _of_user(word)())
+        try:
+            generated[word] = tuple(known[word]() if word in known else _of_user(word)())
+        except TypeError as error:
+            if word in known:
+                raise
+            raise UserError(
+                f"strategy {word!r} gave no spaces ({error}): name a function without arguments that returns some"
+            ) from error
         for space in generated[word]:
             if not isinstance(space, spaces.ChainSpace | spaces.CellSpace) or spaces.size(space) < 2:
                 raise ValueError(f"strategy {word!r} generates {space!r}: generate chains or cells with a choice in it")

@@ -43,7 +43,8 @@ def from_scratch(
     augment = data.Augment(change.crop, change.flip, change.cutout, mean, std)
     plain = data.supervised_source(part, batch_size=judge.batch_size, augment=augment)
     source = plain._replace(batch=lambda arrays, step, key: TrainingBatch(plain.batch(arrays, step, key)))
-    rate = optax.cosine_decay_schedule(judge.learning_rate, num_steps)
+    final = judge.final_learning_rate / max(judge.learning_rate, 1e-30)
+    rate = optax.cosine_decay_schedule(judge.learning_rate, num_steps, final)
     optimiser = optax.chain(
         optax.identity() if judge.clip is None else optax.clip_by_global_norm(judge.clip),
         optax.add_decayed_weights(judge.weight_decay),

@@ -47,12 +47,14 @@ def network_folder(path: str | os.PathLike[str]) -> pathlib.Path:
       UserError: if there is no trained network.
     """
     folder = pathlib.Path(path)
-    for place in (folder, folder / "train" / "found", folder / "train" / "named"):
+    result = runs.read_json(folder / runs.RESULT) or {}
+    chosen = str((result.get("found") or {}).get("name", "found"))
+    for place in (folder, *(folder / "train" / name for name in dict.fromkeys((chosen, "found", "named")))):
         if (place / retrain.NETWORK).is_file():
             return place
     if not (folder / runs.CONFIG).is_file():
         raise UserError(f"{folder} is no run: name the folder of one, as printed when it ended")
-    if (folder / "train" / "found" / retrain.WEIGHTS).is_file():
+    if "quantised" in result:
         raise UserError(
             f"{folder} holds a quantised network, whose widths this command does not know: "
             f"jnas train {folder} trains the same architecture without them"

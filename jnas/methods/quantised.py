@@ -103,7 +103,7 @@ def _supernet(config: QuantisedSearch, plan: Plan, folder: pathlib.Path):
     steps_per_epoch = len(plan.training) // part.batch_size
     num_steps = part.epochs * steps_per_epoch
     policies = own_policies(config, plan)
-    # Both are candidates of the comparisons and the reference of sensitivities: the weights have to know them.
+    # The comparisons' 8 bits among them: the weights have to know what they are judged by.
     drawn = tuple(m for m in plan.methods if m in policies.allowed[0] or m == EIGHT)
     learner = weight_sharing.single_path(
         plan.net,
@@ -146,18 +146,53 @@ def _filtered(config: QuantisedSearch, plan: Plan, score, path: pathlib.Path) ->
         policies = sensitivity.filter_methods(policies, table, "accuracy", config.method_threshold)
     if config.operator_threshold is not None:
         of = units_of(plan.net, plan.training.shape, shared_operator)
-        found = stored.get("operators") or sensitivity.to_json(_measured(plan, of, score, archs))
+        covering = _covering(space, archs, jax.random.fold_in(key, 1))
+        found = stored.get("operators") or sensitivity.to_json(_measured(plan, of, score, covering))
         stored["operators"] = found
         table = sensitivity.from_json(found)
+        held = _shares(space, covering)
         losses: dict[str, dict[str, float]] = {}
         for unit, row in zip(table.units, table.losses["accuracy"], strict=True):
             edge, _, op = unit.rpartition("/")
             if edge.count("/") == 1:  # an operator of an edge, and not a projection or a residual block
-                losses.setdefault(edge, {})[op] = float(row[0])
+                # The mean is over all probes, of which only some hold the operator.
+                losses.setdefault(edge, {})[op] = float(row[0]) / held[edge, op]
         space = sensitivity.filter_operators(space, losses, config.operator_threshold)
     if stored:
         runs.write_json(path / SENSITIVITY, stored)
     return space, policies
+
+
+def _shares(space: CellSpace, archs: np.ndarray) -> dict[tuple[str, str], float]:
+    """The share of architectures that hold an operator on an edge, by `("cell/0_1", operator)`."""
+    shares: dict[tuple[str, str], float] = {}
+    for arch in archs:
+        fixed = spaces.fix(space, arch)
+        for cell in fixed.cells:
+            for edge in fixed.edges(cell):
+                for op in edge.ops:
+                    at = f"{cell}/{edge.source}_{edge.target}", op
+                    shares[at] = shares.get(at, 0.0) + 1 / len(archs)
+    return shares
+
+
+def _covering(space: CellSpace, archs: np.ndarray, key) -> np.ndarray:
+    """The architectures, and further random ones until every operator of every edge is in one: else it has no loss."""
+    wanted = {
+        (f"{cell}/{edge.source}_{edge.target}", op)
+        for cell in space.cells
+        for edge in space.edges(cell)
+        for op in edge.ops
+    }
+    missing = wanted - _shares(space, archs).keys()
+    for round_ in range(100):
+        if not missing:
+            break
+        for arch in np.asarray(spaces.sample(space, jax.random.fold_in(key, round_), 32)):
+            new = missing & _shares(space, arch[None]).keys()
+            if new:
+                archs, missing = np.concatenate([archs, arch[None]]), missing - new
+    return archs
 
 
 def _measured(plan: Plan, of: Units, score, archs: np.ndarray) -> sensitivity.Sensitivity:
@@ -199,7 +234,7 @@ def _search(
     config: QuantisedSearch, plan: Plan, name: str, space: CellSpace, policies: PolicySpace, total: int, judge,
     path: pathlib.Path,
 ) -> dict[str, Any]:  # fmt: skip
-    """One search on the trial loop; its trials stand in a study of the run folder, which other workers may share."""
+    """One search on the trial loop; its trials stand in a study of the run folder."""
     both: Any = spaces.product(space, policies)
     total = min(total, spaces.size(both))
     whole = space == plan.space

@@ -2,6 +2,7 @@
 
 import dataclasses
 import datetime
+import json
 import math
 import pathlib
 import time
@@ -76,7 +77,9 @@ def run(config: Selection, folder: str | pathlib.Path) -> dict[str, Any]:
         ranking = ranking or [described(affordable[at], predicted, at, affordable) for at in order[: config.top]]
         first = int(order[0])
         choice = affordable[first]
-        trial = try_one(config, choice, (train, validation), path / "train" / f"trial-{len(trials) + 1}")
+        place = path / "train" / f"trial-{len(trials) + 1}"
+        begin_trial(place, choice)
+        trial = try_one(config, choice, (train, validation), place)
         trial["predicted"] = described(choice, predicted, first, affordable)
         trials.append(trial)
         spent += choice.seconds
@@ -94,6 +97,24 @@ def run(config: Selection, folder: str | pathlib.Path) -> dict[str, Any]:
     runs.write_json(path / runs.RESULT, summary)
     report.write_report(path)
     return summary
+
+
+def begin_trial(place: pathlib.Path, choice: Choice) -> None:
+    """Note what a trial is of, so that a run that goes on credits no trial to another network.
+
+    Raises:
+      UserError: if its folder was begun with another choice, because the zoo has changed meanwhile.
+    """
+    chosen = {"model": choice.candidate.name, "settings": dataclasses.asdict(choice.settings)}
+    chosen = json.loads(json.dumps(chosen))
+    before = runs.read_json(place / "choice.json")
+    if before is not None and before != chosen:
+        raise UserError(
+            f"{place} was begun with {before['model']} and {chosen['model']} is chosen now, for the zoo has changed: "
+            "give another folder with --out"
+        )
+    engine.prepare_folder(place)
+    runs.write_json(place / "choice.json", chosen)
 
 
 def allowed(config: Selection) -> tuple[list[candidates.Candidate], list[str]]:

@@ -5,6 +5,7 @@ from typing import Literal
 
 from jnas.methods.rewards import Reward
 from jnas.methods.settings import Augmentation, Level, Training
+from jnas.spaces.policy import method_of
 
 _WEIGHTS = Level("sgd", 0.1, 0.001, heavy_ball=0.9, weight_decay=5e-4, clip=5.0)
 _AUGMENTATION, _TRAINING = Augmentation(), Training()
@@ -69,6 +70,13 @@ class QuantisedSearch:
         for name, least in (("num_evaluations", 2), ("at_once", 1), ("probes", 1), ("population", 2), ("window", 1)):
             if getattr(self, name) < least:
                 raise ValueError(f"{name} is {getattr(self, name)}: give at least {least}")
+        if self.repeats < 1 or not 0 < self.learning_rate < float("inf"):
+            raise ValueError(
+                f"repeats is {self.repeats} and learning_rate {self.learning_rate}: give at least 1 and a positive rate"
+            )
+        methods = [str(method_of(text)) for text in self.methods.split()]
+        if not methods or len(set(methods)) < len(methods):
+            raise ValueError(f"methods is {self.methods!r}: name at least one, each once")
         if not 0 < self.validation < 1:
             raise ValueError(f"validation is {self.validation}: give a share between 0 and 1")
         if self.tolerance is not None and self.tolerance < 0:

@@ -55,6 +55,13 @@ def run(config: SpaceSearch, folder: str | pathlib.Path, *, mesh: Mesh | None = 
     with runs.as_user_input():
         plan = _plan(config, mesh)
     path = runs.begin(folder, config, "space_search")
+    with engine.exclusive(path / ".running", wait=False) as mine:
+        if not mine:
+            raise UserError(f"another process works in {path}: wait for it, or choose another folder with --out")
+        return _run(config, plan, path, mesh)
+
+
+def _run(config: SpaceSearch, plan: "_Plan", path: pathlib.Path, mesh: Mesh | None) -> dict[str, Any]:
     result = runs.read_json(path / runs.RESULT)
     if result is None:
         found = search(config, plan.family, plan.judge, path)

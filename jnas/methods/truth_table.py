@@ -3,6 +3,9 @@
 import csv
 import gzip
 import pathlib
+import zlib
+from collections.abc import Iterator
+from typing import Any
 
 import numpy as np
 
@@ -30,12 +33,15 @@ def table(path: str | pathlib.Path, space: spaces.CellSpace, *, column: str = "s
     opened = gzip.open if str(path).endswith(".gz") else open
     with engine.explain("read", path), opened(path, "rt", newline="", encoding="utf-8") as file:
         reader = csv.DictReader(file)
-        columns = reader.fieldnames or ()
+        lines = _readable(reader, path)
+        columns = reader.fieldnames or () if next(lines) else ()
         for name in ("architecture", column):
             if name not in columns:
                 raise UserError(f"{path} has no column {name!r}: it has {', '.join(columns) or 'none'}")
-        for line in reader:
+        for line in lines:
             try:
+                if None in line or None in line.values():
+                    raise ValueError("it has more or fewer fields than the first line")
                 code = np.asarray(spaces.from_string(space, line.pop("architecture")), np.int32)
                 numbers = {name: number for name, text in line.items() if (number := _number(text)) is not None}
                 score = numbers[column]
@@ -53,6 +59,15 @@ def table(path: str | pathlib.Path, space: spaces.CellSpace, *, column: str = "s
         return Evaluation(found[column], found)
 
     return objective
+
+
+def _readable(reader: csv.DictReader, path) -> Iterator[dict[str, Any]]:
+    """The first line's names, then the lines; one sentence where the file is cut off or no text."""
+    try:
+        yield dict.fromkeys(reader.fieldnames or ("none",))
+        yield from reader
+    except (EOFError, csv.Error, UnicodeDecodeError, zlib.error) as error:
+        raise UserError(f"{path} cannot be read as CSV ({error}): write it anew") from error
 
 
 def _number(text: str | None) -> float | None:

@@ -57,7 +57,12 @@ def add_network(
     result = runs.read_json(folder / runs.RESULT) or {}
     if "test_accuracy" not in result:
         raise UserError(f"{folder / runs.RESULT} says no test_accuracy: train the network to the end")
-    of_run = (runs.read_json(folder.parent.parent / runs.RESULT) or {}).get("data", {})
+    whole = runs.read_json(folder.parent.parent / runs.RESULT) or {}
+    of_run = whole.get("data", {})
+    if (folder / "choice.json").is_file():  # fine-tuned by jnas select: its own result is of the validation images
+        if whole.get("found", {}).get("name") != folder.name:
+            raise UserError(f"{folder} was measured on validation images only: add the network that the run chose")
+        result = whole["found"]
     data = data or of_run.get("name")
     if not data:
         raise UserError(f"{folder} does not say what data it was trained on: give --data NAME")

@@ -68,6 +68,14 @@ def test_voc_boxes_count_pixels_from_one_and_go_with_the_photo(voc):
     assert both.part(np.array([2])).boxes.tolist() == validation.boxes.tolist()
 
 
+def test_a_photo_of_two_parts_is_refused(tmp_path):
+    """Without a test list the validation photos are the test photos."""
+    photos = {name: [("dog", 0, corners(1, 1, 9, 9))] for name in "abc"}
+    write_voc(tmp_path / "VOC", photos, {"train": ["a", "b"], "val": ["b", "c"]})
+    with pytest.raises(UserError, match=r"b.png is both a train and a test photo: take it out of one list"):
+        load_detection(tmp_path / "VOC", (20, 20))
+
+
 def test_without_lists_every_fifth_photo_is_a_test_photo(tmp_path):
     box = [("cell", 0, corners(2, 2, 9, 9))]
     write_voc(tmp_path, {f"{i}": box for i in range(7)}, {})

@@ -9,6 +9,7 @@ import pytest
 
 from jnas.engine import leases, ledger, open_study, search
 from jnas.engine.ledger import Row
+from jnas.engine.worker import Worker
 from jnas.errors import UserError
 from jnas.types import Evaluation, Searcher
 
@@ -238,13 +239,61 @@ class TestLeases:
         assert seen(1120, 2) == [0]
 
     def test_a_process_of_this_machine_is_looked_up(self):
-        mine = leases.identity()
+        mine = {**leases.identity(), leases.TAKEN: True}
         late = leases.Watch(1, clock=iter([0.0, 1000.0]).__next__)
         assert [late.dead([Row(0, 0, "running", lease=mine)]) for _ in range(2)] == [[], []]
         assert not leases.process_ended(mine)
         assert leases.process_ended({**mine, "born": "0"})  # its number was given to another process
         assert leases.process_ended({**mine, "pid": 2**22 + 1})
         assert not leases.process_ended({**mine, "pid": 2**22 + 1, "machine": "another"})
+
+    def test_who_loses_a_trial_leaves_the_winner_s_lease_alone(self):
+        """Both have seen the trial waiting; the loser comes while the winner evaluates."""
+        study, leases_seen = open_study(), []
+
+        def worker(objective):
+            return Worker(fake_searcher(), objective, KEY, 1, study, 1, None, 10, 3, leases.Watch(60))
+
+        def objective(code, key):
+            loser.work()
+            leases_seen.append(study.trials[0].user_attrs[ledger.LEASE])
+            return Evaluation(score_of(code))
+
+        winner, loser = worker(objective), worker(lambda code, key: pytest.fail("evaluated twice"))
+        winner.look()
+        winner.work()  # makes room
+        winner.look()
+        loser.look()
+        winner.work()
+        assert [lease["worker"] for lease in leases_seen] == [winner.lease["worker"]]
+        assert leases_seen[0][leases.TAKEN]
+
+    def test_a_trial_that_nobody_has_signed_is_judged_by_its_beat(self):
+        """Its worker may have died between taking it and saying so: the lease names whoever made room."""
+        rows = [Row(0, 0, "running", lease=leases.identity())]
+        watch = leases.Watch(60, clock=iter([0.0, 59.0, 60.0]).__next__)
+        assert [len(watch.dead(rows)) for _ in range(3)] == [0, 0, 1]
+
+    def test_a_retry_that_was_dropped_is_made_again(self):
+        """A search for fewer trials clears away what waits; a later one for more has to evaluate it."""
+        died = Row(1, 1, "failed", (1,), lost="died")
+        assert not ledger.to_retry([died, Row(2, 2, "waiting", (1,), retry_of=1)], 3)
+        assert ledger.to_retry([died, Row(2, 2, "dropped", (1,), retry_of=1)], 3) == [died]
+        again = Row(3, 3, "waiting", (1,), retry_of=1)
+        assert ledger.serving([died, Row(2, 2, "dropped", (1,), retry_of=1), again], 5) == [again]
+
+    def test_the_result_is_of_what_was_seen(self):
+        """Another worker that wants more trials may finish one at any moment."""
+        study = open_study()
+        worker = Worker(
+            fake_searcher(), lambda c, k: Evaluation(score_of(c)), KEY, 2, study, 1, None, 10, 3, leases.Watch(60)
+        )
+        while sum(row.state == "complete" for row in worker.look()) < 2:
+            worker.work()
+        study.add_trial(optuna.trial.create_trial(value=1e6))
+        result = worker.result()
+        assert len(result.trials) == 2
+        assert result.best.scores[0] == max(trial.scores[0] for trial in result.trials)
 
     def test_a_trial_taken_away_is_not_completed_by_its_first_worker(self):
         study = open_study()

@@ -107,6 +107,8 @@ class TestTable:
             ("architecture,score\n|,1\n", "line 2 of .* cannot be used"),
             ("architecture,score\n|skip_connect~0|,good\n", "line 2 of .* cannot be used: 'score'"),
             ("architecture,score\n|skip_connect~0|,1\n|skip_connect~0|,2\n", "line 3 of .* again"),
+            ("architecture,score\n|skip_connect~0|,1,2\n", "line 2 of .* more or fewer fields"),
+            ("score,architecture\n1\n", "line 2 of .* more or fewer fields"),
         ],
     )
     def test_a_file_that_is_no_table_is_one_sentence(self, text, sentence, tmp_path):
@@ -115,6 +117,14 @@ class TestTable:
         space = spaces.CellSpace("edge", ("cell",), 1, 1, OPS, ((OPS,),), None, "last")
         with pytest.raises(UserError, match=sentence):
             truth_table.table(path, space)
+
+    def test_a_file_that_is_cut_off_or_no_text(self, tmp_path):
+        space = spaces.CellSpace("edge", ("cell",), 1, 1, OPS, ((OPS,),), None, "last")
+        whole = gzip.compress(b"architecture,score\n" + b"\n" * 99999)
+        for name, content in {"cut.csv.gz": whole[:-20], "latin.csv": b"architecture,score\n\xe9,1\n"}.items():
+            (tmp_path / name).write_bytes(content)
+            with pytest.raises(UserError, match=rf"{name} cannot be read as CSV"):
+                truth_table.table(tmp_path / name, space)
 
     def test_a_file_that_is_not_there(self, tmp_path):
         with pytest.raises(UserError, match=r"cannot read .*none\.csv: No such file"):

@@ -1,6 +1,7 @@
 """The joint search: its parts against what they promise, and a run stopped and taken up again."""
 
 import json
+import pathlib
 
 import jax
 import jax.numpy as jnp
@@ -10,7 +11,7 @@ import pytest
 
 from jnas import config, data, engine, nets, spaces
 from jnas.errors import Interrupted, UserError
-from jnas.methods import quantised, quantised_training, retrain, weight_sharing
+from jnas.methods import models, quantised, quantised_training, retrain, weight_sharing
 from jnas.methods.settings import Training
 from jnas.methods.settings_quantised import QuantisedSearch
 from jnas.nets import units
@@ -102,6 +103,22 @@ def test_units_keep_the_methods_below_the_threshold(whole):
     assert result["quantised"]["joint"]["policy"]["cell/0_1"] == "w8a8"
 
 
+def test_every_operator_is_in_a_probe():
+    """Two architectures hold 12 of the 30 operators of the space: the others would count as harmless."""
+    space = spaces.nasbench201()
+    first = np.asarray(spaces.sample(space, jax.random.key(0), 2))
+    archs = quantised._covering(space, first, jax.random.key(1))
+    shares = quantised._shares(space, archs)
+    np.testing.assert_array_equal(archs[:2], first)
+    assert len(shares) == 30
+    assert sum(shares.values()) == pytest.approx(6)  # one operator an edge in each
+
+
+def test_other_commands_say_that_the_network_is_quantised(whole):
+    with pytest.raises(UserError, match="holds a quantised network"):
+        models.network_folder(next(part for part in whole if isinstance(part, pathlib.Path)))
+
+
 def test_the_page_says_who_won(whole):
     page = (whole[0] / "report.html").read_text()
     for text in ("Quantised networks", "found together", "accuracy lost alone", "8 bits everywhere", "in this run"):
@@ -191,6 +208,10 @@ def test_traced_mixtures_are_those_of_the_architecture():
     ("changes", "sentence"),
     [
         ({"methods": "w1a8"}, "is no method"),
+        ({"methods": ""}, "name at least one"),
+        ({"methods": "w4a8 w4a8"}, "each once"),
+        ({"repeats": 0}, "repeats is 0"),
+        ({"learning_rate": 0.0}, "learning_rate 0.0"),
         ({"operators": "conv_9x9"}, "is not in nasbench201"),
         ({"operator_threshold": 0.1}, "policy is not"),
         ({"reward": {"latency": 0.1}}, "name a table"),

@@ -95,6 +95,20 @@ def test_the_page_and_the_second_run(chosen, capsys):
     assert "chosen    only" in capsys.readouterr().out
 
 
+def test_a_trial_is_credited_to_no_other_network(chosen, tmp_path):
+    """The zoo may change between two starts of a run."""
+    one, other = list(choices())[:2]
+    selection.begin_trial(tmp_path / "trial-1", one)
+    selection.begin_trial(tmp_path / "trial-1", one)
+    with pytest.raises(UserError, match=r"was begun with m0 and m0 is chosen now, for the zoo has changed"):
+        selection.begin_trial(tmp_path / "trial-1", other)
+    # A trial's own accuracy is that on the validation images, which chose it: the zoo keeps that of the run.
+    run, trial = chosen[1], models.network_folder(chosen[1])
+    assert trial.name.startswith("trial-")
+    facts = zoo_networks.add_network(tmp_path / "zoo", trial, name=None, data=None, licence="CC0-1.0")
+    assert facts["accuracy"] == runs.read_json(run / "result.json")["found"]["test_accuracy"]
+
+
 @pytest.mark.parametrize(
     ("words", "sentence"),
     [

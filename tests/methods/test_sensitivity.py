@@ -118,6 +118,34 @@ def test_costs_are_those_of_the_layers():
         costs.cost_model(supernet, (8, 8, 1), of.names, units.shared, METHODS, latency={str(m): 1 for m in METHODS})
 
 
+def test_costs_of_edges_are_those_of_the_cell_of_their_block():
+    """Blocks of two kinds of cell, whose edges bear the same names."""
+    space = spaces.darts()
+    some = ("none", "skip_connect", "sep_conv_3x3", "dil_conv_5x5")
+    space = spaces.narrow(space, {cell: [some] * space.num_edges for cell in space.cells})
+    supernet = nets.network_for(space, channels=4, depth=3, num_classes=3)
+    assert len(set(supernet.layout)) == 2
+    shapes, _ = jax.eval_shape(lambda key: nets.initialise(supernet, key, (8, 8, 1)), jax.random.key(0))
+    of = units.units(supernet, shapes, units.per_edge)
+    model = costs.cost_model(supernet, (8, 8, 1), of.names, units.per_edge, METHODS)
+    for arch in np.asarray(spaces.sample(space, jax.random.key(1), 2)):
+        net = nets.network_for(spaces.fix(space, arch), channels=4, depth=3, num_classes=3)
+        size = compute = 0.0
+        for path, layer in sizes.layer_sizes(net, (8, 8, 1)).items():
+            method = EIGHT if units.per_edge(units.place_of(net, path)) is None else METHODS[0]
+            size += layer.weights * method.weight_bits / 8 + 8 * layer.channels
+            compute += layer.products * method.weight_bits * method.activation_bits
+        found = costs.costs(model, costs.operators(model, arch), np.zeros(len(of.names), int))
+        assert found == pytest.approx({"size": size, "compute": compute})
+
+
+@pytest.mark.parametrize("text", ['{"w8a8": NaN}', '{"w8a8": -1}', '{"w8a8": 0}', "[1]"])
+def test_a_time_that_is_none_is_refused(tmp_path, text):
+    (tmp_path / "latency.json").write_text(text)
+    with pytest.raises(UserError, match="is no table of latencies"):
+        costs.read_latency(str(tmp_path / "latency.json"))
+
+
 @pytest.mark.parametrize("scale", ["linear", "logarithmic"])
 @pytest.mark.parametrize("shape", ["identity", "exp", "tanh"])
 def test_rewards_rise_with_accuracy_and_fall_with_every_cost(scale, shape):

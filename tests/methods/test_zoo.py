@@ -195,6 +195,20 @@ def test_bad_tables(tables, results, sentence, capsys):
     assert not (tables / "zoo").exists()
 
 
+@pytest.mark.parametrize(
+    ("rows", "sentence"),
+    [
+        ("", "has no row"),
+        ("a,224,nan,5\n", "has no number in column top1"),
+        ("a,224,80,inf\n", "in column param_count"),
+    ],
+)
+def test_tables_without_numbers(tmp_path, rows, sentence):
+    (tmp_path / "results.csv").write_text("model,img_size,top1,param_count\n" + rows)
+    with pytest.raises(UserError, match=sentence):
+        candidates.read_tables(tmp_path / "results.csv", [])
+
+
 def test_limits_agree_with_a_loop():
     """Random candidates and limits: the kept ones are right, and the value that the sentence names is the nearest."""
     random = np.random.default_rng(0)
