@@ -91,8 +91,11 @@ def masked(text: str) -> str:
 
     >>> masked("postgresql://ann:secret@db/trials")
     'postgresql://ann:***@db/trials'
+    >>> masked("postgresql://db/trials?user=ann&password=secret&sslmode=require")
+    'postgresql://db/trials?user=ann&password=***&sslmode=require'
     """
-    return re.sub(r"(://[^:/@\s]*):[^@\s]*@", r"\1:***@", text)
+    text = re.sub(r"(://[^:/@\s]*):[^@\s]*@", r"\1:***@", text)
+    return re.sub(r"([?&](?:password|passwd|pwd)=)[^&\s]*", r"\1***", text)
 
 
 def _label(option: Hashable) -> str:
