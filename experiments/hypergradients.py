@@ -9,8 +9,8 @@ computed on ALL images by conjugate gradients to convergence,
 and each estimator, given minibatches, is compared with it: the relative error sqrt(E |g - h|^2) / |h|, its bias (the
 estimator on all images), and the cosine. The Hessian of this loss is indefinite, so that an undamped inverse is no
 answer to any minimisation: lambda is the smallest damping that makes it positive definite at every point (times 1.2);
-all estimators get the same. Momentum runs along the same trajectory, from its first step, on batches of its own drawn in
-the same way; costs are in gradient units.
+all estimators get the same. Momentum runs along the same trajectory, from its first step, on batches of its own, drawn
+in the same way; costs are in gradient units.
 
 Command:   python experiments/hypergradients.py --data cifar10.npz --results experiments/results/hypergradients.jsonl
 Result, hardware, time: experiments/README.md. A row that is in the results is not measured again.
