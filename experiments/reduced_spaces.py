@@ -20,10 +20,11 @@ from jnas.methods import differentiable
 from jnas.methods.settings import Search
 
 SIZE = {
-    "channels": 4, "depth": 3, "batch_size": 16, "random_cells": 5, "alpha": {"warmup": 0.0},
+    "channels": 4, "depth": 3, "batch_size": 16,
     "train": {"channels": 6, "depth": 3, "epochs": 3},
 }  # fmt: skip
-METHODS = ("first order", "first order + beta-decay", "neumann(2) + STORM", "neumann(2) + STORM + beta-decay")
+RANDOM = "random cell"
+METHODS = (RANDOM, "first order", "first order + beta-decay", "neumann(2) + STORM", "neumann(2) + STORM + beta-decay")
 
 
 def main():
@@ -31,7 +32,7 @@ def main():
     parser.add_argument("--spaces", nargs="*", default=["s2", "s4"])
     parser.add_argument("--methods", nargs="*", default=METHODS)
     parser.add_argument("--seeds", type=int, default=5)
-    parser.add_argument("--units", type=int, default=600, help="gradient units a search")
+    parser.add_argument("--units", type=int, default=400, help="gradient units a search")
     parser.add_argument("--out", default="runs/reduced")
     parser.add_argument("--results", default="experiments/results/reduced_spaces.jsonl")
     arguments = parser.parse_args()
@@ -50,29 +51,26 @@ def main():
 
 
 def run(space, name, arguments):
-    units, own = scoreboard.METHODS[name]
-    steps = max(1, round(arguments.units / units))
-    rate = scoreboard.WALK / steps
-    alpha = {"alpha": {"learning_rate": rate, "final_learning_rate": rate}}
-    runs = {"space": space, "num_runs": arguments.seeds, "steps": steps, "record_every": max(1, steps // 10)}
+    """The rows of a method's seeds, or of as many cells drawn at random, trained alike."""
     folder = pathlib.Path(arguments.out) / f"{space}-{name}".replace(" ", "-")
-    result = differentiable.run(config.build(Search, scoreboard.COMMON, own, SIZE, alpha, runs), folder)
-    common = {"space": space, "units": arguments.units, "steps": steps}
-    rows = [
+    if name == RANDOM:
+        units, own, runs = 1, {}, {"steps": 1, "random_cells": arguments.seeds}
+    else:
+        units, own = scoreboard.METHODS[name]
+        steps = max(1, round(arguments.units / units))
+        rate = scoreboard.WALK / steps
+        own = own | {"alpha": scoreboard.COMMON["alpha"] | {"learning_rate": rate, "final_learning_rate": rate}}
+        runs = {"num_runs": arguments.seeds, "steps": steps, "record_every": max(1, steps // 10), "random_cells": 0}
+    result = differentiable.run(config.build(Search, scoreboard.COMMON, own, SIZE, {"space": space}, runs), folder)
+    found = result["random"] if name == RANDOM else result.get("runs") or [result["found"] | {"seed": 0}]
+    return [
         {
-            "method": name, "seed": row["seed"], "test": round(100 * row["test_accuracy"], 2),
-            "separable": row["genotype"].count("sep_conv_3x3"), "genotype": row["genotype"], **common,
+            "space": space, "method": name, "seed": row.get("seed", n) if name != RANDOM else n,
+            "units": arguments.units, "steps": runs["steps"], "test": round(100 * row["test_accuracy"], 2),
+            "separable": row["genotype"].count("sep_conv_3x3"), "genotype": row["genotype"],
         }
-        for row in result["runs"]
+        for n, row in enumerate(found)
     ]  # fmt: skip
-    chance = [
-        {
-            "method": "random cell", "seed": n, "test": round(100 * row["test_accuracy"], 2),
-            "separable": row["genotype"].count("sep_conv_3x3"), "genotype": row["genotype"], **common,
-        }
-        for n, row in enumerate(result["random"])
-    ]  # fmt: skip
-    return rows + (chance if name == METHODS[0] else [])
 
 
 def table(rows):

@@ -19,6 +19,7 @@ Result, hardware, time: experiments/README.md.
 import argparse
 import csv
 import gzip
+import itertools
 import json
 import pathlib
 import statistics
@@ -64,8 +65,11 @@ METHODS = {
     "unrolled(1) + beta-decay": (4, PLAIN | {"estimator": "unrolled", "terms": 1} | BETA),
     "neumann(2) + STORM, Gauss-Newton + beta-decay": (18, STORM | GAUSS_NEWTON | BETA),
 }
-GROUPED = "grouped, one level"  # two stages of a step a unit; a run a seed
-GROUPS = "nor_conv_3x3 nor_conv_1x1, skip_connect, avg_pool_3x3"
+# One level, weights and alpha on all images: a step a unit, a run a seed. In two stages over groups, or in one without.
+ONE_LEVEL = {
+    "grouped, one level": "nor_conv_3x3 nor_conv_1x1, skip_connect, avg_pool_3x3",
+    "one level, no groups": "",
+}
 
 
 def main():
@@ -76,7 +80,7 @@ def main():
     parser.add_argument("--seeds", type=int, default=5)
     parser.add_argument("--units", type=int, default=1000, help="gradient units a search")
     parser.add_argument("--images", type=int, default=4000, help="training images used, half for each level")
-    parser.add_argument("--methods", nargs="*", default=[*METHODS, GROUPED])
+    parser.add_argument("--methods", nargs="*", default=[*METHODS, *ONE_LEVEL])
     parser.add_argument("--out", default="runs/scoreboard")
     parser.add_argument("--results", default="experiments/results/scoreboard.jsonl")
     parser.add_argument("--draw", metavar="FILE.svg", help="the figure from the results, and nothing else")
@@ -96,7 +100,7 @@ def main():
         if done >= set(seeds):
             continue
         folder = out / f"{name}-{arguments.units}-{arguments.seed}".replace(" ", "-")
-        run = run_grouped if name == GROUPED else run_method
+        run = run_one_level if name in ONE_LEVEL else run_method
         rows = run(name, arguments, seeds, data, folder, truth)
         with results.open("a") as file:
             for row in rows:
@@ -153,15 +157,17 @@ def run_method(name, arguments, seeds, data, folder, truth):
     return rows
 
 
-def run_grouped(name, arguments, seeds, data, folder, truth):
-    """Two stages over the whole training images, half of the units each; alpha's walk as long as the others'."""
+def run_one_level(name, arguments, seeds, data, folder, truth):
+    """One or two stages on all training images that share the units; alpha's walk in each as long as the others'."""
+    groups = ONE_LEVEL[name]
+    stages = 2 if groups else 1
     batches = arguments.images // COMMON["batch_size"]
-    epochs = max(1, round(arguments.units / 2 / batches))
+    epochs = max(1, round(arguments.units / stages / batches))
     rate = WALK / (epochs * batches)
     rows = []
     for seed in seeds:
         settings = config.build(GroupedSearch, {
-            "space": "nasbench201", "data": str(data), "seed": seed, "groups": GROUPS, "batch_size": 16,
+            "space": "nasbench201", "data": str(data), "seed": seed, "groups": groups, "batch_size": 16,
             "first": {"channels": 6, "depth": 1, "epochs": epochs}, "random_cells": 0,
             "second": {"channels": 6, "depth": 1, "epochs": epochs},
             "alpha": {"learning_rate": rate, "final_learning_rate": rate}, "weights": PLAIN["weights"],
@@ -169,11 +175,21 @@ def run_grouped(name, arguments, seeds, data, folder, truth):
         began = time.time()
         found = grouped.search(settings, folder / str(seed))
         rows.append({
-            "method": name, "seed": seed, "units": arguments.units, "steps": 2 * epochs * batches,
+            "method": name, "seed": seed, "units": arguments.units, "steps": stages * epochs * batches,
             "seconds": round(time.time() - began, 1), **truth.of(found["genotype"]), "connected": True,
             "diverged_at": None, "curve": [(arguments.units, truth.accuracy(found["genotype"]))],
         })  # fmt: skip
-    return rows
+    agreed = agreement([row["genotype"] for row in rows])
+    return [row | agreed for row in rows]
+
+
+def agreement(genotypes):
+    """Shares of the pairs of cells that are identical, and identical up to the names of their nodes."""
+    space = spaces.nasbench201()
+    canonical = [spaces.canonical(space, spaces.from_string(space, text)) for text in genotypes]
+    kinds = {"identical": genotypes, "isomorphic": canonical}
+    pairs = {name: [a == b for a, b in itertools.combinations(of, 2)] for name, of in kinds.items()}
+    return {name: statistics.mean(same) if same else None for name, same in pairs.items()}
 
 
 def subset(path, images, out):
@@ -246,7 +262,8 @@ def draw(rows, path):
     from matplotlib import pyplot
 
     best = max(row["test"] + row["regret"] for row in rows)
-    chosen = {name: of for name, of in grouped_rows(rows).items() if len(of[0]["curve"]) > 1}
+    rows = [row for row in rows if row["units"] == min(row["units"] for row in rows)]  # the board, not the longer runs
+    chosen = grouped_rows(rows)
     columns = 3
     lines = -(-len(chosen) // columns)
     figure, axes = pyplot.subplots(lines, columns, figsize=(9, 1.9 * lines), sharex=True, sharey=True, squeeze=False)
@@ -256,11 +273,13 @@ def draw(rows, path):
     for axis, ((name, _), of) in zip(axes.flat, order, strict=False):
         # The last record may lie before the last step, from which the cell is derived.
         curves = [np.array([*row["curve"], (row["units"], row["test"])]) for row in of]
+        marker = None if len(of[0]["curve"]) > 1 else "."  # a search in stages has a cell at its end only
         for curve in curves:
-            axis.plot(curve[:, 0], best - curve[:, 1], color="0.75", linewidth=0.7)
-        axis.plot(curves[0][:, 0], best - np.mean([curve[:, 1] for curve in curves], 0), color="#0969da", linewidth=1.6)
+            axis.plot(curve[:, 0], best - curve[:, 1], color="0.75", linewidth=0.7, marker=marker)
+        middle = best - np.mean([curve[:, 1] for curve in curves], 0)
+        axis.plot(curves[0][:, 0], middle, color="#0969da", linewidth=1.6, marker=marker)
         axis.axhline(best - 93.7, color="#bc4c00", linewidth=0.8, linestyle=":")
-        axis.set_title(f"{name}: {mean(of, 'test'):.2f} %", fontsize=7.5, loc="left")
+        axis.set_title(f"{name}: {mean(of, 'test'):.2f} %", fontsize=6, loc="left")
         axis.set_yscale("log")
         axis.set_ylim(0.05, 100)
         axis.tick_params(labelsize=7)

@@ -22,6 +22,7 @@ class Work(NamedTuple):
     run: Callable[[], object]  # does it once and returns when it is done
     check: Callable[[], dict[str, np.ndarray]]  # results from the start, under names that the sides share
     about: dict[str, Any]  # versions and choices, for the record
+    device_bytes: Callable[[], int | None] = lambda: None  # peak of the memory of a GPU, if there is one
 
 
 def serve(prepare: Callable[[dict[str, Any]], Work]) -> None:
@@ -50,7 +51,7 @@ def serve(prepare: Callable[[dict[str, Any]], Work]) -> None:
                 work.run()
                 answer = {"wall_s": time.perf_counter() - wall, "cpu_s": time.process_time() - cpu}
             case "memory":
-                answer = {"run_peak_bytes": _peak_since()}
+                answer = {"run_peak_bytes": _peak_since(), "device_peak_bytes": work.device_bytes()}
         answers.write(json.dumps(answer) + "\n")
         answers.flush()
 

@@ -34,7 +34,10 @@ from jnas.types import Batches, Context, Examples
 def prepare(task: dict[str, Any]) -> Work:
     case = CASES[task["case"]]
     space = spaces.by_name(case.space)
-    net = nets.network_for(space, channels=case.channels, depth=case.depth, num_classes=NUM_CLASSES)
+    size = {"channels": case.channels, "depth": case.depth, "num_classes": NUM_CLASSES}
+    net = nets.network_for(space, **size, edge_strategy=task["edges"])
+    if task["precision"] == "float32":
+        jax.config.update("jax_default_matmul_precision", "highest")  # a GPU would take TF32
     problem, _ = supernet_problem(net)
     keys = jax.random.split(jax.random.key(0), 5)
     params, variables = nets.initialise(net, keys[0], (SIDE, SIDE, 3))
@@ -65,7 +68,7 @@ def prepare(task: dict[str, Any]) -> Work:
             loss, slope = once()
             return {"loss": np.asarray(loss), **torch_weights(net, slope)}
 
-        return Work(once, check, about)
+        return Work(once, check, about, device_bytes)
     if what == "hvp":
 
         @jax.jit
@@ -75,7 +78,7 @@ def prepare(task: dict[str, Any]) -> Work:
         def once():
             return jax.block_until_ready(product(point, inner, context, vector))
 
-        return Work(once, lambda: torch_weights(net, once()), about)
+        return Work(once, lambda: torch_weights(net, once()), about, device_bytes)
     if what.startswith("neumann"):
         estimator = bilevel.implicit(solver)
 
@@ -86,7 +89,7 @@ def prepare(task: dict[str, Any]) -> Work:
         def once():
             return jax.block_until_ready(hypergradient(point, batches, context))
 
-        return Work(once, lambda: alpha_arrays(once()), about)
+        return Work(once, lambda: alpha_arrays(once()), about, device_bytes)
 
     learner = learner_of(what, problem, solver, point, variables, task["unroll"])
     # Copies: the learner's state holds some arrays twice, and a buffer cannot be given away twice.
@@ -105,7 +108,12 @@ def prepare(task: dict[str, Any]) -> Work:
         moved = jax.tree.map(jnp.subtract, state.point, point)
         return {**torch_weights(net, moved.weights), **alpha_arrays(moved.alpha)}
 
-    return Work(lambda: step(batches), check_steps, about)
+    return Work(lambda: step(batches), check_steps, about, device_bytes)
+
+
+def device_bytes() -> int | None:
+    """Peak on the device since the process began, compilation and its trials of kernels included."""
+    return (jax.devices()[0].memory_stats() or {}).get("peak_bytes_in_use")
 
 
 def learner_of(what, problem, solver, point, variables, unroll):

@@ -1,7 +1,8 @@
-"""Races jnas against the same work in PyTorch, run by run in turn on the same cores.
+"""Races jnas against the same work in PyTorch, run by run in turn on the same cores or the same GPU.
 
 Command:  python experiments/peers/race.py --torch-python PEERS/bin/python --out races.jsonl
           python experiments/peers/race.py --table races.jsonl
+          With --device cuda (PyTorch alone, one interpreter that holds both for a GPU): on the GPU, in float32 or TF32.
 Needs:    an interpreter with third_party/peers/requirements.txt installed; the one that runs this has jnas.
 Time:     the small cases a minute, most of it compilation; darts-c16-l8-b64 hours with all of the work.
 
@@ -36,10 +37,11 @@ class Failed(Exception):
 class Side:
     """A raced process."""
 
-    def __init__(self, label, python, script, cores, threads, huge_pages):
+    def __init__(self, label, python, script, cores, threads, huge_pages, device):
         pages = f"glibc.malloc.hugetlb={huge_pages}"
         threads = str(threads)
         environment = os.environ | {"GLIBC_TUNABLES": pages, "OMP_NUM_THREADS": threads, "MKL_NUM_THREADS": threads}
+        environment |= {"JAX_PLATFORMS": device, "XLA_PYTHON_CLIENT_PREALLOCATE": "false"}  # the GPU is for both
         self.label = label
         self.process = subprocess.Popen(
             [python, HERE / script],
@@ -72,11 +74,12 @@ def race(case, what, threads, options, folder, fail):
     """Yields a record for each peer and layout; `fail` is told what went wrong with one."""
     cores = set(options.cores[:threads])
     task = {"case": case, "what": what, "threads": threads, "eta": options.eta, "unroll": options.unroll}
+    task |= {"device": options.device, "precision": options.precision, "edges": options.edges}
     task["start"] = str(folder / "start.npz")
     with contextlib.ExitStack() as stack:
 
         def enter(label, python, script, **more):
-            side = Side(label, python, script, cores, threads, options.huge_pages)
+            side = Side(label, python, script, cores, threads, options.huge_pages, options.device)
             stack.callback(side.close)
             about = side.ask("prepare", **task, **more)
             out = str(folder / f"{label}.npz".replace(" ", "-"))
@@ -107,7 +110,8 @@ def race(case, what, threads, options, folder, fail):
             yield {
                 "case": case, "what": what, "peer": peer, "layout": layout, "threads": threads,
                 "cores": sorted(cores), "huge_pages": options.huge_pages, "eta": options.eta,
-                "unroll": options.unroll, "repeats": options.repeats, "errors": errors,
+                "device": options.device, "precision": options.precision,
+                "edges": options.edges, "unroll": options.unroll, "repeats": options.repeats, "errors": errors,
                 "jnas": {**jnas_about, **summary(runs[jnas])}, "theirs": {**about, **summary(runs[rival])},
                 **{f"{unit}_ratio": ratio(runs[jnas], runs[rival], unit) for unit in ("wall_s", "cpu_s")},
                 "machine": machine(), "time": time.time(),
@@ -168,7 +172,8 @@ def table(paths):
     for path in paths:
         for line in pathlib.Path(path).read_text().splitlines():
             record = json.loads(line)
-            last[tuple(record[k] for k in ("case", "what", "peer", "layout", "threads", "huge_pages"))] = record
+            race_of = [record[k] for k in ("case", "what", "peer", "layout", "threads", "huge_pages")]
+            last[(*race_of, record.get("precision"), record.get("edges"))] = record
     rows = [
         "| case | work | peer | threads | jnas [s] | peer [s] | jnas / peer (paired quartiles) | CPU time "
         "| jnas peak: runs, compiling [MB] | peer peak [MB] | difference |",
@@ -206,6 +211,9 @@ def main():
         "--cores", type=lambda text: [int(core) for core in text.split(",")], help="default: all allowed"
     )
     parser.add_argument("--huge-pages", type=int, choices=[0, 1], default=0, help="for both sides")
+    parser.add_argument("--device", choices=["cpu", "cuda"], default="cpu")
+    parser.add_argument("--precision", choices=["float32", "tf32"], default="float32", help="of products on a GPU")
+    parser.add_argument("--edges", choices=["scan", "merge"], help="default: scan on a CPU, merge on a GPU")
     parser.add_argument("--eta", type=float, default=ETA, help="step size of the Neumann series")
     parser.add_argument("--unroll", action="store_true", help="write jnas' loops over terms and points out")
     parser.add_argument("--repeats", type=int, default=7)
@@ -219,6 +227,9 @@ def main():
         parser.error(f"--what {','.join(unknown)}: give some of {','.join(WHAT)}")
     if options.torch_python is None:
         parser.error("--torch-python is missing: give the interpreter of third_party/peers/requirements.txt")
+    options.edges = options.edges or {"cpu": "scan", "cuda": "merge"}[options.device]
+    if options.device == "cuda":
+        options.peers = ["torch"]
     if max(options.threads) > len(options.cores):
         parser.error(f"--threads {max(options.threads)}: there are {len(options.cores)} cores; name more with --cores")
     failures = []

@@ -77,6 +77,21 @@ def to_retry(rows: Sequence[Row], max_retries: int) -> list[Row]:
     ]  # fmt: skip
 
 
+def given_up(rows: Sequence[Row], max_retries: int) -> list[Row]:
+    """The failed trials that are not tried again, each with the reason as its error.
+
+    That is what its objective raised, or how many workers died while they evaluated it.
+    """
+    found = []
+    for row in rows:
+        deaths = row.deaths + (row.lost == "died")
+        if row.state == "failed" and row.error:
+            found.append(row)
+        elif row.state == "failed" and row.lost and row.code and deaths > max_retries:
+            found.append(row._replace(error=f"given up: {deaths} workers died while they evaluated it"))
+    return found
+
+
 def ask_number(rows: Sequence[Row]) -> int:
     """How many architectures were asked so far."""
     return sum(row.code is not None and row.retry_of is None for row in rows)

@@ -167,5 +167,13 @@ def _explained(shown: str) -> Iterator[None]:
     except (sqlalchemy.exc.SQLAlchemyError, optuna.exceptions.OptunaError, RuntimeError, ValueError) as error:
         reason = masked(str(error.__cause__ or error)).strip().splitlines() or [type(error).__name__]
         raise UserError(f"{shown} cannot hold a study ({reason[0]}): check the address and its server") from error
+    except Exception as error:
+        if not type(error).__module__.startswith(
+            "redis"
+        ):  # which may not be installed, so its errors have no name here
+            raise
+        raise UserError(
+            f"{shown} cannot hold a study ({masked(str(error))}): check the address and its server"
+        ) from error
     finally:
         logger.setLevel(level)

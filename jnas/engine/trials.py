@@ -26,7 +26,7 @@ class Result(NamedTuple):
 
     trials: tuple[Trial, ...]  # that are complete, by number
     front: tuple[Trial, ...]  # of these none is better in every objective; with one objective the best, the first first
-    failed: tuple[Trial, ...]  # whose objective raised
+    failed: tuple[Trial, ...]  # whose objective raised, or whose workers died `max_retries` + 1 times
     study: "optuna.Study"
 
     @property

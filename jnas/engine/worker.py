@@ -78,12 +78,12 @@ class Worker:
             for number, trial in complete.items()
             if not any((other >= signed[number]).all() and (other > signed[number]).any() for other in signed.values())
         )
-        failed = tuple(trial_of(row) for row in self.rows if row.state == "failed" and row.error)
+        failed = tuple(map(trial_of, ledger.given_up(self.rows, self.max_retries)))
         return Result(tuple(complete.values()), front, failed, self.study)
 
     def report(self, hooks: Sequence[Callable[[Progress], None]]) -> None:
         """Tell the hooks what has finished, and stop where too much has failed."""
-        failed = [row for row in self.rows if row.state == "failed" and row.error]
+        failed = ledger.given_up(self.rows, self.max_retries)
         complete = [row for row in self.rows if row.state == "complete"]
         new = [row for row in sorted(failed + complete) if row.number not in self.shown]
         self.shown |= {row.number for row in new}

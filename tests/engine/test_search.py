@@ -216,6 +216,9 @@ class TestRules:
     def test_retries_are_bounded_by_deaths(self, lost, deaths, again):
         rows = [Row(0, 0, "failed", (1,), lost=lost, deaths=deaths)]
         assert bool(ledger.to_retry(rows, 2)) == again
+        assert [row.error for row in ledger.given_up(rows, 2)] == (
+            [] if again else ["given up: 3 workers died while they evaluated it"]
+        )
 
     def test_what_has_no_architecture_yet_or_failed_by_itself_is_not_retried(self):
         assert not ledger.to_retry([Row(0, 0, "failed", lost="died"), Row(1, 1, "failed", (1,), error="x")], 3)
@@ -338,6 +341,16 @@ class TestStudies:
         with pytest.raises(UserError, match=words) as raised:
             open_study(url)
         assert "secret" not in str(raised.value)
+
+    def test_so_is_a_key_value_server_that_refuses(self, monkeypatch):
+        refusal = type("ConnectionError", (Exception,), {"__module__": "redis.exceptions"})
+
+        def refuse(storage):
+            raise refusal("Error 111 connecting to localhost:6379")
+
+        monkeypatch.setattr("jnas.engine.study._storage", refuse)
+        with pytest.raises(UserError, match="Error 111 connecting"):
+            open_study("redis://localhost")
 
     def test_a_database_in_a_file_serves_as_well(self, tmp_path, uninterrupted):
         url = f"sqlite:///{tmp_path}/trials.db"
