@@ -9,6 +9,8 @@ import jax.numpy as jnp
 import numpy as np
 
 from jnas.spaces.base import Space, num_options
+from jnas.spaces.cell import CellSpace
+from jnas.spaces.paths import count_paths, path_words
 from jnas.types import Array
 
 
@@ -190,8 +192,36 @@ def sum_of(*kernels: Kernel) -> Kernel:
     return Kernel(tuple(value for kernel in kernels for value in kernel.init), covariance)
 
 
+def paths(space: CellSpace) -> Kernel:
+    """Cells that hold the same paths from input to output perform alike, wherever the operators stand.
+
+    k(x, z) = a exp(-1/2 sum_l s_l sum_w (n_w(x) - n_w(z))^2), w over the sequences of l operators, n_w how many paths
+    run through w (`spaces.count_paths`): a function of what the cell computes. A skip connection on one edge is news of
+    the skip connections elsewhere, while `hamming` sees an edge that was never tried.
+
+    Args:
+      space: of the codes.
+
+    Returns:
+      A kernel of int codes with parameters (a, s_0 .. s_longest).
+
+    Reference: paths as features of a cell: White, Neiswanger, Savani, "BANANAS: Bayesian optimization with neural
+    architectures for neural architecture search", AAAI 2021.
+    """
+    lengths = np.array([len(word) for _, _, word in path_words(space)])
+    count = int(lengths.max()) + 1
+
+    def covariance(log_parameters, x, z):
+        root = jnp.exp(0.5 * log_parameters[1:])[lengths][None]
+        x, z = (count_paths(space, codes).astype(root.dtype) * root for codes in (x, z))
+        square = jnp.sum(x**2, -1)[:, None] + jnp.sum(z**2, -1)[None, :] - 2.0 * (x @ z.T)
+        return jnp.exp(log_parameters[0] - 0.5 * jnp.maximum(square, 0.0))
+
+    return Kernel((0.0, *[-math.log(count)] * count), covariance)
+
+
 def default(space: Space) -> Kernel:
-    """Interactions, effects of place and effects of operator together: `hamming` + `additive` + `shared`.
+    """Interactions, effects of place and effects of operator, `hamming` + `additive` + `shared`; of cells `paths` too.
 
     Args:
       space: of the codes.
@@ -200,4 +230,5 @@ def default(space: Space) -> Kernel:
       A kernel of int codes.
     """
     count = len(space.choices)
-    return sum_of(hamming(count), additive(count), shared(tokens_of(space)))
+    codes = (hamming(count), additive(count), shared(tokens_of(space)))
+    return sum_of(*codes, paths(space)) if isinstance(space, CellSpace) else sum_of(*codes)

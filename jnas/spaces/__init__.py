@@ -13,6 +13,7 @@ from jnas.spaces.grouped import Groups, groups_of, representatives, stacnas_grou
 from jnas.spaces.isomorphism import canonical, isomorphic
 from jnas.spaces.nasbench201 import nasbench201
 from jnas.spaces.networks import NetworkSpace, fix, from_string, is_connected, network_space, to_string
+from jnas.spaces.paths import count_paths, path_words
 from jnas.spaces.policy import Method, PolicySpace, method_of, policies
 from jnas.spaces.reduced import s1, s2, s3, s4
 from jnas.spaces.text import by_name, encode
@@ -40,6 +41,7 @@ __all__ = [
     "cells_of_darts",
     "chain",
     "convolutions",
+    "count_paths",
     "darts",
     "derive",
     "describe",
@@ -66,6 +68,7 @@ __all__ = [
     "num_options",
     "one_hot_alpha",
     "op_mask",
+    "path_words",
     "policies",
     "product",
     "representatives",

@@ -1,4 +1,4 @@
-"""The Gaussian process against dense NumPy and SciPy, in double precision."""
+"""The Gaussian process against dense NumPy, SciPy and scikit-learn, in double precision."""
 
 import functools
 
@@ -79,6 +79,24 @@ def test_likelihood_and_posterior_are_the_textbook_s(x64, problem):
     np.testing.assert_allclose(found_mean, mean + cross @ np.linalg.solve(noisy, TARGETS - mean), atol=1e-9)
     expected = full[NUM:, NUM:] - cross @ np.linalg.solve(noisy, cross.T)
     np.testing.assert_allclose(found_covariance, expected, atol=1e-9)
+
+
+def test_likelihood_mean_and_covariance_are_scikit_learn_s(x64):
+    from sklearn.gaussian_process import GaussianProcessRegressor
+    from sklearn.gaussian_process.kernels import RBF, ConstantKernel
+
+    lengths, amplitude, noise = np.array([0.7, 1.6]), 1.4, 0.07
+    theirs = GaussianProcessRegressor(ConstantKernel(amplitude) * RBF(lengths), alpha=noise, optimizer=None)
+    theirs.fit(REAL[:NUM], TARGETS)
+    kernel, data = KERNELS["rbf"][0], data_of(REAL)
+    log_parameters = np.log([amplitude, *1 / lengths**2])
+    hyper = gp.Hyperparameters(*(jnp.asarray(x, jnp.float64) for x in (0.0, np.log(noise - 1e-10), log_parameters)))
+    mean, covariance = gp.posterior(kernel, gp.condition(kernel, hyper, data), jnp.asarray(REAL[NUM:]))
+    expected_mean, expected_covariance = theirs.predict(REAL[NUM:], return_cov=True)
+    np.testing.assert_allclose(mean, expected_mean, atol=1e-9)
+    np.testing.assert_allclose(covariance, expected_covariance, atol=1e-9)
+    expected = theirs.log_marginal_likelihood_value_
+    np.testing.assert_allclose(gp.log_likelihood(kernel, hyper, data), expected, rtol=1e-9)
 
 
 def test_padding_changes_nothing(x64, problem):
@@ -172,6 +190,21 @@ def test_one_hot_is_rbf_on_the_one_hot_code(x64):
     log_parameters = jnp.log(jnp.asarray(np.concatenate([[1.3], scales])))
     expected = dense_rbf(np.concatenate([[1.3], scales]), encoded, encoded)
     np.testing.assert_allclose(kernel.covariance(log_parameters, codes, codes), expected, rtol=1e-12)
+
+
+def test_paths_is_rbf_on_counts_of_paths_and_blind_to_edges_that_lead_nowhere(x64):
+    space = spaces.nasbench201()
+    kernel = kernels.paths(space)
+    # The first node is read by nobody: what stands before it does not matter.
+    texts = [f"|{op}~0|+|none~0|none~1|+|nor_conv_1x1~0|none~1|skip_connect~2|" for op in space.ops]
+    dead = np.stack([spaces.from_string(space, text) for text in texts])
+    codes = np.concatenate([np.random.default_rng(6).integers(0, 5, (6, 6)).astype(np.int32), dead])
+    counts = np.asarray(spaces.count_paths(space, codes), np.float64)
+    scales = np.array([0.9, 0.5, 0.2, 0.1])  # of words of 0 to 3 operators
+    found = kernel.covariance(jnp.log(jnp.array([1.3, *scales])), codes, codes)
+    expected = dense_rbf(np.concatenate([[1.3], np.repeat(scales, [1, 3, 9, 27])]), counts, counts)
+    np.testing.assert_allclose(found, expected, rtol=1e-9)
+    np.testing.assert_allclose(found[6:, 6:], np.full((5, 5), 1.3), rtol=1e-9)
 
 
 def test_a_thousand_rows_stay_positive_definite_in_single_precision():
