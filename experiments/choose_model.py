@@ -10,29 +10,23 @@ baselines know what the 3 cheapest models (of three upstream data sets) reach on
 the compute of the whole grid in forward passes. Ridge's penalty is chosen by an inner cross-validation over the training
 tasks; the others have one setting.
 
-Measured on one core of an AMD EPYC beside other work (seed 0, 15 tasks, minutes to half an hour). Regret in accuracy, mean over tasks;
+Measured on one core of an AMD EPYC beside other work (seed 0, 15 tasks, 6 minutes). Regret in accuracy, mean over tasks;
 "of 3": the best of the first three; top-3: the best candidate is among the first three; gain, won and lost tasks and
-one-sided p against the best single (model, setting) of the other tasks.
+one-sided p (sign flips, Wilcoxon) against the best single (model, setting) of the other tasks:
 
-    no limit                                           regret  of 3    rank   top-3   gain    won-lost  sign flips  Wilcoxon
-    best single                             0.0141  0.0104  0.782  0.43   +0.0000   0-0     1.0000      1.0000
-    best single, settings of the probe      0.0128  0.0093  0.774  0.47   +0.0012   4-0     0.0625      0.0339
-    gp                                      0.0191  0.0108  0.797  0.46   -0.0050   4-10    0.8588      0.8896   90 % interval covers 0.795
-    hedge                                   0.0124  0.0087  0.813  0.49   +0.0017   4-5     0.1914      0.3392   90 % interval covers 0.842
-    oracle                                  0.0000  0.0000  1.000  1.00   +0.0141  13-0     0.0001      0.0007
-    random                                  0.0962  0.0467  0.000  0.03   -0.0822   0-15    1.0000      1.0000
-    ridge                                   0.0195  0.0116  0.798  0.37   -0.0054   5-8     0.9299      0.9135   90 % interval covers 0.905
-    trees                                   0.0143  0.0095  0.818  0.57   -0.0002   7-5     0.5593      0.5313   90 % interval covers 0.933
+                                    no limit                                   mean over limits
+                                    regret  gain    won-lost  p            regret  gain    won-lost  p            of 3    rank   top-3  90 % covers
+    best single                     .0141                                  .0169                                  .0141   .802   .35
+    best single, probe's settings   .0128  +.0012   4-0   .062 .034        .0159  +.0011   4-4   .148 .163        .0101   .811   .43
+    gp                              .0191  -.0050   4-10  .859 .890        .0161  +.0008   9-6   .392 .281        .0107   .817   .49    .795
+    hedge                           .0124  +.0017   4-5   .191 .339        .0160  +.0010   5-10  .378 .598        .0091   .836   .51    .842
+    ridge                           .0195  -.0054   5-8   .930 .914        .0181  -.0011   7-8   .683 .661        .0110   .808   .40    .905
+    trees                           .0143  -.0002   7-5   .559 .531        .0139  +.0030   10-5  .036 .042        .0086   .862   .55    .933
+    random                          .0962                                  .0909                                  .0416   0      .05
 
-    mean over limits                                   regret  of 3    rank   top-3   gain    won-lost  sign flips  Wilcoxon
-    best single                             0.0169  0.0141  0.802  0.35   +0.0000   0-0     1.0000      1.0000
-    best single, settings of the probe      0.0159  0.0101  0.811  0.43   +0.0011   4-4     0.1484      0.1635
-    gp                                      0.0161  0.0107  0.818  0.49   +0.0008   9-6     0.3928      0.2807   90 % interval covers 0.795
-    hedge                                   0.0160  0.0091  0.837  0.51   +0.0010   5-10    0.3781      0.5980   90 % interval covers 0.842
-    oracle                                  0.0000  0.0000  1.000  1.00   +0.0169  15-0     0.0000      0.0000
-    random                                  0.0909  0.0416  0.000  0.05   -0.0739   0-15    1.0000      1.0000
-    ridge                                   0.0181  0.0110  0.808  0.40   -0.0011   7-8     0.6833      0.6606   90 % interval covers 0.905
-    trees                                   0.0139  0.0086  0.863  0.55   +0.0030  10-5     0.0363      0.0416   90 % interval covers 0.933
+With --test the table is that of the other file's tasks, fitted to all of RECORDS: any file of the same columns, plain or
+compressed. Rows without a number are left out; what is missing of the probes is made up from the other records; tasks
+that both files have are fitted without.
 
 Trees beat the best single choice only on the mean over limits; without a limit they do not. What this is worth:
 the task level, the number of probes, the features, the target and the number of members were settled while looking at
@@ -42,9 +36,11 @@ the settings that the probes prefer" has the same information and no learned mod
 """  # noqa: E501 - tables
 
 import argparse
+import hashlib
 import itertools
 import json
 import pathlib
+import warnings
 from math import comb
 
 import jax
@@ -63,6 +59,15 @@ SETTINGS = {
 }
 
 
+RESULTS = "experiments/results/choose_model.jsonl"
+RESULTS_OF_TEST = "experiments/results/choose_model_kept_back.jsonl"
+COLUMNS = (
+    ("predictor", "predictor"), ("regret none", "regret, no limit"), ("gain none", "gain on best single"),
+    ("won none", "tasks won-lost"), ("p none", "p"), ("wilcoxon none", "Wilcoxon p"),
+    ("regret all", "regret, mean over limits"), ("gain all", "gain"), ("won all", "won-lost"), ("p all", "p"),
+    ("wilcoxon all", "Wilcoxon p"), ("of 3", "regret of the best of 3, over limits"), ("rank", "rank correlation"),
+    ("top", "top 3 hold the best"), ("covered", "90 % interval covers"),
+)  # fmt: skip
 MEASURES = ("regret", "regret of 3", "rank correlation", "top-3 hit")
 
 
@@ -75,7 +80,8 @@ def build(name, arguments, num_features):
 
 def regret_of(score):
     """How much each candidate falls short of the best of its case; NaN where there is no record."""
-    return np.nanmax(score, axis=(1, 2), keepdims=True) - score
+    best = np.where(np.isnan(score), -np.inf, score).max((1, 2), keepdims=True)
+    return np.where(np.isinf(best), np.nan, best) - score  # a case without any record under a limit has no regret
 
 
 def rows(x, regret, tasks):
@@ -105,7 +111,7 @@ def inner_choice(name, x, regret, tasks, key, folds=4):
         for k in range(folds):
             state = model.fit(rows(x[fold != k], regret[fold != k], tasks[fold != k]), key)
             chosen += list(measures(predict(model, state, x[fold == k])[0], regret[fold == k])["regret"])
-        totals.append(np.mean(chosen))
+        totals.append(np.nanmean(chosen))
     return options[int(np.argmin(totals))]
 
 
@@ -116,9 +122,14 @@ def measures(score, regret):
     for s, r in zip(score.reshape(len(score), -1), regret.reshape(len(regret), -1), strict=True):
         there = np.flatnonzero(np.isfinite(r) & np.isfinite(s))
         order = there[np.argsort(-s[there], kind="stable")]
+        if not len(order):  # no model of this case keeps the limit
+            for key, value in zip(found, (np.nan, np.nan, np.nan, np.nan, -1), strict=True):
+                found[key].append(value)
+            continue
         found["regret"].append(float(r[order[0]]))
         found["regret of 3"].append(float(r[order[:3]].min()))
-        found["rank correlation"].append(float(stats.spearmanr(s[there], -r[there]).statistic))
+        varies = np.ptp(s[there]) > 0 and np.ptp(r[there]) > 0
+        found["rank correlation"].append(float(stats.spearmanr(s[there], -r[there]).statistic) if varies else 0.0)
         found["top-3 hit"].append(float(r[order[:3]].min() <= 0))
         found["chosen"].append(int(order[0]))
     return found
@@ -157,14 +168,25 @@ def score_all(name, arguments, grid, x, regret, train, test, key):
 
 def baselines(grid, regret, train, test, probes):
     """What needs no predictor, as scores of the cases of `test`."""
-    mean = np.nanmean(regret[train], 0)
+    mean = usual_of(regret[train])
     shape = regret[test].shape
     found = {"best single": np.broadcast_to(-mean, shape), "oracle": -regret[test], "random": np.zeros(shape)}
     if len(probes):
         # The best single model with what the probes say of the settings on this task, in place of what they say mostly.
-        loss = np.nanmean(grid.score[:, probes].max(-1, keepdims=True) - grid.score[:, probes], 1)  # [cases, settings]
+        known = linear_probe.completed(grid.score[:, probes], train)
+        loss = (known.max(-1, keepdims=True) - known).mean(1)  # [cases, settings]
         found["best single, settings of the probe"] = -mean - 0.5 * (loss[test] - loss[train].mean(0))[:, None]
     return found
+
+
+def usual_of(regret):
+    """Mean regret over cases, `[models, settings]`; of what has no record that of its setting, its model, or all."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", RuntimeWarning)  # of an empty mean
+        mean = np.nanmean(regret, 0)
+        for axis in (0, 1):
+            mean = np.where(np.isnan(mean), np.nanmean(mean, axis, keepdims=True), mean)
+        return np.where(np.isnan(mean), np.nanmean(mean), mean)
 
 
 def lines_of(grid, regret, test, score, common, std=None):
@@ -176,14 +198,16 @@ def lines_of(grid, regret, test, score, common, std=None):
         found = by_chance(within[test]) if common["predictor"] == "random" else measures(shown[test], within[test])
         for at, line in enumerate(lines):
             for key in MEASURES:
-                line.setdefault(key, []).append(round(found[key][at], 4))
-            if "chosen" in found:
+                value = found[key][at]
+                line.setdefault(key, []).append(None if np.isnan(value) else round(value, 4))
+            if "chosen" in found and found["chosen"][at] >= 0:
                 model, setting = np.unravel_index(found["chosen"][at], regret.shape[1:])
                 line["choice"] = " ".join(map(str, (*grid.models[model], *grid.settings[setting])))
     for at, (line, case) in enumerate(zip(lines, cases, strict=True)):
         if std is not None:
             inside = np.abs(score[at] + regret[case]) < 1.6449 * std[at]
-            line["covered at 90 %"] = round(float(inside[np.isfinite(regret[case])].mean()), 3)
+            inside = inside[np.isfinite(regret[case])]
+            line["covered at 90 %"] = round(float(inside.mean()), 3) if len(inside) else None
     return lines
 
 
@@ -193,10 +217,12 @@ def by_chance(regret):
     for case in regret:
         values = np.sort(case[np.isfinite(case)])
         count = len(values)
-        found["regret"].append(float(values.mean()))
-        found["regret of 3"].append(float(values @ [comb(count - 1 - i, 2) / comb(count, 3) for i in range(count)]))
-        found["rank correlation"].append(0.0)
-        found["top-3 hit"].append(3 / count)
+        few = min(3, count)
+        three = [comb(count - 1 - i, few - 1) / comb(count, few) for i in range(count)]
+        found["regret"].append(float(values.mean()) if count else np.nan)
+        found["regret of 3"].append(float(values @ three) if count else np.nan)
+        found["rank correlation"].append(0.0 if count else np.nan)
+        found["top-3 hit"].append(few / count if count else np.nan)
     return found
 
 
@@ -207,26 +233,46 @@ def score_on(grid, score, test):
     return whole
 
 
-def folds_of(grid, tested):
+def folds_of(grid, tested, name="kept back"):
     """`(name, train, test)`: each task in turn, or the kept-back ones together."""
     tasks = grid.tasks
     if tested is None:
         return [(str(task), tasks != task, tasks == task) for task in np.unique(tasks)]
     test = np.isin(tasks, tested)
-    return [("kept back", ~test, test)]
+    return [(name, ~test, test)]
+
+
+def kept_back(args):
+    """The tasks to score on and a name for them: another file is another fold."""
+    if args.test is None:
+        return None, ""
+    ours, theirs = (np.unique(linear_probe.read(path).tasks) for path in (args.records, args.test))
+    digest = hashlib.sha256(b"".join(pathlib.Path(path).read_bytes() for path in (args.records, args.test)))
+    both = np.intersect1d(ours, theirs)
+    if len(both) == len(ours):
+        raise SystemExit(f"every task of {args.records} is in {args.test}, too: give records of other tasks to fit on")
+    if len(both):
+        print(f"fitted without {', '.join(both)}, which {args.test} has, too")
+    unknown = [task for task in theirs if not linear_probe.is_listed(task)]
+    if unknown:
+        print(f"sizes of {', '.join(unknown)} are not listed: taken as the median of the listed ones")
+    return theirs, f"kept back {digest.hexdigest()[:8]}"
 
 
 def run(args):
     """All lines that the file does not hold yet."""
-    grid = linear_probe.read(args.records, *([args.test] if args.test else []))
-    tested = None if args.test is None else np.unique(linear_probe.read(args.test).tasks)
-    regret, out = regret_of(grid.score), pathlib.Path(args.out)
+    tested, name_of_test = kept_back(args)
+    grid = linear_probe.read(args.records, *([args.test] if args.test else []), say=print)
+    regret, out = regret_of(grid.score), pathlib.Path(args.out or (RESULTS if tested is None else RESULTS_OF_TEST))
     had = {(line["fold"], line["predictor"], line["probes"]) for line in read_lines(out)}
-    upstream = sorted({fact[2] for fact in grid.facts})
+    upstream, folds = sorted({fact[2] for fact in grid.facts}), folds_of(grid, tested, name_of_test)
+    if not any(train.any() for _, train, _ in folds):
+        raise SystemExit(f"{args.records} has one task: give several, or others to score on with --test")
     for number in args.probes:
-        probes = linear_probe.cheapest(grid, number)
-        x, _ = linear_probe.features(grid, probes, upstream)
-        for fold, train, test in folds_of(grid, tested):
+        # Only of models that the records to fit on know: a probe that nobody has tried before says nothing.
+        probes = [p for p in linear_probe.cheapest(grid, len(grid.models)) if known_to(regret, folds, p)][:number]
+        for fold, train, test in folds:
+            x, _ = linear_probe.features(grid, probes, upstream, train)
             about = {"fold": fold, "probes": number}
             for name, score in baselines(grid, regret, train, test, probes).items():
                 if (fold, name, number) not in had:
@@ -239,7 +285,13 @@ def run(args):
                         out, lines_of(grid, regret, test, score, {**about, "predictor": name, "setting": label}, std)
                     )
                     print(f"{number} probes, {name}, without {fold}", flush=True)
-    summarise(read_lines(out))
+    names = {fold for fold, _, _ in folds}
+    summarise([line for line in read_lines(out) if line["fold"] in names])
+
+
+def known_to(regret, folds, model):
+    """Whether every fold has records of a model to fit on."""
+    return all(np.isfinite(regret[train, model]).any() for _, train, _ in folds)
 
 
 def read_lines(path):
@@ -256,36 +308,58 @@ def append(path, lines):
 
 
 def by_task(lines, key, where):
-    """Mean over a task's shots and the limits `where`, `[tasks]`."""
-    tasks = sorted({line["task"] for line in lines})
-    return [float(np.mean([line[key][where] for line in lines if line["task"] == task])) for task in tasks]
+    """Mean over a task's shots and the limits `where`, `[tasks]`; limits without a model are left out."""
+    tasks, found = sorted({line["task"] for line in lines}), []
+    for task in tasks:
+        values = [value for line in lines if line["task"] == task for value in line[key][where] if value is not None]
+        found.append(float(np.mean(values)) if values else np.nan)
+    return np.array(found)
 
 
 def summarise(lines):
-    """The tables of the docstring: means over tasks, and paired tests over tasks against the best single model."""
-    for title, where in (("no limit", slice(-1, None)), ("mean over limits", slice(None))):
-        print(f"\n{title:50} regret  of 3    rank   top-3   gain    won-lost  sign flips  Wilcoxon")
-        for probes, name in sorted({(line["probes"], line["predictor"]) for line in lines}):
-            ours = [line for line in lines if (line["probes"], line["predictor"]) == (probes, name)]
-            had = {(line["task"], line["shots"]) for line in ours}
-            single = [line for line in lines if (line["probes"], line["predictor"]) == (probes, "best single")]
-            single = [line for line in single if (line["task"], line["shots"]) in had]
-            test = paired(by_task(ours, "regret", where), by_task(single, "regret", where))
-            means = [np.mean(by_task(ours, key, where)) for key in MEASURES]
-            covered = [line["covered at 90 %"] for line in ours if "covered at 90 %" in line]
-            print(
-                f"{probes} probes  {name:38}  {means[0]:.4f}  {means[1]:.4f}  {means[2]:.3f}  {means[3]:.2f}   "
-                f"{test['gain']:+.4f} {test['wins']:3}-{test['losses']:<3}   {test['sign flips p']:.4f}      "
-                f"{test['wilcoxon p']:.4f}" + (f"   90 % interval covers {np.mean(covered):.3f}" if covered else "")
-            )
+    """One table: means over tasks, and a paired test over tasks against the best single (model, setting)."""
+    tasks = sorted({line["task"] for line in lines})
+    cases = {(line["task"], line["shots"]) for line in lines}
+    print(f"\n{len(tasks)} tasks, {len(cases)} cases; p: sign flips over tasks, one-sided")
+    for _, title in COLUMNS:
+        print(f"| {title} ", end="")
+    print("|\n" + "|---" * len(COLUMNS) + "|")
+    order = sorted({(line["probes"], line["predictor"]) for line in lines})
+    for probes, name in order:
+        ours = [line for line in lines if (line["probes"], line["predictor"]) == (probes, name)]
+        had = {(line["task"], line["shots"]) for line in ours}
+        single = [line for line in lines if (line["probes"], line["predictor"]) == (probes, "best single")]
+        single = [line for line in single if (line["task"], line["shots"]) in had]
+        cells = {"predictor": name if len({p for p, _ in order}) == 1 else f"{name}, {probes} probes"}
+        for short, where in (("none", slice(-1, None)), ("all", slice(None))):
+            regret, theirs = (by_task(of, "regret", where) for of in (ours, single))
+            both = np.isfinite(regret) & np.isfinite(theirs)
+            test = paired(regret[both], theirs[both])
+            cells |= {
+                f"regret {short}": f"{np.nanmean(regret):.4f}", f"gain {short}": f"{test['gain']:+.4f}",
+                f"won {short}": f"{test['wins']}-{test['losses']}",
+                f"p {short}": f"{test['sign flips p']:.3f}", f"wilcoxon {short}": f"{test['wilcoxon p']:.3f}",
+            }  # fmt: skip
+        cells["of 3"], cells["rank"], cells["top"] = (
+            f"{np.nanmean(by_task(ours, key, slice(None))):.4f}"[: 6 if key == "regret of 3" else 5]
+            for key in MEASURES[1:]
+        )
+        covered = [line["covered at 90 %"] for line in ours if line.get("covered at 90 %") is not None]
+        cells["covered"] = f"{np.mean(covered):.3f}" if covered else "–"
+        print("".join(f"| {cells[key]} " for key, _ in COLUMNS) + "|")
 
 
-if __name__ == "__main__":
+def main(words=None):
+    """The command."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("records", help="CSV of records, see linear_probe.py")
     parser.add_argument("--test", help="CSV of further tasks: fit on all of RECORDS and score on these")
     parser.add_argument("--probes", type=int, nargs="+", default=[3], help="cheap models tried on the new task")
-    parser.add_argument("--predictors", nargs="+", default=list(SETTINGS))
+    parser.add_argument("--predictors", nargs="*", choices=list(SETTINGS), default=list(SETTINGS))
     parser.add_argument("--seed", type=int, default=0)
-    parser.add_argument("--out", default="experiments/results/choose_model.jsonl")
-    run(parser.parse_args())
+    parser.add_argument("--out", help=f"lines of JSON ({RESULTS}, with --test {RESULTS_OF_TEST})")
+    run(parser.parse_args(words))
+
+
+if __name__ == "__main__":
+    main()

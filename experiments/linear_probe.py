@@ -9,7 +9,10 @@ models reach on it with each setting. No accuracy of any other model on that tas
 
 import csv
 import gzip
+import io
 import pathlib
+import warnings
+import zlib
 from typing import NamedTuple
 
 import numpy as np
@@ -25,6 +28,10 @@ SIZES = {
     "fgvc_aircraft": (100, 6667), "food101": (101, 75750), "gtsrb": (43, 26640), "mnist": (10, 60000),
     "fer2013": (7, 28709), "stl10": (10, 5000), "country211": (211, 31650), "voc2007": (20, 5011),
 }  # fmt: skip
+COLUMNS = (
+    "model", "pretrained", "upstream_dataset", "samples_seen", "gmacs_total", "macts", "dataset", "fewshot_k", "lr",
+    "epochs", "lp_acc1",
+)  # fmt: skip
 GROUPS = {
     "model": ("log compute", "log activations", "log images seen", "upstream"),
     "setting": ("log lr", "log epochs", "log steps", "log lr x steps"),
@@ -49,29 +56,82 @@ class Grid(NamedTuple):
         return np.array([case[0] for case in self.cases])
 
 
-def read(*paths):
-    """The grid of one or several files of records."""
-    rows = []
+def read(*paths, say=lambda sentence: None):
+    """The grid of one or several files of records, plain or compressed; several records of one thing are averaged.
+
+    Rows without a number where one is needed are left out; facts of a model that are missing are the median of the
+    others'.
+
+    Args:
+      *paths: of the files; what the first one says of a model holds.
+      say: is told, in a sentence, what was left out or made up.
+    """
+    records, about, skipped = {}, {}, 0
     for path in paths:
-        opened = gzip.open if pathlib.Path(path).suffix == ".gz" else open
-        with opened(path, "rt", newline="") as file:
-            rows += list(csv.DictReader(file))
-    cases = sorted({(row["dataset"], int(row["fewshot_k"])) for row in rows})
-    about = {(row["model"], row["pretrained"]): row for row in rows}
-    models = sorted(about)
-    settings = sorted({(float(row["lr"]), int(row["epochs"])) for row in rows})
+        for row in rows_of(path):
+            try:
+                case = row["dataset"].strip(), int(float(row["fewshot_k"]))
+                setting, score = (float(row["lr"]), int(float(row["epochs"]))), float(row["lp_acc1"])
+                if not (case[0] and 0 <= score <= 1 and 0 < setting[0] < np.inf and setting[1] > 0):
+                    raise ValueError
+            except (ValueError, OverflowError, AttributeError, TypeError):
+                skipped += 1
+                continue
+            model = row["model"] or "", row["pretrained"] or ""
+            about.setdefault(model, row)
+            records.setdefault((case, model, setting), []).append(score)
+    if skipped:
+        say(f"{skipped} rows without a task, a setting or an accuracy in [0, 1] are left out")
+    if not records:
+        raise SystemExit(f"{', '.join(map(str, paths))} has no record: give rows with accuracies in [0, 1]")
+    cases, models, settings = (sorted({key[at] for key in records}) for at in range(3))
     score = np.full((len(cases), len(models), len(settings)), np.nan)
-    for row in rows:
-        at = (
-            cases.index((row["dataset"], int(row["fewshot_k"]))),
-            models.index((row["model"], row["pretrained"])),
-            settings.index((float(row["lr"]), int(row["epochs"]))),
-        )
-        score[at] = float(row["lp_acc1"])
+    at = [{value: number for number, value in enumerate(axis)} for axis in (cases, models, settings)]
+    for (case, model, setting), found in records.items():
+        score[at[0][case], at[1][model], at[2][setting]] = np.mean(found)
+    facts = {name: [positive(about[m].get(name)) for m in models] for name in ("gmacs_total", "samples_seen", "macts")}
     # The column holds multiply-adds of the whole pre-training; those of one image are the cost of using the model.
-    compute = np.array([float(about[m]["gmacs_total"]) / float(about[m]["samples_seen"]) for m in models]).round(2)
-    facts = [(float(about[m]["macts"]), float(about[m]["samples_seen"]), about[m]["upstream_dataset"]) for m in models]
-    return Grid(cases, models, settings, score, compute, facts)
+    compute = [total / seen for total, seen in zip(facts["gmacs_total"], facts["samples_seen"], strict=True)]
+    columns = [filled(column) for column in (compute, facts["macts"], facts["samples_seen"])]
+    if np.isnan([*compute, *facts["macts"], *facts["samples_seen"]]).any():
+        say("facts of some models are missing: they are taken as the median of the others'")
+    known = [
+        (macts, seen, about[m]["upstream_dataset"] or "") for macts, seen, m in zip(*columns[1:], models, strict=True)
+    ]
+    return Grid(cases, models, settings, score, np.maximum(columns[0].round(2), 0.01), known)
+
+
+def rows_of(path):
+    """The rows of a file as dictionaries; one sentence if it is not such a file."""
+    try:
+        content = pathlib.Path(path).read_bytes()
+        if content[:2] == b"\x1f\x8b":
+            content = gzip.decompress(content)
+        rows = list(csv.DictReader(io.StringIO(content.decode("utf-8-sig"), newline="")))
+    except (OSError, EOFError, UnicodeDecodeError, csv.Error, zlib.error) as error:
+        raise SystemExit(f"cannot read {path} ({error}): give a CSV file of records, plain or compressed") from error
+    if not rows:
+        raise SystemExit(f"{path} has no row: give a CSV file with the columns {', '.join(COLUMNS)}")
+    missing = [name for name in COLUMNS if name not in rows[0]]
+    if missing:
+        raise SystemExit(f"{path} has no column {', '.join(missing)}: give a CSV file with {', '.join(COLUMNS)}")
+    return rows
+
+
+def positive(text):
+    """A positive number, or NaN."""
+    try:
+        value = float(text)
+        return value if 0 < value < np.inf else np.nan
+    except (ValueError, TypeError):
+        return np.nan
+
+
+def filled(column):
+    """With the median in place of NaN; 1 if there is nothing else."""
+    column = np.asarray(column, float)
+    known = column[np.isfinite(column)]
+    return np.where(np.isfinite(column), column, np.median(known) if len(known) else 1.0)
 
 
 def cheapest(grid, number):
@@ -91,14 +151,16 @@ def logit(share):
     return np.log(held / (1 - held))
 
 
-def features(grid, probes, upstream):
+def features(grid, probes, upstream, train=None):
     """`(x [cases, models, settings, features], names)`.
 
     Args:
       grid: the records; of the probed models alone are scores read.
       probes: [n] models whose scores on a new task are known, all settings; empty: none.
       upstream: names of the upstream data sets, in order.
+      train: [cases] bool, those that complete what is missing of the probes elsewhere; None: all.
     """
+    shape = grid.score.shape
     sizes = [size_of(*case) for case in grid.cases]
     classes, images = (np.array(part, float)[:, None, None] for part in zip(*sizes, strict=True))
     few = np.array([shots > 0 for _, shots in grid.cases], float)[:, None, None]
@@ -115,10 +177,7 @@ def features(grid, probes, upstream):
         "log lr x steps": rate + steps,
     }  # fmt: skip
     if len(probes):
-        known = logit(grid.score[:, probes])  # [cases, probes, settings]
-        if np.isnan(known).any():
-            case = grid.cases[int(np.argwhere(np.isnan(known))[0][0])]
-            raise SystemExit(f"{case[0]} with {case[1]} shots has no record of a probed model: give its whole grid")
+        known = completed(logit(grid.score[:, probes]), np.ones(shape[0], bool) if train is None else train)
         mean, best = known.mean(1), known.max(-1)
         columns |= {
             "probe same setting": mean[:, None],
@@ -132,16 +191,39 @@ def features(grid, probes, upstream):
                 "probe of the upstream, same setting": known[:, own],
                 "probe of the upstream, advantage": (best - best.mean(1, keepdims=True))[:, own][..., None],
             }
-    shape = grid.score.shape
     return np.stack([np.broadcast_to(c, shape) for c in columns.values()], -1).astype(float), list(columns)
+
+
+def completed(known, train):
+    """Scores of the probes `[cases, probes, settings]` with what is missing: the means of the cases of `train`, moved
+    by as much as the case's other scores lie off theirs.
+    """
+    if not np.isnan(known).any():
+        return known
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", RuntimeWarning)  # of an empty mean
+        usual = np.nanmean(known[train], 0)
+        usual = np.where(np.isnan(usual), np.nanmean(usual, 0), usual)  # a probe without that setting: the others'
+        usual = np.nan_to_num(np.where(np.isnan(usual), np.nanmean(usual), usual))
+        moved = np.nan_to_num(np.nanmean(known - usual, (1, 2)))[:, None, None]
+    return np.where(np.isnan(known), usual + moved, known)
 
 
 def size_of(dataset, shots):
     """`(classes, training images)` of a case."""
-    name = dataset.split("/")[-1].removesuffix("-unverified")
     medians = [float(np.median(column)) for column in zip(*SIZES.values(), strict=True)]
-    classes, images = SIZES.get(name, medians)
+    classes, images = SIZES.get(name_of(dataset), medians)
     return (classes, min(images, classes * shots) if shots > 0 else images)
+
+
+def name_of(dataset):
+    """The name under which `SIZES` lists a data set."""
+    return dataset.split("/")[-1].removesuffix("-unverified")
+
+
+def is_listed(dataset):
+    """Whether the size of a data set is known."""
+    return name_of(dataset) in SIZES
 
 
 def columns_of(group, names):

@@ -12,7 +12,7 @@ if TYPE_CHECKING:
     from jnas import bilevel, data, nets, searchers, spaces
     from jnas.engine import fit, search
 
-__version__ = "0.4.0"
+__version__ = "0.5.0"
 __all__ = ["bilevel", "data", "fit", "nets", "search", "searchers", "spaces"]
 
 

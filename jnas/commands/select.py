@@ -15,7 +15,9 @@ def add(commands) -> None:
     parser.add_argument(
         "words", nargs="*", metavar="FILE.yaml | key=value", help="settings, the later over the earlier"
     )
-    parser.add_argument("--zoo", required=True, metavar="DIR", help="the zoo")
+    parser.add_argument(
+        "--zoo", required=True, metavar="DIR | URL", help="the zoo; behind a URL no record is kept in it"
+    )
     parser.add_argument(
         "--budget", type=float, metavar="S", help="seconds of fine-tuning, as measured steps predict them"
     )

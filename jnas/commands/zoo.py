@@ -14,7 +14,7 @@ def add(commands) -> None:
     actions = parser.add_subparsers(required=True, metavar="ACTION", parser_class=type(parser))
 
     adding = actions.add_parser("add", help="add a trained network, or tables of others' models")
-    adding.add_argument("zoo", metavar="ZOO", help="the folder; made if absent")
+    adding.add_argument("zoo", metavar="ZOO", help="the folder; made if absent, a URL can be read only")
     adding.add_argument("what", metavar="RUN | RESULTS.csv", help="folder of a run or of one network in it, or a table")
     adding.add_argument("--name", help="of the entry (made up)")
     adding.add_argument("--data", help="what the network was trained on (as its run says)")
@@ -25,7 +25,7 @@ def add(commands) -> None:
     adding.set_defaults(command=_add)
 
     listing = actions.add_parser("list", help="list what keeps the limits, the most accurate first")
-    listing.add_argument("zoo", metavar="ZOO")
+    listing.add_argument("zoo", metavar="ZOO", help="the folder, or a URL that fsspec reads, such as s3://bucket/zoo")
     listing.add_argument("--top", type=int, default=20, metavar="N", help="rows to print (20)")
     listing.add_argument("--json", action="store_true", help="one JSON line a model")
     add_limits(listing)

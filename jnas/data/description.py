@@ -15,6 +15,7 @@ from jnas.types import Array, PyTree
 
 # (weights, pixels [batch, height, width, channels] in [0, 1]) -> features [batch, dimension]
 Features = Callable[[PyTree, Array], Array]
+LEAST_WIDTH = 128  # of the features, as the program for the scores sees them
 ITERATIONS = 30  # of LogME's fixed point; the publication stops at 11 or at a change of a thousandth
 
 
@@ -65,7 +66,11 @@ def describe(
         part = dataset.part(np.random.default_rng(0).permutation(len(dataset))[:most])
     batches = padded(part, min(batch_size, len(part)))
     images, labels, mask = (jnp.asarray(x) for x in batches)
-    measured = _measure(features or small_pixels, weights, images, labels, mask, dataset.shape, dataset.num_classes)
+    rows, *pixels = _look(features or small_pixels, weights, images, dataset.shape)
+    # Columns of zeros change neither score, and networks of different widths share one program for the scores.
+    width = max(LEAST_WIDTH, 1 << (rows.shape[1] - 1).bit_length())
+    rows = jnp.pad(rows, ((0, 0), (0, width - rows.shape[1])))
+    measured = _score(rows, *pixels, labels, mask, dataset.num_classes)
     counts = np.bincount(dataset.labels, minlength=dataset.num_classes)
     share = counts[counts > 0] / len(dataset)
     most_even = math.log(dataset.num_classes) if dataset.num_classes > 1 else 1.0
@@ -176,8 +181,10 @@ def logme(features: Array, labels: Array, mask: Array, num_classes: int) -> Arra
     return jax.vmap(one, in_axes=(1, 0))(inside, outside).mean()
 
 
-@functools.partial(jax.jit, static_argnums=(0, 5, 6))
-def _measure(features: Features, weights, images, labels, mask, shape, num_classes):
+@functools.partial(jax.jit, static_argnums=(0, 3))
+def _look(features: Features, weights, images, shape):
+    """The one pass over the images: features `[n, dimension]`, and mean, contrast and change of each image `[n]`."""
+
     def look(batch):
         image = batch.reshape(-1, *shape).astype(jnp.float32) / 255.0
         mean, deviation = image.mean((1, 2, 3)), image.std((1, 2, 3))
@@ -185,14 +192,18 @@ def _measure(features: Features, weights, images, labels, mask, shape, num_class
         across = jnp.abs(jnp.diff(image, axis=2)).mean((1, 2, 3)) if shape[1] > 1 else jnp.zeros(len(image))
         return features(weights, image), mean, deviation, (down + across) / 2
 
-    found, mean, deviation, change = jax.lax.map(look, images)
+    found, *pixels = jax.lax.map(look, images)
+    return found.reshape(-1, found.shape[-1]), *(part.ravel() for part in pixels)
+
+
+@functools.partial(jax.jit, static_argnums=6)
+def _score(rows, mean, deviation, change, labels, mask, num_classes):
     labels, mask = labels.ravel(), mask.ravel()
     counted = mask.astype(jnp.float32)
     share = counted / counted.sum()
-    average, contrast = (jnp.sum(share * part.ravel()) for part in (mean, deviation))
-    variety = jnp.sqrt(jnp.sum(share * (mean.ravel() - average) ** 2))
-    roughness = jnp.sum(share * change.ravel()) / jnp.maximum(2 * contrast, 1e-6)
-    rows = found.reshape(len(mask), -1)
+    average, contrast = (jnp.sum(share * part) for part in (mean, deviation))
+    variety = jnp.sqrt(jnp.sum(share * (mean - average) ** 2))
+    roughness = jnp.sum(share * change) / jnp.maximum(2 * contrast, 1e-6)
     centre = share @ rows
     scale = jnp.sqrt(jnp.maximum(share @ (rows - centre[None]) ** 2, 0.0).sum()) + 1e-6
     rows = (rows - centre[None]) / scale  # the scores compare networks: their features have one scale

@@ -7,35 +7,21 @@ import math
 import pathlib
 import time
 from collections.abc import Sequence
-from typing import Any, NamedTuple
+from typing import Any
 
 import jax
-import jax.numpy as jnp
 import numpy as np
 
 from jnas import data, engine, report
-from jnas.data.description import Description, describe
+from jnas.data.description import describe
 from jnas.errors import UserError
 from jnas.methods import candidates, finetune, models, runs, zoo, zoo_networks
-from jnas.methods.settings_selection import FineTuning, Selection
-from jnas.searchers import acquisition, hedge, predictor
+from jnas.methods.ranking import NAMES, TASK, Choice, carrying, ranked, records_of
+from jnas.methods.settings_selection import Selection
+from jnas.methods.zoo_place import writable
 
-TASK = tuple(f"task: {name}" for name in Description._fields if name not in ("nearest_centroid", "logme"))
-NAMES = (
-    "model: log parameters", "model: log operations", "model: accuracy at its source", "fit: nearest centroid",
-    "fit: LogME", "setting: frozen", "setting: log learning rate", "setting: log steps", *TASK,
-)  # fmt: skip
 BEGUN = "records.json"
 INTERVAL = 1.6449  # deviations on either side of the mean: 90 % of a normal distribution
-
-
-class Choice(NamedTuple):
-    """A network with hyper-parameters."""
-
-    candidate: candidates.Candidate
-    settings: FineTuning
-    features: np.ndarray  # [len(NAMES)]
-    seconds: float  # of the fine-tuning: steps times the measured time of a step
 
 
 def run(config: Selection, folder: str | pathlib.Path) -> dict[str, Any]:
@@ -58,7 +44,7 @@ def run(config: Selection, folder: str | pathlib.Path) -> dict[str, Any]:
         kept, complaints = allowed(config)
         check_budget(config, kept, len(train))
     grid = {name: list(getattr(config, name)) for name in ("frozen", "learning_rates", "epochs")}  # as YAML reads them
-    path = runs.begin(folder, dataclasses.replace(config, **grid), "select")
+    path = runs.begin(folder, dataclasses.replace(config, **grid, zoo=engine.masked(config.zoo)), "select")
     done = runs.read_json(path / runs.RESULT)
     if done is not None:
         return done
@@ -87,13 +73,17 @@ def run(config: Selection, folder: str | pathlib.Path) -> dict[str, Any]:
             "task": task_name(config, train), "features": dict(zip(NAMES, map(float, choice.features), strict=True)),
             "score": trial["test_accuracy"], "model": choice.candidate.name, "seconds": trial["seconds"],
         }  # fmt: skip
-        zoo.note(config.zoo, zoo.RECORDS, "", facts=record)
+        if writable(config.zoo):
+            zoo.note(config.zoo, zoo.RECORDS, "", facts=record)
         records = [*records, record]
         rest = [other for other in rest if other is not choice]
     best = max(trials, key=lambda trial: trial["test_accuracy"])
     best["validation_accuracy"] = best["test_accuracy"]
     summary = finish(config, path, best, trials, ranking, kept, splits, len(validation), started)
-    summary["selection"]["left out"] = complaints + more
+    summary["selection"] |= {
+        "left out": complaints + more, "records": [len(records), config.least_records],
+        "carried by": carrying(config, records),
+    }  # fmt: skip
     runs.write_json(path / runs.RESULT, summary)
     report.write_report(path)
     return summary
@@ -126,7 +116,7 @@ def allowed(config: Selection) -> tuple[list[candidates.Candidate], list[str]]:
     found, complaints = candidates.of_zoo(config.zoo)
     here = [candidate for candidate in found if not candidate.table]
     if not here:
-        raise UserError(f"{config.zoo} has no network with weights: add some with jnas zoo add {config.zoo} RUN")
+        raise UserError(f"{engine.masked(config.zoo)} has no network with weights: add some with jnas zoo add ZOO RUN")
     device = config.device or str(engine.environment()["device"])
     if config.budget is not None or config.max_latency or config.min_throughput or config.min_training:
         here = measured(config, here, device)
@@ -158,7 +148,9 @@ def measured(config: Selection, here: Sequence[candidates.Candidate], device: st
     found = []
     for one in here:
         if device == str(engine.environment()["device"]) and step_seconds(one, device, config) is None:
-            costs = zoo_networks.measure(config.zoo, one.name, batch_size=config.fine_tuning.batch_size)
+            costs = zoo_networks.measure(
+                config.zoo, one.name, batch_size=config.fine_tuning.batch_size, keep=writable(config.zoo)
+            )
             one = one._replace(costs=(*one.costs, *costs))
         found.append(one)
     return found
@@ -197,53 +189,6 @@ def list_choices(config: Selection, kept: Sequence[candidates.Candidate], train:
             ])  # fmt: skip
             choices.append(Choice(candidate, settings, row, math.nan if step is None else steps * step))
     return choices
-
-
-def records_of(folder: str) -> tuple[list[dict[str, Any]], list[str]]:
-    """What fine-tunings came to so far, in a zoo; records of another version's features are left out."""
-    found, complaints = zoo.notes(folder, zoo.RECORDS)
-    return [record for record in found if set(NAMES) == set(record.get("features", ()))], complaints
-
-
-def ranked(
-    config: Selection, choices: Sequence[Choice], records: Sequence[dict[str, Any]], *, task: str
-) -> tuple[np.ndarray, tuple[np.ndarray, np.ndarray] | None]:
-    """The choices in order, the first first, and the predicted mean and deviation of each.
-
-    With fewer records than `least_records` nothing is predicted: the order is that of how well the frozen features tell
-    the classes apart, and among the settings of one network the longest fine-tuning of the whole network with the
-    middle learning rate comes first.
-    """
-    if len(records) < config.least_records:
-        rates = sorted(config.learning_rates)
-        middle = rates[len(rates) // 2]
-        keys = [
-            (-c.features[NAMES.index("fit: nearest centroid")], c.settings.frozen, c.settings.learning_rate != middle,
-             -c.settings.epochs)
-            for c in choices
-        ]  # fmt: skip
-        return np.array(sorted(range(len(choices)), key=keys.__getitem__)), None
-    x = np.array([[record["features"][name] for name in NAMES] for record in records])
-    y = np.array([record["score"] for record in records])
-    tasks = [record["task"] for record in records]
-    groups = np.array([sorted(set(tasks)).index(name) for name in tasks])
-    model = predictor_of(config.predictor)
-    state = model.fit(predictor.checked(x, y, groups), jax.random.key(config.seed))
-    mean, std = model.predict(state, np.array([choice.features for choice in choices]))
-    score = mean
-    if config.acquisition == "expected_improvement":
-        best = max([record["score"] for record in records if record["task"] == task], default=float(mean.max()))
-        score = np.asarray(acquisition.expected_improvement(*(jnp.asarray(v, jnp.float32) for v in (mean, std, best))))
-    return np.argsort(-score, kind="stable"), (mean, std)
-
-
-def predictor_of(name: str) -> predictor.Predictor:
-    """A predictor by the name in the settings, sized for the few records of a zoo."""
-    if name == "gp":
-        return predictor.gaussian_process(len(NAMES))
-    if name == "hedge":
-        return hedge.hedge_network(width=32, depth=3)
-    return predictor.trees() if name == "trees" else predictor.ridge(penalty=10.0, degree=1)
 
 
 def described(choice: Choice, predicted, at: int, among: Sequence[Choice]) -> dict[str, Any]:

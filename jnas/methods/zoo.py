@@ -8,7 +8,8 @@ ZOO/records/DIGEST.json                               what a fine-tuning came to
 ```
 There is no index that two writers could fight over: an entry is made in a folder of its own and renamed to its place,
 which happens whole or not at all. `entry.json` holds the SHA-256 of every file beside it and of itself; an entry that
-does not agree with them is refused by name and left out of listings. Nothing is ever unpickled.
+does not agree with them is refused by name and left out of listings. Nothing is ever unpickled. A zoo behind a URL is
+read as it is and not written: such storages cannot rename a folder.
 """
 
 import contextlib
@@ -24,6 +25,7 @@ from typing import Any
 
 from jnas import engine
 from jnas.errors import UserError
+from jnas.methods.zoo_place import Place, place_of, to_write
 
 ENTRY, NETWORKS, TABLES, COSTS, RECORDS = "entry.json", "networks", "tables", "costs", "records"
 Facts = dict[str, Any]
@@ -35,7 +37,7 @@ def add(
     """Put an entry into a zoo, whole or not at all.
 
     Args:
-      zoo: the folder; made if absent.
+      zoo: the folder; made if absent. Behind a URL it can be read only, by all functions that write.
       kind: `NETWORKS` or `TABLES`.
       name: of the entry.
       facts: what the zoo says about it; values of JSON.
@@ -49,7 +51,7 @@ def add(
     """
     check_name(name)
     sums = {file: hashlib.sha256(content).hexdigest() for file, content in files.items()}
-    folder = engine.prepare_folder(pathlib.Path(zoo) / kind)
+    folder = engine.prepare_folder(to_write(zoo) / kind)
     staged, place = folder / f".{name}.{uuid.uuid4().hex}", folder / name
     with engine.explain("write", place):
         try:
@@ -74,7 +76,7 @@ def read(zoo: str | os.PathLike[str], kind: str, name: str) -> tuple[Facts, dict
     """An entry and its files, after every checksum was compared.
 
     Args:
-      zoo: the folder.
+      zoo: the folder, or any URL that fsspec reads.
       kind: `NETWORKS` or `TABLES`.
       name: of the entry.
 
@@ -84,16 +86,18 @@ def read(zoo: str | os.PathLike[str], kind: str, name: str) -> tuple[Facts, dict
     Raises:
       UserError: if there is no such entry, or a file of it is missing, truncated or changed; the sentence names it.
     """
-    folder = pathlib.Path(zoo) / kind / name
-    if not (folder / ENTRY).is_file():
+    folder = place_of(zoo) / kind / name
+    with engine.explain("read", str(folder)):
+        there = (folder / ENTRY).is_file()
+    if not there:
         known = ", ".join([*names(zoo, NETWORKS), *names(zoo, TABLES)]) or "none"
-        raise UserError(f"{zoo} has no entry {name!r} among its {kind}: it has {known}")
+        raise UserError(f"{engine.masked(str(zoo))} has no entry {name!r} among its {kind}: it has {known}")
     facts = read_entry(folder)
     contents = {}
     for file, expected in facts["sha256"].items():
         if pathlib.PurePath(file).name != file:
             raise UserError(f"{folder / ENTRY} names a file outside of its folder: remove the entry {name!r}")
-        with engine.explain("read", folder / file):
+        with engine.explain("read", str(folder / file)):
             content = (folder / file).read_bytes()
         found = hashlib.sha256(content).hexdigest()
         if found != expected:
@@ -118,8 +122,11 @@ def scan(zoo: str | os.PathLike[str], kind: str) -> tuple[list[tuple[Facts, dict
     Raises:
       UserError: if there is no such folder.
     """
-    if not pathlib.Path(zoo).is_dir():
-        raise UserError(f"{zoo} is no folder: give that of a zoo, or make one with jnas zoo add")
+    place = place_of(zoo)
+    with engine.explain("read", str(place)):
+        there = place.is_dir()
+    if not there:
+        raise UserError(f"{place} is no folder: give that of a zoo, or make one with jnas zoo add")
     entries, complaints = [], []
     for name in names(zoo, kind):
         try:
@@ -131,8 +138,11 @@ def scan(zoo: str | os.PathLike[str], kind: str) -> tuple[list[tuple[Facts, dict
 
 def names(zoo: str | os.PathLike[str], kind: str) -> list[str]:
     """The names of all entries of a kind, sound or not."""
-    folder = pathlib.Path(zoo) / kind
-    return sorted(p.name for p in folder.iterdir() if p.is_dir() and p.name[0] != ".") if folder.is_dir() else []
+    folder = place_of(zoo) / kind
+    with engine.explain("read", str(folder)):
+        if not folder.is_dir():
+            return []
+        return sorted(p.name for p in folder.iterdir() if p.name[:1] not in ("", ".") and p.is_dir())
 
 
 def remove(zoo: str | os.PathLike[str], name: str) -> None:
@@ -145,14 +155,15 @@ def remove(zoo: str | os.PathLike[str], name: str) -> None:
     Raises:
       UserError: if there is none, or it cannot be removed.
     """
+    place = to_write(zoo)
     for kind in (NETWORKS, TABLES):
-        folder = pathlib.Path(zoo) / kind / name
+        folder = place / kind / name
         if name in names(zoo, kind):
             gone = folder.with_name(f".{name}.{uuid.uuid4().hex}")
             with engine.explain("remove", folder):
                 folder.rename(gone)
                 shutil.rmtree(gone)
-                shutil.rmtree(pathlib.Path(zoo) / COSTS / name, ignore_errors=True)
+                shutil.rmtree(place / COSTS / name, ignore_errors=True)
             return
     known = ", ".join([*names(zoo, NETWORKS), *names(zoo, TABLES)]) or "none"
     raise UserError(f"{zoo} has no entry {name!r}: give one of {known}")
@@ -171,7 +182,7 @@ def note(zoo: str | os.PathLike[str], *place: str, facts: Mapping[str, Any]) -> 
     """
     text = sealed(facts)
     name = place[-1] or json.loads(text)["digest"][:16]
-    folder = engine.prepare_folder(pathlib.Path(zoo).joinpath(*place[:-1]))
+    folder = engine.prepare_folder(to_write(zoo).joinpath(*place[:-1]))
     engine.atomic_write(folder / f"{name}.json", text)
     return folder / f"{name}.json"
 
@@ -179,7 +190,12 @@ def note(zoo: str | os.PathLike[str], *place: str, facts: Mapping[str, Any]) -> 
 def notes(zoo: str | os.PathLike[str], *place: str) -> tuple[list[Facts], list[str]]:
     """The sound files that `note` left in a folder, by name, and a sentence for each that is not sound."""
     found, complaints = [], []
-    for path in sorted(pathlib.Path(zoo).joinpath(*place).glob("*.json")):
+    folder = place_of(zoo)
+    for name in place:
+        folder = folder / name
+    with engine.explain("read", str(folder)):
+        files = [p for p in folder.iterdir() if p.name.endswith(".json")] if folder.is_dir() else []
+    for path in sorted(files, key=lambda file: file.name):
         try:
             found.append(unsealed(path))
         except UserError as error:
@@ -192,13 +208,13 @@ def sealed(facts: Mapping[str, Any]) -> str:
     return json.dumps({**facts, "digest": digest_of(facts)}, indent=1, ensure_ascii=False) + "\n"
 
 
-def unsealed(path: pathlib.Path) -> Facts:
+def unsealed(path: Place) -> Facts:
     """What `sealed` wrote.
 
     Raises:
       UserError: if the file is damaged, or was changed by hand.
     """
-    with engine.explain("read", path):
+    with engine.explain("read", str(path)):
         content = path.read_bytes()
     with contextlib.suppress(ValueError, TypeError, AttributeError):
         facts = json.loads(content)
@@ -212,7 +228,7 @@ def digest_of(facts: Mapping[str, Any]) -> str:
     return hashlib.sha256(json.dumps(facts, sort_keys=True, ensure_ascii=False).encode()).hexdigest()
 
 
-def read_entry(folder: pathlib.Path) -> Facts:
+def read_entry(folder: Place) -> Facts:
     """The facts of an entry; its files are not looked at.
 
     Raises:

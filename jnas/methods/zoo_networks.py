@@ -7,6 +7,7 @@ import json
 import os
 import pathlib
 import statistics
+import tempfile
 import time
 from typing import Any, NamedTuple
 
@@ -17,7 +18,7 @@ import optax
 
 from jnas import engine, nets
 from jnas.errors import UserError
-from jnas.methods import candidates, models, retrain, runs, zoo
+from jnas.methods import candidates, models, retrain, runs, zoo, zoo_place
 from jnas.methods.problems import TrainingBatch, classifier_loss
 from jnas.types import Array, Context, Examples
 
@@ -50,6 +51,7 @@ def add_network(
     Raises:
       UserError: if there is no trained classifier, or its accuracy or data set is not known.
     """
+    zoo_place.to_write(zoo_folder)
     folder = models.network_folder(trained)
     model = models.load_model(folder)
     if model.task != models.CLASSIFICATION:
@@ -86,8 +88,16 @@ def load(zoo_folder: str | os.PathLike[str], name: str) -> Pretrained:
     Raises:
       UserError: if there is none of that name, or its files are not as they were added.
     """
-    facts, _ = zoo.read(zoo_folder, zoo.NETWORKS, name)
-    return Pretrained(facts, models.load_model(pathlib.Path(zoo_folder) / zoo.NETWORKS / name))
+    facts, contents = zoo.read(zoo_folder, zoo.NETWORKS, name)
+    place = zoo_place.place_of(zoo_folder)
+    if isinstance(place, pathlib.Path):
+        return Pretrained(facts, models.load_model(place / zoo.NETWORKS / name))
+    with tempfile.TemporaryDirectory() as folder:
+        copy = pathlib.Path(folder) / name
+        copy.mkdir()
+        for file, content in contents.items():
+            (copy / file).write_bytes(content)
+        return Pretrained(facts, models.load_model(copy))
 
 
 def count_flops(model: models.Model) -> float:
@@ -99,22 +109,25 @@ def count_flops(model: models.Model) -> float:
 
 
 def measure(
-    zoo_folder: str | os.PathLike[str], name: str, *, batch_size: int, repeats: int = 7
+    zoo_folder: str | os.PathLike[str], name: str, *, batch_size: int, repeats: int = 7, keep: bool = True
 ) -> list[candidates.Cost]:
-    """Measure a network on this device, and keep what was measured in the zoo.
+    """Measure a network on this device.
 
     Args:
       zoo_folder: the zoo.
       name: of the network.
       batch_size: of the step of training.
       repeats: timed calls of each program; the median counts.
+      keep: write what was measured to the zoo.
 
     Returns:
       The time of one image alone and of a step of training, compilation left out.
 
     Raises:
-      UserError: if there is no such network.
+      UserError: if there is no such network, or the zoo cannot be written.
     """
+    if keep:
+        zoo_place.to_write(zoo_folder)
     facts, model = load(zoo_folder, name)
     device = str(engine.environment()["device"])
     image = jnp.zeros((1, *model.shape))
@@ -126,7 +139,7 @@ def measure(
     train = jax.jit(functools.partial(_training_step, model.net))
     seconds[candidates.TRAINING, batch_size] = _median(lambda: train(model.weights, batch), repeats)
     found = [candidates.Cost(device, kind, size, time, size / time) for (kind, size), time in seconds.items()]
-    for cost in found:
+    for cost in found if keep else ():
         about = {"sha256": facts["sha256"][retrain.WEIGHTS], "repeats": repeats, "jax": jax.__version__}
         file = f"{zoo.slug(cost.device)}-{cost.kind}-{cost.batch_size}"
         zoo.note(zoo_folder, zoo.COSTS, name, file, facts={**cost._asdict(), **about})

@@ -30,7 +30,7 @@ def selection_section(run: Run, figures: Callable[[list[Chart]], str]) -> str:
         if chart is not None
     ]
     tables = [as_html(trial_table(trials)), as_html(ranking_table(found.get("ranking", [])))]
-    return "\n".join([figures(charts), *tables])
+    return "\n".join([figures(charts), *tables, carried_by(found)])
 
 
 def front(cost: Sequence[float], score: Sequence[float]) -> list[int]:
@@ -147,6 +147,36 @@ def ranking_table(ranking: Sequence[dict[str, Any]]) -> Table:
         (str(line.get("model")), *_setting(line), _interval(line), str(line.get("reasons", ""))) for line in ranking
     )
     return Table("First candidates", ("network", "frozen", "learning rate", "epochs", "predicted [%]", "why"), rows)
+
+
+def carried_by(found: dict[str, Any]) -> str:
+    """What the predictor rests on: its error on tasks left out, and by how much each feature raises it when shuffled.
+
+    Args:
+      found: the selection; under `carried by` what `ranking.carrying` returned, under `records` how many there are now
+        and how many a prediction takes.
+
+    Returns:
+      HTML: a table, or a sentence where there were too few records; empty for a run of an older version.
+    """
+    carried = found.get("carried by")
+    if not isinstance(carried, dict):
+        have, least = found.get("records") or (None, None)
+        if have is None:
+            return ""
+        why = f"a prediction takes {least}" if have < least else "they are all of one task"
+        return f"<p>{have} records of fine-tunings are known now; {why}, so no feature carries one yet.</p>"
+    rows = [("none", f"{100 * carried['error']:.2f}", "–")]
+    rows += [
+        (str(one["name"]), f"{100 * (carried['error'] + one['rise']):.2f}",
+         f"{100 * one['rise']:+.2f} ± {100 * one['spread']:.2f}")
+        for one in carried["features"]
+    ]  # fmt: skip
+    title = (
+        f"What the prediction rests on: {carried['predictor']}, {carried['records']} records of {carried['tasks']} "
+        f"tasks, tasks left out; the mean score of the others errs by {100 * carried['guess']:.2f}"
+    )
+    return as_html(Table(title, ("shuffled feature", "error [% of the images]", "rise"), tuple(rows)))
 
 
 def _setting(line: dict[str, Any]) -> tuple[str, ...]:

@@ -3,6 +3,7 @@
 import dataclasses
 import json
 
+import fsspec
 import jax
 import numpy as np
 import pytest
@@ -11,10 +12,10 @@ from jnas import data, engine
 from jnas.cli import main
 from jnas.config import build
 from jnas.errors import UserError
-from jnas.methods import candidates, finetune, models, runs, selection, zoo, zoo_networks
+from jnas.methods import candidates, finetune, models, ranking, runs, selection, zoo, zoo_networks
 from jnas.methods.settings_selection import FineTuning, Selection
 from jnas.report.reading import read_run
-from jnas.report.selection import front, selection_section
+from jnas.report.selection import carried_by, front, selection_section
 
 GRID = (
     "frozen=[0.5]",
@@ -54,6 +55,16 @@ def test_the_entry_says_what_the_network_is(place, finished):
     assert facts["data"] == "tiny"
 
 
+def test_the_same_network_behind_a_url(place):
+    memory = fsspec.filesystem("memory")
+    memory.put(f"{place}/", "/elsewhere", recursive=True)
+    here, there = (zoo_networks.load(zoo_of, "only") for zoo_of in (place, "memory://elsewhere"))
+    memory.rm("/elsewhere", recursive=True)
+    assert here.facts == there.facts
+    for pair in zip(*(jax.tree.leaves(one.model.weights) for one in (here, there)), strict=True):
+        assert np.array_equal(*pair)
+
+
 def test_fine_tuning_moves_what_it_may(place, chosen):
     old = zoo_networks.load(place, "only").model
     new = models.load_model(chosen[1] / "train" / "trial-1")
@@ -77,7 +88,7 @@ def test_costs_and_record_are_kept(place, chosen):
     device = str(engine.environment()["device"])
     assert {(c.kind, c.batch_size) for c in found[0].costs} == {("inference", 1), ("training", 20)}
     assert candidates.latency(found[0], device) > 0
-    (record,), _ = selection.records_of(place)
+    (record,), _ = ranking.records_of(place)
     trial = runs.read_json(chosen[1] / "train" / "trial-1" / "result.json")
     assert record["score"] == trial["test_accuracy"]
     assert record["features"]["setting: log steps"] == pytest.approx(np.log10(2 * (96 // 20)))
@@ -88,6 +99,7 @@ def test_the_page_and_the_second_run(chosen, capsys):
     page = selection_section(read_run(folder), lambda charts: "".join(chart.alt for chart in charts))
     assert "1 networks by parameters" in page
     assert "its frozen features tell" in page
+    assert "1 records of fine-tunings are known now; a prediction takes 20" in page
     assert 'id="selection"' in (folder / "report.html").read_text()
     before = (folder / "result.json").read_bytes()
     assert main([*words, "--out", str(folder)]) == 0
@@ -129,29 +141,40 @@ def choices():
     for model in range(2):
         one = candidates.Candidate(f"m{model}", "", 0.5, 1000, 1e6, 8, ())
         for frozen in (0.0, 1.0):
-            row = np.zeros(len(selection.NAMES))
-            row[selection.NAMES.index("fit: nearest centroid")] = 0.4 + 0.2 * model
-            row[selection.NAMES.index("setting: frozen")] = frozen
-            yield selection.Choice(one, FineTuning(frozen=frozen), row, 1.0)
+            row = np.zeros(len(ranking.NAMES))
+            row[ranking.NAMES.index("fit: nearest centroid")] = 0.4 + 0.2 * model
+            row[ranking.NAMES.index("setting: frozen")] = frozen
+            yield ranking.Choice(one, FineTuning(frozen=frozen), row, 1.0)
 
 
 def test_ranking_without_and_with_records():
     config = build(Selection, {"data": "x"})
-    order, predicted = selection.ranked(config, list(choices()), [], task="new")
+    order, predicted = ranking.ranked(config, list(choices()), [], task="new")
     assert predicted is None
-    assert order.tolist() == [2, 0, 3, 1] or order.tolist() == [2, 3, 0, 1]
+    assert order.tolist() == [2, 0, 3, 1]  # one network after the other with the same setting
     random, records = np.random.default_rng(0), []
     for task in range(8):  # elsewhere freezing was better, and separable features worse
         for _ in range(5):
-            row = random.normal(size=len(selection.NAMES))
-            features = dict(zip(selection.NAMES, row, strict=True))
+            row = random.normal(size=len(ranking.NAMES))
+            features = dict(zip(ranking.NAMES, row, strict=True))
             score = 0.5 + 0.3 * features["setting: frozen"] - 0.5 * features["fit: nearest centroid"]
             records.append({"task": f"t{task}", "features": features, "score": score})
     for acquisition in ("mean", "expected_improvement"):
         chosen = dataclasses.replace(config, acquisition=acquisition)
-        order, (mean, std) = selection.ranked(chosen, list(choices()), records, task="new")
+        order, (mean, std) = ranking.ranked(chosen, list(choices()), records, task="new")
         assert order.tolist() == [1, 3, 0, 2]
         assert (std > 0).all()
+    carried = ranking.carrying(config, records)
+    assert {one["name"] for one in carried["features"][:2]} == {"setting: frozen", "fit: nearest centroid"}
+    assert carried["error"] < 0.5 * carried["guess"]
+    first, second, third = (one["rise"] for one in carried["features"][:3])
+    assert first > second > 3 * third
+    json.dumps(carried, allow_nan=False)
+    page = carried_by({"carried by": carried, "records": [40, 20]})
+    assert "ridge, 40 records of 8 tasks" in page
+    assert page.index("fit: nearest centroid") < page.index("setting: frozen") < page.index("fit: LogME")
+    assert ranking.carrying(config, records[:19]) is None
+    assert ranking.carrying(config, [{**record, "task": "t"} for record in records]) is None
     line = selection.described(next(choices()), (mean, std), 0, list(choices()))
     assert line["low"] < line["mean"] < line["high"]
     assert "rank 2 of 2" in line["reasons"]

@@ -1,9 +1,11 @@
 """The zoo: two writers lose nothing, nothing damaged gets through, limits agree with a loop over the table."""
 
 import json
+import shutil
 import subprocess
 import sys
 
+import fsspec
 import numpy as np
 import pytest
 
@@ -120,6 +122,69 @@ def test_costs_of_other_weights_do_not_count(folder):
     found, _ = candidates.of_zoo(folder)
     assert candidates.latency(found[0], "slate") == 0.25
     assert candidates.latency(found[0], "chalk") is None
+
+
+@pytest.fixture
+def remote(folder):
+    """The same zoo behind a URL."""
+    cost = Cost("slate", "inference", 1, 0.25, 4.0)._asdict()
+    facts, _ = zoo.read(folder, zoo.NETWORKS, "good")
+    zoo.note(folder, zoo.COSTS, "good", "a", facts={**cost, "sha256": facts["sha256"]["weights.npz"]})
+    memory = fsspec.filesystem("memory")
+    for path in folder.rglob("*"):
+        if path.is_file():
+            memory.pipe_file(f"/bucket/zoo/{path.relative_to(folder).as_posix()}", path.read_bytes())
+    yield "memory://bucket/zoo"
+    memory.rm("/bucket", recursive=True)
+
+
+def test_a_zoo_behind_a_url_is_read(folder, remote, tmp_path, capsys):
+    assert zoo.read(remote, zoo.NETWORKS, "good") == zoo.read(folder, zoo.NETWORKS, "good")
+    assert candidates.of_zoo(remote) == candidates.of_zoo(folder)
+    archive = shutil.make_archive(str(tmp_path / "packed"), "zip", folder)
+    for place in (remote, f"zip://::file://{archive}", folder.as_uri(), f"{remote}/"):
+        assert main(["zoo", "list", place, "--json", "--max-latency", "250", "--device", "slate"]) == 0, place
+        assert [json.loads(line)["name"] for line in capsys.readouterr().out.splitlines()] == ["good"]
+        assert main(["zoo", "show", place, "good"]) == 0
+        assert json.loads(capsys.readouterr().out)["costs"][0]["seconds"] == 0.25
+    fsspec.filesystem("memory").pipe_file("/bucket/zoo/networks/good/weights.npz", b"0" * 1000)
+    assert main(["zoo", "list", remote, "--json"]) == 0
+    out, err = capsys.readouterr()
+    assert [json.loads(line)["name"] for line in out.splitlines()] == ["other"]
+    assert "memory://bucket/zoo/networks/good/weights.npz has the SHA-256" in err
+
+
+def test_a_zoo_behind_a_url_is_not_written(folder, remote, capsys):
+    before = fsspec.filesystem("memory").find("/bucket")
+    for write in (
+        lambda: zoo.add(remote, zoo.NETWORKS, "new", FACTS, FILES),
+        lambda: zoo.note(remote, zoo.RECORDS, "", facts={"a": 1}),
+        lambda: zoo.remove(remote, "good"),
+    ):
+        with pytest.raises(UserError, match="memory://bucket/zoo can be read only"):
+            write()
+    assert fsspec.filesystem("memory").find("/bucket") == before
+    assert main(["zoo", "measure", remote, "good"]) == 2
+    assert "copy that there" in capsys.readouterr().err
+    assert zoo.add(folder.as_uri(), zoo.NETWORKS, "new", FACTS, FILES)  # a folder, however it is named
+    assert "new" in zoo.names(folder, zoo.NETWORKS)
+
+
+@pytest.mark.parametrize(
+    ("url", "sentence"),
+    [
+        ("nope://zoo", "cannot open nope://zoo: ValueError: Protocol not known: nope"),
+        ("memory://nothing", "memory://nothing is no folder"),
+        ("zip://zoo::file:///nothing.zip", "cannot open zip://zoo::file:///nothing.zip"),
+        ("ftp://ann:secret@localhost:1/zoo", "cannot open ftp://ann:***@localhost:1/zoo"),
+    ],
+)
+def test_bad_urls(url, sentence, capsys):
+    assert main(["zoo", "list", url]) == 2
+    err = capsys.readouterr().err
+    assert sentence in err
+    assert "secret" not in err
+    assert len(err.splitlines()) == 1
 
 
 RESULTS = """model,img_size,top1,top1_err,top5,top5_err,param_count,crop_pct,interpolation

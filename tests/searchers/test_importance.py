@@ -1,0 +1,30 @@
+"""What a feature is worth, against the closed form for a linear score."""
+
+import jax
+import numpy as np
+import pytest
+
+from jnas.searchers import importance, predictor
+
+
+def test_a_linear_score():
+    """Scores 3 a + b + task: shuffling a feature of variance 1 and coefficient w adds 2 w^2 to the squared error."""
+    random = np.random.default_rng(0)
+    x = random.normal(size=(2000, 4))
+    groups = np.arange(2000) % 20
+    x[:, 3] = groups  # constant within a task
+    y = 3 * x[:, 0] + x[:, 1] + 0.5 * x[:, 3] + 0.1 * random.normal(size=2000)
+    found = importance.permutation_importance(
+        predictor.ridge(penalty=1e-6, degree=1), predictor.checked(x, y, groups), jax.random.key(0)
+    )
+    assert found.error == pytest.approx(0.1, rel=0.1)
+    assert found.guess == pytest.approx(y.std(), rel=0.1)
+    squares = 2 * np.array([3.0, 1.0, 0.0, 0.5 * x[:, 3].std()]) ** 2
+    np.testing.assert_allclose(found.rise, np.sqrt(0.01 + squares) - 0.1, rtol=0.06, atol=0.005)
+    assert (found.spread < 0.1 * found.rise.max()).all()
+
+
+def test_one_task_says_nothing():
+    records = predictor.checked([[0.0], [1.0]], [0.0, 1.0], [0, 0])
+    with pytest.raises(ValueError, match="1 tasks"):
+        importance.permutation_importance(predictor.ridge(), records, jax.random.key(0))
