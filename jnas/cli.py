@@ -181,8 +181,8 @@ def _search(arguments: argparse.Namespace) -> int:
     name = kinds.pop() if kinds else "search"
     recipe, kind = recipe_of(name)
     shared = {key: value for key in ("storage", "worker") if (value := getattr(arguments, key))}
-    if shared and name != "trials":
-        raise UserError(f"--{next(iter(shared))} is for searches by trials and this is of kind {name!r}: leave it out")
+    for option in shared.keys() - {"trials": {"storage", "worker"}, "quantised": {"worker"}}.get(name, set()):
+        raise UserError(f"--{option} is for searches by trials and this is of kind {name!r}: leave it out")
     settings = config.build(kind, *_layers(arguments.words))
     if arguments.show:
         return _show(settings)

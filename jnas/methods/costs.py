@@ -103,10 +103,12 @@ def operators(model: CostModel, arch: np.ndarray) -> np.ndarray:
     }
     result = []
     for unit in model.units:
-        head, _, edge = unit.partition("/")
+        head, _, rest = unit.partition("/")
+        edge, _, op = rest.partition("/")  # a unit of an edge, or of one operator there
         # A unit of one block, or of all blocks with the same cell.
         cell = model.layout[int(head.removeprefix("block_"))] if head.startswith("block_") else head
-        result.append(placed.get((cell, edge), -1))
+        found = placed.get((cell, edge), -1)
+        result.append(found if not op or (found >= 0 and model.space.ops[found] == op) else -1)
     return np.array(result, np.int32)
 
 

@@ -26,6 +26,8 @@ class Plan(NamedTuple):
     net: nets.Network
     unit_of: UnitOf
     units: Units
+    final: nets.Network  # a supernet as wide and deep as the networks that are trained in the end
+    latency: Mapping[str, float] | None  # milliseconds for 10^6 products, by the method's name
     costs: costs.CostModel  # of networks as they are trained in the end
     reward: Callable[[Mapping[str, float]], float]
 
@@ -67,17 +69,25 @@ def make_plan(config: QuantisedSearch) -> Plan:
         )
     of = units_of(net, shape, unit_of)
     latency = costs.read_latency(config.latency) if config.latency else None
+    if latency and UNQUANTISED not in own and "latency" not in (*config.method_growth, *config.operator_growth):
+        latency = {str(UNQUANTISED): float("nan"), **latency}  # of no candidate
     model = costs.cost_model(final, shape, of.names, unit_of, methods, latency=latency)
     reward = rewards.reward_of(config.reward, costs.largest(model))
     for arch in spaces.sample(space, jax.random.key(0), 1):  # before minutes are spent
         retrain.prepare(space, arch, splits, config.train)
-    return Plan(space, methods, splits, training, validation, augment, net, unit_of, of, model, reward)
+    return Plan(space, methods, splits, training, validation, augment, net, unit_of, of, final, latency, model, reward)
 
 
 def units_of(net: nets.Network, shape: tuple[int, int, int], unit_of: UnitOf) -> Units:
     """The units of a supernet, from the shapes of its parameters."""
     params, _ = jax.eval_shape(lambda key: nets.initialise(net, key, shape), jax.random.key(0))
     return units(net, params, unit_of)
+
+
+def costs_of(plan: Plan, of: Units, unit_of: UnitOf) -> costs.CostModel:
+    """The cost model of the plan's final networks, by other units than the policy's."""
+    shape = plan.splits.train.shape
+    return costs.cost_model(plan.final, shape, of.names, unit_of, plan.methods, latency=plan.latency)
 
 
 def policies_of(plan: Plan, methods: Sequence[Method]) -> PolicySpace:

@@ -3,8 +3,8 @@
 import functools
 import pathlib
 import time
-from collections.abc import Callable, Sequence
-from typing import Any
+from collections.abc import Callable, Mapping
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -17,23 +17,27 @@ from jnas.methods import retrain, runs
 from jnas.methods.problems import accuracy, cross_entropy
 from jnas.methods.settings import Training
 from jnas.nets import integer
-from jnas.nets.units import UnitOf, Units, calibrate, rules, units
+from jnas.nets.units import Path, UnitOf, Units, calibrate, rules, units
 from jnas.spaces.policy import Method
-from jnas.types import Array, Aux, Context, Examples, Loss
+from jnas.types import Array, Aux, Context, Examples, Learner, Loss
 
 CALIBRATION = 256  # training images whose ranges are taken
 
 
-def quantised_loss(
-    net: nets.Network, of: Units, methods: Sequence[Method], columns: np.ndarray, smoothing: float
-) -> Loss:
-    """Cross-entropy of a found network under a policy, over `Examples`; alpha is the empty pytree.
+class Quantised(NamedTuple):
+    """A found network and the policy of its units."""
+
+    net: nets.Network
+    units: Units
+    methods: tuple[Method, ...]
+    columns: np.ndarray  # [num_units] int32, indices of `methods`
+
+
+def quantised_loss(one: Quantised, smoothing: float) -> Loss:
+    """Cross-entropy of a found network under its policy, over `Examples`; alpha is the empty pytree.
 
     Args:
-      net: a network of a fixed space.
-      of: its units.
-      methods: what the policy indexes.
-      columns: `[num_units]`.
+      one: the network and its policy.
       smoothing: of the labels.
 
     Returns:
@@ -42,8 +46,9 @@ def quantised_loss(
 
     def loss(weights, alpha, batch: Examples, context: Context) -> tuple[Array, Aux]:
         del alpha
-        variables = {"params": weights, "batch_stats": context.variables, "quant": rules(of, methods, columns)}
-        logits, updated = net.apply(variables, batch.image, train=True, mutable=["batch_stats"])
+        quant = rules(one.units, one.methods, one.columns)
+        variables = {"params": weights, "batch_stats": context.variables, "quant": quant}
+        logits, updated = one.net.apply(variables, batch.image, train=True, mutable=["batch_stats"])
         value = cross_entropy(logits.main, batch.label, smoothing)
         return value, Aux(updated["batch_stats"], {"accuracy": accuracy(logits.main, batch.label)})
 
@@ -83,23 +88,55 @@ def train(
     if done is not None:
         return done
     engine.prepare_folder(folder)
-    if not isinstance(prepared.net, nets.Network):
+    one = _quantised(prepared, policy, unit_of, splits.train.shape)
+    started = time.time()
+    state = engine.fit(
+        _learner(one, training, splits.train),
+        data.supervised_source(splits.train, batch_size=training.batch_size, augment=prepared.augment),
+        key=jax.random.fold_in(jax.random.key(seed), 1),
+        num_steps=training.epochs * (len(splits.train) // training.batch_size),
+        hooks=runs.hooks(folder, f"train {folder.name}", "loss", "accuracy"),
+        checkpoint_dir=folder / "checkpoints",
+        checkpoint_every=len(splits.train) // training.batch_size,
+        steps_per_call=steps_per_call,
+    )
+    result = {
+        "name": folder.name, "genotype": prepared.genotype, "space": prepared.space.name,
+        "policy": {name: str(policy[name]) for name in one.units.names},
+        "parameters": nets.count_parameters(state.point.weights), "channels": training.channels,
+        "depth": training.depth, "epochs": training.epochs,
+        **_measured(one, state.point.weights, state.variables, splits, prepared.augment),
+        "seconds": round(time.time() - started, 2), "seed": seed,
+    }  # fmt: skip
+    tree = {"params": state.point.weights, "batch_stats": state.variables}
+    engine.from_first(lambda: engine.save_tree(folder / retrain.WEIGHTS, tree))
+    runs.write_json(folder / runs.RESULT, result)
+    return result
+
+
+def _quantised(
+    prepared: retrain.Prepared, policy: dict[str, Method], unit_of: UnitOf, shape: tuple[int, int, int]
+) -> Quantised:
+    net = prepared.net
+    if not isinstance(net, nets.Network):
         raise UserError(f"a network of {prepared.space.name} has no units that a policy could name: use one of cells")
-    net, shape = prepared.net, splits.train.shape
     params, _ = jax.eval_shape(lambda key: nets.initialise(net, key, shape), jax.random.key(0))
     of = units(net, params, unit_of)
     methods = tuple(dict.fromkeys(policy[name] for name in of.names))
-    columns = np.array([methods.index(policy[name]) for name in of.names], np.int32)
-    steps_per_epoch = len(splits.train) // training.batch_size
-    num_steps = training.epochs * steps_per_epoch
+    return Quantised(net, of, methods, np.array([methods.index(policy[name]) for name in of.names], np.int32))
+
+
+def _learner(one: Quantised, training: Training, examples: data.Dataset) -> Learner:
+    """SGD with momentum and a cosine."""
+    num_steps = training.epochs * (len(examples) // training.batch_size)
+    final = training.final_learning_rate / max(training.learning_rate, 1e-30)
 
     def init(key):
-        weights, stats = nets.initialise(net, key, shape)
+        weights, stats = nets.initialise(one.net, key, examples.shape)
         return bilevel.Point(weights, ()), stats
 
-    final = training.final_learning_rate / max(training.learning_rate, 1e-30)
-    learner = bilevel.supervised(
-        quantised_loss(net, of, methods, columns, training.smoothing),
+    return bilevel.supervised(
+        quantised_loss(one, training.smoothing),
         init,
         optax.chain(
             optax.identity() if training.clip is None else optax.clip_by_global_norm(training.clip),
@@ -112,52 +149,55 @@ def train(
         ),
         one_vector=True,
     )
-    started = time.time()
-    state = engine.fit(
-        learner,
-        data.supervised_source(splits.train, batch_size=training.batch_size, augment=prepared.augment),
-        key=jax.random.fold_in(jax.random.key(seed), 1),
-        num_steps=num_steps,
-        hooks=runs.hooks(folder, f"train {folder.name}", "loss", "accuracy"),
-        checkpoint_dir=folder / "checkpoints",
-        checkpoint_every=steps_per_epoch,
-        steps_per_call=steps_per_call,
-    )
-    variables = dict(zip(("params", "batch_stats"), integer.fold(state.point.weights, state.variables), strict=True))
+
+
+def _measured(one: Quantised, params, batch_stats, splits: data.Splits, augment: data.Augment) -> dict[str, Any]:
+    """What the network does on the test images with ranges that no batch changes, and in integers."""
+    folded, stats = integer.fold(params, batch_stats)
+    variables: dict[str, Any] = {"params": folded, "batch_stats": stats}
     sample = splits.train.part(np.arange(min(CALIBRATION, len(splits.train))))
-    quant = rules(of, methods, columns)
-    seen = calibrate(net, {**variables, "quant": quant}, _images(sample, prepared.augment), of)
+    images = data.augment(augment, None, jnp.asarray(sample.images), sample.shape)
+    quant = rules(one.units, one.methods, one.columns)
+    seen = calibrate(one.net, {**variables, "quant": quant}, images, one.units)
     ranges = {path: {"activation_range": row[:2]} for path, row in seen.items()}
-    fixed = {**variables, "quant": rules(of, methods, columns, extra=ranges)}
-    apply = jax.jit(functools.partial(net.apply, train=False))
-    predicted = _predictions(lambda images: apply(fixed, images).main, splits.test, prepared.augment)
-    result = {
-        "name": folder.name, "genotype": prepared.genotype, "space": prepared.space.name,
-        "policy": {name: str(policy[name]) for name in of.names},
-        "parameters": nets.count_parameters(state.point.weights), "channels": training.channels,
-        "depth": training.depth, "epochs": training.epochs,
+    fixed = {**variables, "quant": rules(one.units, one.methods, one.columns, extra=ranges)}
+    apply = jax.jit(functools.partial(one.net.apply, train=False))
+    predicted = _predictions(lambda images: apply(fixed, images).main, splits.test, augment)
+    return {
         "test_accuracy": float(np.mean(predicted == splits.test.labels)),
-        "integer": _in_integers(net, variables, of, methods, columns, seen, splits.test, prepared.augment, predicted),
-        "seconds": round(time.time() - started, 2), "seed": seed,
-    }  # fmt: skip
-    tree = {"params": state.point.weights, "batch_stats": state.variables}
-    engine.from_first(lambda: engine.save_tree(folder / retrain.WEIGHTS, tree))
-    runs.write_json(folder / runs.RESULT, result)
-    return result
+        "integer": in_integers(one, variables, seen, splits.test, augment, predicted),
+    }
 
 
-def _in_integers(net, variables, of: Units, methods, columns, seen, test: data.Dataset, augment, predicted: np.ndarray):
+def in_integers(
+    one: Quantised, variables: Mapping[str, Any], seen: Mapping[Path, Array], test: data.Dataset,
+    augment: data.Augment, predicted: np.ndarray,
+) -> dict[str, Any]:  # fmt: skip
+    """What the network does in integers on the device that is there.
+
+    Args:
+      one: the network and its policy.
+      variables: `params` and `batch_stats`, the batch norms folded.
+      seen: the ranges of all inputs, from `units.calibrate`.
+      test: the test images.
+      augment: its normalisation is used.
+      predicted: `[num_images]`, the classes that fake quantisation gives.
+
+    Returns:
+      `test_accuracy` and the `agreement` with `predicted`; or `refused`, the sentence that says why there is none.
+    """
     try:
-        layers = integer.integer_layers(variables["params"], of, methods, columns, seen)
+        layers = integer.integer_layers(variables["params"], one.units, one.methods, one.columns, seen)
     except ValueError as error:
         return {"refused": str(error)}
-    run = jax.jit(integer.integer_apply(net, variables["params"], variables["batch_stats"], layers))
-    found = _predictions(run, test, augment)
+    run = jax.jit(integer.integer_apply(one.net, variables["params"], variables["batch_stats"], layers))
+    try:
+        found = _predictions(run, test, augment)
+    except jax.errors.JaxRuntimeError as error:
+        device = engine.environment()["device"]
+        reason = str(error).strip().partition("\n")[0]
+        return {"refused": f"{device} cannot run this network in integers ({reason}): measure it on a CPU"}
     return {"test_accuracy": float(np.mean(found == test.labels)), "agreement": float(np.mean(found == predicted))}
-
-
-def _images(dataset: data.Dataset, augment: data.Augment) -> Array:
-    return data.augment(augment, None, jnp.asarray(dataset.images), dataset.shape)
 
 
 def _predictions(logits: Callable[[Array], Array], dataset: data.Dataset, augment: data.Augment) -> np.ndarray:

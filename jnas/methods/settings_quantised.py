@@ -3,7 +3,7 @@
 import dataclasses
 from typing import Literal
 
-from jnas.methods.rewards import Reward
+from jnas.methods.rewards import METRICS, Reward
 from jnas.methods.settings import Augmentation, Level, Training
 from jnas.spaces.policy import method_of
 
@@ -41,9 +41,13 @@ class QuantisedSearch:
     methods: str = "w2a8 w4a8 w8a8"  # each wWaA or wWaA-pow2
     units: Literal["shared", "edges"] = "shared"  # one policy for all blocks of a cell, or one a block
     policy: str = ""  # a method for all units: then only the architecture is searched
-    # what a threshold leaves: relative losses of validation accuracy; null: no filter
+    # what thresholds leave: the largest relative loss of validation accuracy, null: no filter; then the largest
+    # relative growth of each cost, latency, size or compute, such as {latency: 0.0}
     method_threshold: float | None = None  # of each unit, quantised alone
+    method_growth: dict[str, float] = dataclasses.field(default_factory=dict)
     operator_threshold: float | None = None  # of each operator, quantised alone by `policy`
+    operator_growth: dict[str, float] = dataclasses.field(default_factory=dict)
+    sensitivity_from: Literal["w32a32", "w8a8"] = "w32a32"  # what the others have, and what is lost or grows against
     probes: int = 4  # random architectures over which sensitivities are averaged
     # how candidates are scored
     supernet: Supernet = Supernet()
@@ -52,12 +56,16 @@ class QuantisedSearch:
     reward: Reward = _REWARD
     latency: str = ""  # a JSON file, method -> milliseconds for 10^6 products
     # the search
-    searcher: Literal["reinforce", "genetic", "evolution", "random"] = "reinforce"
+    searcher: Literal["reinforce", "genetic", "evolution", "random", "nsga2"] = "reinforce"
+    beside: list[str] = dataclasses.field(default_factory=list)  # costs: nsga2 then finds a front
     num_evaluations: int = 300
     at_once: int = 10  # candidates an iteration
-    learning_rate: float = 1e-3  # of the controller; published: 1e-4
+    learning_rate: float = 3e-3  # of the controller; published: 1e-4
     repeats: int = 5  # of its steps along a batch; published: 1
-    population: int = 100  # of genetic and evolution
+    entropy: float = 0.03  # weight of its entropy
+    queue: int = 5  # best candidates so far that it imitates; published: 0
+    imitation: float = 3.0  # weight of that
+    population: int = 100  # of genetic, evolution and nsga2
     window: int = 10  # converged: the best reward rose by at most `tolerance` of itself over so many iterations
     tolerance: float | None = None  # null: only the number of evaluations ends the search
     # afterwards
@@ -74,6 +82,10 @@ class QuantisedSearch:
             raise ValueError(
                 f"repeats is {self.repeats} and learning_rate {self.learning_rate}: give at least 1 and a positive rate"
             )
+        if min(self.queue, self.entropy, self.imitation) < 0:
+            raise ValueError(
+                f"queue is {self.queue}, entropy {self.entropy}, imitation {self.imitation}: give at least 0"
+            )
         methods = [str(method_of(text)) for text in self.methods.split()]
         if not methods or len(set(methods)) < len(methods):
             raise ValueError(f"methods is {self.methods!r}: name at least one, each once")
@@ -81,7 +93,14 @@ class QuantisedSearch:
             raise ValueError(f"validation is {self.validation}: give a share between 0 and 1")
         if self.tolerance is not None and self.tolerance < 0:
             raise ValueError(f"tolerance is {self.tolerance}: give at least 0, or null")
-        if self.operator_threshold is not None and not self.policy:
-            raise ValueError("operator_threshold is set and policy is not: name the method that all units have")
+        if (self.operator_threshold is not None or self.operator_growth) and not self.policy:
+            raise ValueError("operators have a threshold and policy is not set: name the method that all units have")
+        for name in (*self.method_growth, *self.operator_growth, *self.beside):
+            if name not in METRICS[1:]:
+                raise ValueError(f"{name!r} is no cost: choose among {', '.join(METRICS[1:])}")
+            if name == "latency" and not self.latency:
+                raise ValueError("latency has a threshold or a front: name a table with latency=FILE.json")
+        if self.beside and self.searcher != "nsga2":
+            raise ValueError(f"beside is {self.beside} and searcher {self.searcher}: only searcher=nsga2 finds a front")
         if self.reward.latency and not self.latency:
             raise ValueError("reward: latency has a weight: name a table with latency=FILE.json")

@@ -11,6 +11,7 @@ from jnas.report.plots import STYLE, Chart, to_svg
 from jnas.report.reading import Run
 from jnas.report.summary import escaped
 from jnas.report.tables import Table, as_html
+from jnas.report.trials import front_chart
 
 SENSITIVITY = "sensitivity.json"  # in the run folder
 NAMES = {"joint": "found together", "eight": "8 bits everywhere", "then": "architecture, then policy"}
@@ -31,13 +32,13 @@ def quantised_section(run: Run, figures: Callable[[list[Chart]], str]) -> str:
         found = run.result["quantised"]
         parts = [f"<p>{escaped(text)}</p>" for text in words(found)] + [as_html(networks_table(found))]
         parts += [as_html(policy_table(found))]
-        charts = [accuracy_and_size(found), progress_chart(found)]
+        charts = [accuracy_and_size(found), progress_chart(found), *front_charts(found["joint"])]
     except (KeyError, TypeError, ValueError, AttributeError):
         parts = []
     for name, title in (("methods", "Units"), ("operators", "Operators")):
         try:
             stored = json.loads((run.folder / SENSITIVITY).read_text(encoding="utf-8"))[name]
-            charts.append(heat_map(stored, f"{title}: accuracy lost alone, in % of the unquantised"))
+            charts += [heat_map(stored, title, metric) for metric in stored["losses"]]
         except (OSError, KeyError, TypeError, ValueError):
             continue
     return "\n".join([*parts, figures(charts)]) if parts or charts else ""
@@ -126,12 +127,20 @@ def progress_chart(found: dict[str, dict[str, Any]]) -> Chart:
         return Chart(title, f"{title}, at the end: {ends}.", to_svg(figure))
 
 
-def heat_map(stored: dict[str, Any], title: str) -> Chart:
+def front_charts(one: dict[str, Any]) -> list[Chart]:
+    """Accuracy on the validation images against each cost that was minimised beside it, all evaluated candidates."""
+    points = one.get("points", {"names": [], "values": []})
+    values = np.array(points["values"], float)
+    return [front_chart(values[:, [0, n]], name) for n, name in enumerate(points["names"]) if n]
+
+
+def heat_map(stored: dict[str, Any], title: str, metric: str = "accuracy") -> Chart:
     """Sensitivities: units by methods, the number in each cell.
 
     Args:
-      stored: `units`, `methods` and `losses.accuracy` [num_units, num_methods].
-      title: of the chart.
+      stored: `units`, `methods` and `losses`, for each metric [num_units, num_methods].
+      title: what the units are.
+      metric: which is drawn: "accuracy", lost, or a cost, grown.
 
     Returns:
       The chart.
@@ -143,7 +152,8 @@ def heat_map(stored: dict[str, Any], title: str) -> Chart:
     from matplotlib.figure import Figure
 
     units, methods = [str(unit) for unit in stored["units"]], [str(method) for method in stored["methods"]]
-    values = 100 * np.asarray(stored["losses"]["accuracy"], float)
+    values = 100 * np.asarray(stored["losses"][metric], float)
+    title = f"{title}: {metric} {'lost' if metric == 'accuracy' else 'grown'} alone, %"
     if values.shape != (len(units), len(methods)) or not values.size:
         raise ValueError("no table of units by methods")
     with matplotlib.rc_context({**STYLE, "axes.grid": False}):
@@ -159,5 +169,5 @@ def heat_map(stored: dict[str, Any], title: str) -> Chart:
         axes.set_title(title)
         figure.colorbar(image, ax=axes)
         row, column = np.unravel_index(np.argmax(values), values.shape)
-        worst = f"{units[row]} under {methods[column]} loses most, {values[row, column]:.1f} %"
+        worst = f"most by {units[row]} under {methods[column]}, {values[row, column]:.1f} %"
         return Chart(title, f"{title}: {worst}.", to_svg(figure))

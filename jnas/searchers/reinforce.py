@@ -28,6 +28,8 @@ class ControllerState(NamedTuple):
     spread: float  # running mean square of scores around it
     waiting: np.ndarray  # [n, num_choices] int32, told since the last step, fewer than a batch
     scores: np.ndarray  # [n] float64, of those
+    best: np.ndarray  # [at most queue, num_choices] int32, the best that steps were taken for, the best first
+    best_scores: np.ndarray  # [at most queue] float64, of those
 
     @property
     def known(self) -> np.ndarray:
@@ -43,6 +45,8 @@ def reinforce(
     learning_rate: float = 1e-4,
     repeats: int = 1,
     entropy: float = 1e-3,
+    queue: int = 0,
+    imitation: float = 1.0,
     baseline_decay: float = 0.99,
     clip: float = 5.0,
     seed: int = 0,
@@ -55,6 +59,10 @@ def reinforce(
     with r the score, s the root mean square of r - b, and H the summed entropy of the choices along the architecture;
     Adam, its gradient cut to norm `clip`. The published controllers do without s: it makes the weight of the entropy
     mean the same for scores of any scale, and the baseline starts at the first batch's mean, not at 0.
+
+    With a `queue` the controller also imitates the best architectures so far, as in priority queue training: to the
+    gradient comes `imitation` times that of their mean log-probability. A good one that was met once is then not lost
+    while others are tried.
 
     The state is a function of what was told and in which order: a step is taken whenever a batch of scores is complete,
     however they were grouped in calls. Only architectures that were not told before are asked, so that a controller
@@ -69,6 +77,8 @@ def reinforce(
       repeats: steps along the same batch; the published controllers take one. With more, the ratio of the new
         probability to that under which the batch began is cut to 0.8 .. 1.2, as in proximal policy optimisation.
       entropy: weight of the entropy.
+      queue: how many of the best are imitated; the published controllers do without.
+      imitation: weight of that.
       baseline_decay: of the running mean.
       clip: largest norm of a gradient.
       seed: of the controller's initial weights.
@@ -81,48 +91,29 @@ def reinforce(
 
     References: Zoph, Le, "Neural architecture search with reinforcement learning", ICLR 2017; Pham et al., "Efficient
     neural architecture search via parameter sharing", ICML 2018; Schulman et al., "Proximal policy optimization
-    algorithms", 2017 (the ratio).
+    algorithms", 2017 (the ratio); Abolafia et al., "Neural program synthesis with priority queue training", 2018.
     """
-    for name, value in (("batch_size", batch_size), ("hidden", hidden), ("repeats", repeats)):
-        if value < 1:
-            raise ValueError(f"{name} is {value}: give at least 1.")
-    if min(learning_rate, clip) <= 0 or entropy < 0 or not 0 <= baseline_decay < 1:
+    whole = (("batch_size", batch_size, 1), ("hidden", hidden, 1), ("repeats", repeats, 1), ("queue", queue, 0))
+    for name, value, least in whole:
+        if value < least:
+            raise ValueError(f"{name} is {value}: give at least {least}.")
+    if min(learning_rate, clip) <= 0 or min(entropy, imitation) < 0 or not 0 <= baseline_decay < 1:
         raise ValueError(
-            f"learning_rate={learning_rate}, clip={clip}, entropy={entropy}, baseline_decay={baseline_decay}: the "
-            "first two must be positive, the third at least 0, the last from 0 to below 1."
+            f"learning_rate={learning_rate}, clip={clip}, entropy={entropy}, imitation={imitation}, baseline_decay="
+            f"{baseline_decay}: the first two must be positive, the next two at least 0, the last from 0 to below 1."
         )
     bounds = tuple(num_options(space).tolist())
     total = num_parameters(bounds, hidden)
     initial = np.asarray(start(jax.random.key(seed), bounds, hidden))
 
-    def loss(parameters, codes, advantages, before):
-        logs, entropies = log_probability(parameters, codes, bounds, hidden)
-        ratio = jnp.exp(logs - before)
-        gain = jnp.minimum(ratio * advantages, jnp.clip(ratio, 0.8, 1.2) * advantages)
-        return -jnp.mean(gain) - entropy * jnp.mean(entropies)
-
-    @jax.jit
-    def step(parameters, first, second, steps, codes, advantages):
-        before = log_probability(parameters, codes, bounds, hidden)[0]
-
-        def one(carry, index):
-            parameters, first, second = carry
-            gradient = jax.grad(loss)(parameters, codes, advantages, before)
-            gradient = gradient * jnp.minimum(1, clip / (jnp.sqrt(jnp.sum(gradient**2)) + 1e-12))
-            first, second = 0.9 * first + 0.1 * gradient, 0.999 * second + 0.001 * gradient**2
-            time = (steps + index + 1).astype(jnp.float32)
-            mean, square = first / (1 - jnp.float32(0.9) ** time), second / (1 - jnp.float32(0.999) ** time)
-            return (parameters - learning_rate * mean / (jnp.sqrt(square) + 1e-8), first, second), None
-
-        return jax.lax.scan(one, (parameters, first, second), jnp.arange(repeats))[0]
-
+    step = _step_of(bounds, hidden, learning_rate, repeats, entropy, imitation, clip)
     draw = jax.jit(functools.partial(write, bounds=bounds, hidden=hidden), static_argnames="num")
 
     def init():
         nothing = np.zeros(total, np.float32)
         return ControllerState(
             *no_observations(space), initial, nothing, nothing, 0, 0.0, 0.0,
-            np.zeros((0, len(bounds)), np.int32), np.zeros(0),
+            np.zeros((0, len(bounds)), np.int32), np.zeros(0), np.zeros((0, len(bounds)), np.int32), np.zeros(0),
         )  # fmt: skip
 
     def ask(state, key, num):
@@ -138,6 +129,7 @@ def reinforce(
         scores = np.concatenate([state.scores, values[scored]])
         parameters, first, second = state.parameters, state.first, state.second
         steps, baseline, spread = state.steps, state.baseline, state.spread
+        best, best_scores = state.best, state.best_scores
         while len(scores) >= batch_size:
             batch, waiting = waiting[:batch_size], waiting[batch_size:]
             reward, scores = scores[:batch_size], scores[batch_size:]
@@ -145,9 +137,45 @@ def reinforce(
             baseline = keep * baseline + (1 - keep) * float(np.mean(reward))
             spread = keep * spread + (1 - keep) * float(np.mean((reward - baseline) ** 2))
             advantages = ((reward - baseline) / (np.sqrt(spread) or 1.0)).astype(np.float32)
-            moved = step(parameters, first, second, np.int32(steps), batch, advantages)
+            best, best_scores = np.concatenate([best, batch]), np.append(best_scores, reward)
+            order = np.argsort(-best_scores, kind="stable")[:queue]
+            best, best_scores = best[order], best_scores[order]
+            imitated = np.resize(best, (queue, len(bounds)))  # of few, some twice
+            moved = step(parameters, first, second, np.int32(steps), batch, advantages, imitated)
             parameters, first, second = map(np.asarray, moved)
             steps += repeats
-        return ControllerState(*observed, parameters, first, second, steps, baseline, spread, waiting, scores)
+        return ControllerState(
+            *observed, parameters, first, second, steps, baseline, spread, waiting, scores, best, best_scores
+        )
 
     return Searcher(init, ask, tell)
+
+
+def _step_of(bounds, hidden: int, learning_rate: float, repeats: int, entropy: float, imitation: float, clip: float):
+    """Compiled: `repeats` steps of Adam along one batch, and along the best so far if there are any."""
+
+    def loss(parameters, codes, advantages, before, best):
+        logs, entropies = log_probability(parameters, codes, bounds, hidden)
+        ratio = jnp.exp(logs - before)
+        gain = jnp.minimum(ratio * advantages, jnp.clip(ratio, 0.8, 1.2) * advantages)
+        value = -jnp.mean(gain) - entropy * jnp.mean(entropies)
+        if len(best):
+            value -= imitation * jnp.mean(log_probability(parameters, best, bounds, hidden)[0])
+        return value
+
+    @jax.jit
+    def step(parameters, first, second, steps, codes, advantages, best):
+        before = log_probability(parameters, codes, bounds, hidden)[0]
+
+        def one(carry, index):
+            parameters, first, second = carry
+            gradient = jax.grad(loss)(parameters, codes, advantages, before, best)
+            gradient = gradient * jnp.minimum(1, clip / (jnp.sqrt(jnp.sum(gradient**2)) + 1e-12))
+            first, second = 0.9 * first + 0.1 * gradient, 0.999 * second + 0.001 * gradient**2
+            time = (steps + index + 1).astype(jnp.float32)
+            mean, square = first / (1 - jnp.float32(0.9) ** time), second / (1 - jnp.float32(0.999) ** time)
+            return (parameters - learning_rate * mean / (jnp.sqrt(square) + 1e-8), first, second), None
+
+        return jax.lax.scan(one, (parameters, first, second), jnp.arange(repeats))[0]
+
+    return step

@@ -1,7 +1,12 @@
 """The joint search: its parts against what they promise, and a run stopped and taken up again."""
 
+import dataclasses
 import json
+import os
 import pathlib
+import signal
+import subprocess
+import sys
 
 import jax
 import jax.numpy as jnp
@@ -9,36 +14,25 @@ import numpy as np
 import optax
 import pytest
 
-from jnas import config, data, engine, nets, spaces
+from jnas import data, engine, nets, spaces
 from jnas.errors import Interrupted, UserError
-from jnas.methods import models, quantised, quantised_training, retrain, weight_sharing
+from jnas.methods import (
+    models,
+    quantised,
+    quantised_filters,
+    quantised_plan,
+    quantised_training,
+    retrain,
+    weight_sharing,
+)
 from jnas.methods.settings import Training
-from jnas.methods.settings_quantised import QuantisedSearch
-from jnas.nets import units
+from jnas.nets import integer, sizes, units
 from jnas.spaces.policy import Method
 
-TINY = {
-    "operators": "skip_connect nor_conv_1x1", "methods": "w2a4 w8a8", "method_threshold": 0.1, "probes": 1,
-    "supernet": {"channels": 2, "depth": 1, "epochs": 1, "batch_size": 32},
-    "augmentation": {"crop": 1}, "num_evaluations": 12, "at_once": 4, "searcher": "random",
-    "train": {"channels": 2, "depth": 1, "epochs": 1, "batch_size": 40, "augmentation": {"crop": 1}},
-    "steps_per_call": 1,
-}  # fmt: skip
-
-
-def settings(images, **changes):
-    return config.build(QuantisedSearch, TINY, {"data": str(images), **changes})
-
+from . import quantised_worker
+from .quantised_worker import asked, both_begun, made_up, pretended, run, settings, until
 
 UNITS = (*(f"cell/{pair}" for pair in ("0_1", "0_2", "0_3", "1_2", "1_3", "2_3")), "residual")
-TARGET = np.array([0, 1, 0, 1, 1, 0])
-
-
-def pretended(archs, columns):
-    """Accuracies in closed form: near a hidden cell better, with 2 bits on a convolution worse, on 0_1 much worse."""
-    near = np.mean(archs == TARGET, axis=1)
-    narrow = (columns == 0) * np.array([0.3, *[0.01] * 6])
-    return 0.5 + 0.4 * near - narrow.sum(1)
 
 
 @pytest.fixture(scope="module")
@@ -57,16 +51,8 @@ def whole(images, tmp_path_factory):
 
         return search(searcher, once, **others)
 
-    def train(prepared, policy, *_):
-        return {
-            "genotype": prepared.genotype, "policy": {name: str(method) for name, method in policy.items()},
-            "test_accuracy": 0.5, "integer": {"refused": "none"}, "name": "joint", "parameters": 1, "epochs": 1,
-        }  # fmt: skip
-
-    with pytest.MonkeyPatch.context() as patch:
+    with pytest.MonkeyPatch.context() as patch, made_up():
         patch.setattr(engine, "search", stopping)
-        patch.setattr(quantised, "_supernet", lambda *_: lambda *_, **__: pretended)
-        patch.setattr(quantised_training, "train", train)
         with pytest.raises(Interrupted):
             quantised.run(settings(images), folder)
         result = quantised.run(settings(images), folder)
@@ -107,8 +93,8 @@ def test_every_operator_is_in_a_probe():
     """Two architectures hold 12 of the 30 operators of the space: the others would count as harmless."""
     space = spaces.nasbench201()
     first = np.asarray(spaces.sample(space, jax.random.key(0), 2))
-    archs = quantised._covering(space, first, jax.random.key(1))
-    shares = quantised._shares(space, archs)
+    archs = quantised_filters.covering(space, first, jax.random.key(1))
+    shares = quantised_filters.shares(space, archs)
     np.testing.assert_array_equal(archs[:2], first)
     assert len(shares) == 30
     assert sum(shares.values()) == pytest.approx(6)  # one operator an edge in each
@@ -132,13 +118,11 @@ def test_a_finished_run_is_returned_and_one_of_other_settings_refused(whole, ima
         quantised.run(settings(images, at_once=2), folder)
 
 
-def test_a_reward_that_stands_still_ends_the_search(images, tmp_path, monkeypatch):
-    monkeypatch.setattr(
-        quantised, "_supernet", lambda *_: lambda *_, **__: lambda archs, columns: np.full(len(archs), 0.5)
-    )
-    monkeypatch.setattr(quantised_training, "train", lambda prepared, *_: {"genotype": prepared.genotype})
+def test_a_reward_that_stands_still_ends_the_search(images, tmp_path):
     changes = {"tolerance": 0.0, "window": 2, "compare": False, "reward": {"size": 0.0}, "policy": "w4a8"}
-    result = quantised.run(settings(images, method_threshold=None, num_evaluations=40, **changes), tmp_path / "run")
+    config = settings(images, method_threshold=None, num_evaluations=40, **changes)
+    with made_up(lambda archs, columns: np.full(len(archs), 0.5)):
+        result = quantised.run(config, tmp_path / "run")
     found = result["quantised"]["joint"]
     assert (found["evaluations"], found["converged"]) == (12, True)
     assert set(found["columns"]) == {0}
@@ -182,9 +166,9 @@ def test_training_under_a_policy_ends_in_integers(cells, tmp_path):
     space, images = cells
     fixed = spaces.fix(space, np.array([1, 0]))
     prepared = retrain.Prepared(small(fixed), "two convolutions", space, data.Augment())
-    training = Training(epochs=20, batch_size=32, learning_rate=0.05)
+    training = Training(epochs=1, batch_size=32, learning_rate=0.05)
     policy = {"cell/0_1": Method(4, 8), "cell/1_2": Method(8, 8), "cell/9_9": Method(2, 2)}
-    splits = data.Splits(images, images)
+    splits = data.Splits(images.part(np.tile(np.arange(64), 20)), images)  # an epoch has a checkpoint
     with jax.numpy_dtype_promotion("standard"):
         result = quantised_training.train(prepared, policy, units.shared, splits, training, tmp_path / "one", 0, 40)
     assert result["policy"] == {"cell/0_1": "w4a8", "cell/1_2": "w8a8"}
@@ -192,6 +176,19 @@ def test_training_under_a_policy_ends_in_integers(cells, tmp_path):
     assert result["integer"]["agreement"] >= 0.98
     again = quantised_training.train(prepared, policy, units.shared, splits, training, tmp_path / "one", 0)
     assert again == result
+
+
+def test_a_device_without_integer_products_is_named(cells, monkeypatch):
+    def unable(*_):
+        raise jax.errors.JaxRuntimeError("UNIMPLEMENTED: no convolution of int8\nmore")
+
+    monkeypatch.setattr(integer, "integer_layers", lambda *_: {})
+    monkeypatch.setattr(integer, "integer_apply", lambda *_: unable)
+    one = quantised_training.Quantised(small(cells[0]), units.Units((), ()), (), np.zeros(0, np.int32))
+    variables = {"params": {}, "batch_stats": {}}
+    found = quantised_training.in_integers(one, variables, {}, cells[1], data.Augment(), np.zeros(64, np.int32))
+    sentence = "cpu cannot run this network in integers (UNIMPLEMENTED: no convolution of int8): measure it on a CPU"
+    assert found == {"refused": sentence}
 
 
 def test_traced_mixtures_are_those_of_the_architecture():
@@ -214,6 +211,10 @@ def test_traced_mixtures_are_those_of_the_architecture():
         ({"learning_rate": 0.0}, "learning_rate 0.0"),
         ({"operators": "conv_9x9"}, "is not in nasbench201"),
         ({"operator_threshold": 0.1}, "policy is not"),
+        ({"operator_growth": {"size": 0.1}}, "policy is not"),
+        ({"method_growth": {"speed": 0.1}}, "'speed' is no cost"),
+        ({"beside": ["size"]}, "only searcher=nsga2"),
+        ({"searcher": "nsga2", "beside": ["latency"]}, "name a table"),
         ({"reward": {"latency": 0.1}}, "name a table"),
         ({"latency": "missing.json"}, "is no table of latencies"),
         ({"units": "edges", "supernet": {"depth": 2}}, "set both alike"),
@@ -223,3 +224,130 @@ def test_settings_that_do_not_fit_are_refused_and_leave_nothing(images, tmp_path
     with pytest.raises(UserError, match=sentence):
         quantised.run(settings(images, **changes), tmp_path / "run")
     assert not (tmp_path / "run").exists()
+
+
+@pytest.fixture(scope="module")
+def fronts(images, tmp_path_factory):
+    """Three searches for a front: one of two processes, one killed in its sixth trial and taken up, one undisturbed."""
+    parent = tmp_path_factory.mktemp("fronts")
+    shared, alone = parent / "shared", parent / "alone"
+    command = [sys.executable, quantised_worker.__file__, images, shared, alone]
+    root = str(pathlib.Path(__file__).parents[2])
+    process = subprocess.Popen(list(map(str, command)), env={**os.environ, "PYTHONPATH": root})
+    try:
+        results = {"shared": run(images, shared, both_begun(shared))}
+        until(lambda: len(asked(alone)) == 6 or process.poll() is not None)
+        assert process.poll() is None
+    finally:
+        process.send_signal(signal.SIGKILL)
+        process.wait()
+    results |= {name: run(images, parent / name) for name in ("alone", "undisturbed")}
+    return parent, process.pid, {name: result["quantised"]["joint"] for name, result in results.items()}
+
+
+def test_two_processes_share_the_trials_and_run_none_twice(fronts):
+    parent, other, results = fronts
+    begun = asked(parent / "shared")
+    assert len(begun) == len(set(begun)) == results["shared"]["evaluations"] == 16
+    assert 2 <= len(asked(parent / "shared", other)) <= 14
+
+
+def test_a_search_killed_in_a_trial_ends_with_the_trials_of_an_undisturbed_one(fronts):
+    parent, killed, results = fronts
+    first, second = asked(parent / "alone", killed), asked(parent / "alone", os.getpid())
+    (again,) = set(first) & set(second)
+    assert (len(first), len(second), again) == (6, 11, first[-1])
+    assert set(first + second) == set(asked(parent / "undisturbed"))
+    alone, undisturbed = results["alone"], results["undisturbed"]
+    assert {name: alone[name] for name in ("arch", "columns", "reward")} == {
+        name: undisturbed[name] for name in ("arch", "columns", "reward")
+    }
+    assert sorted(alone["points"]["values"]) == sorted(undisturbed["points"]["values"])
+
+
+def test_a_front_is_what_nothing_beats_and_the_best_reward_is_trained(fronts):
+    parent, _, results = fronts
+    found = results["undisturbed"]
+    points = found["points"]["values"]
+    assert found["points"]["names"] == ["accuracy", "size"]
+    front = [[a, s] for a, s in points if not any(b >= a and t <= s and (b > a or t < s) for b, t in points)]
+    assert [[one["accuracy"], one["size"]] for one in found["front"]] == front
+    assert 1 < len(front) < len(points)
+    candidates = [json.loads(line) for line in asked(parent / "undisturbed")]
+    expected = [pretended(np.array([arch]), np.array([columns]))[0] for arch, columns in candidates]
+    assert [accuracy for accuracy, _ in points] == expected
+    assert found["reward"] == pytest.approx(max(found["curve"]), abs=1e-6)
+    assert "beaten in both by none" in (parent / "undisturbed" / "report.html").read_text()
+
+
+@pytest.fixture(scope="module")
+def target(images, tmp_path_factory):
+    """Settings of a search on a target that is slower with 2 bits than with 8, and their plan."""
+    table = tmp_path_factory.mktemp("target") / "latency.json"
+    table.write_text('{"w2a4": 3.0, "w8a8": 1.0, "w32a32": 1.0}')
+    changes = {"latency": str(table), "method_growth": {"latency": 0.0}, "sensitivity_from": "w8a8"}
+    config = settings(images, method_threshold=None, **changes)
+    plan = quantised_plan.make_plan(config)
+    return dataclasses.replace(config, method_growth={}), plan
+
+
+def weak(of=None, at_once=None):
+    """A quarter of the accuracy is lost by 2 bits of the convolution on the first edge."""
+    at = 0 if of is None else of.names.index("cell/0_1/nor_conv_1x1")
+    return lambda archs, columns: 0.5 - 0.125 * ((archs[:, 0] == 1) & (columns[:, at] == 0))
+
+
+@pytest.mark.parametrize(("threshold", "left"), [(0.24, ("skip_connect",)), (0.26, ("skip_connect", "nor_conv_1x1"))])
+def test_an_operator_that_loses_more_than_the_threshold_leaves_its_edge(target, tmp_path, threshold, left):
+    config, plan = target
+    config = dataclasses.replace(config, policy="w2a4", operator_threshold=threshold)
+    space, _ = quantised_filters.filtered(config, plan, weak, tmp_path)
+    ((first, *others),) = space.edge_ops
+    assert first == left
+    assert tuple(others) == plan.space.edge_ops[0][1:]
+
+
+def test_a_search_stays_among_the_operators_that_are_left(images, tmp_path):
+    seen = []
+
+    def score(of=None, at_once=None):
+        judge = weak(of)
+
+        def noting(archs, columns):
+            seen.extend(archs.tolist() if of is None else [])
+            return judge(archs, columns)
+
+        return noting
+
+    changes = {"policy": "w2a4", "operator_threshold": 0.1, "method_threshold": None, "compare": False}
+    with made_up(score=score):
+        quantised.run(settings(images, **changes), tmp_path / "run")
+    assert len(seen) == 12
+    assert np.any(seen, axis=0).tolist() == [False, True, True, True, True, True]
+    assert "Operators: accuracy lost alone" in (tmp_path / "run" / "report.html").read_text()
+
+
+def test_what_grows_slower_by_a_method_loses_it(target, tmp_path):
+    config, plan = target
+    config = dataclasses.replace(config, method_growth={"latency": 0.0})
+    _, policies = quantised_filters.filtered(config, plan, weak, tmp_path)
+    (arch,) = np.asarray(spaces.sample(plan.space, jax.random.fold_in(jax.random.key(0), 2), 1))
+    net = nets.network_for(spaces.fix(plan.space, arch), channels=2, depth=1, num_classes=4)
+    products = dict.fromkeys([*UNITS, None], 0)
+    for path, layer in sizes.layer_sizes(net, plan.splits.train.shape).items():
+        products[units.shared(units.place_of(net, path))] += layer.products
+    losses = json.loads((tmp_path / "sensitivity.json").read_text())["methods"]["losses"]
+    expected = [2 * products[unit] / sum(products.values()) for unit in UNITS]
+    np.testing.assert_allclose(losses["latency"], [[growth, 0, 0] for growth in expected], atol=1e-12)
+    assert 0 < np.count_nonzero(expected) < len(UNITS)
+    two, eight = plan.methods[:2]
+    assert policies.allowed == tuple((eight,) if growth else (two, eight) for growth in expected)
+
+
+@pytest.mark.parametrize(("milliseconds", "left"), [(3.0, 1), (0.5, 2)])
+def test_operators_are_filtered_by_what_they_grow(target, tmp_path, milliseconds, left):
+    config, plan = target
+    config = dataclasses.replace(config, policy="w2a4", operator_growth={"latency": 0.0})
+    plan = plan._replace(latency={**plan.latency, "w2a4": milliseconds})
+    space, _ = quantised_filters.filtered(config, plan, weak, tmp_path)
+    assert {len(ops) for ops in space.edge_ops[0]} == {left}

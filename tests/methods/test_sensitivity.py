@@ -113,6 +113,10 @@ def test_costs_are_those_of_the_layers():
         time += layer.products / 1e6 * (1.0 if name is None else 0.5)
     found = costs.costs(model, ops, columns)
     assert found == pytest.approx({"size": size, "compute": compute, "latency": time})
+    each = units.units(supernet, shapes, units.shared_operator).names
+    fine = costs.cost_model(supernet, (8, 8, 1), each, units.shared_operator, METHODS, latency=latency)
+    of_edge = [columns[of.names.index("/".join(name.split("/")[:2]))] for name in each]
+    assert costs.costs(fine, costs.operators(fine, CODE), np.array(of_edge)) == found
     assert costs.largest(model)["size"] > costs.costs(model, ops, np.zeros(7, int))["size"]
     with pytest.raises(UserError, match="lacks w8a8"):
         costs.cost_model(supernet, (8, 8, 1), of.names, units.shared, METHODS, latency={str(m): 1 for m in METHODS})

@@ -12,7 +12,9 @@ SPACE = spaces.narrow(spaces.nasbench201(), {"cell": [["none", "skip_connect", "
 BOUNDS, HIDDEN = (3, 3, 1, 1, 1, 1), 6
 ALL = base.enumerate_all(SPACE)
 SCORES = (ALL[:, 0] == 2) + 0.1 * (ALL[:, 1] == 1)
-SEARCHER = searchers.reinforce(SPACE, batch_size=9, hidden=HIDDEN, learning_rate=0.05, entropy=0.0)
+SEARCHER = searchers.reinforce(
+    SPACE, batch_size=9, hidden=HIDDEN, learning_rate=0.05, entropy=0.0, queue=2, imitation=0.5
+)
 LIKELY = jax.jit(lambda parameters, codes: controller.log_probability(parameters, codes, BOUNDS, HIDDEN))
 
 
@@ -28,19 +30,27 @@ def test_probabilities_sum_to_one_and_are_those_of_the_draws():
     np.testing.assert_allclose(np.sum(chance * entropies), -np.sum(chance * logs), rtol=1e-4)
 
 
-def test_the_first_step_is_adam_along_the_policy_gradient():
+def test_the_first_step_is_adam_along_the_policy_gradient_and_towards_the_best():
     state = SEARCHER.tell(SEARCHER.init(), ALL, SCORES)
     reward = np.asarray(SCORES)
     advantages = ((reward - reward.mean()) / reward.std()).astype(np.float32)
-    gradient = jax.jit(
-        jax.grad(lambda p: -jnp.mean(advantages * controller.log_probability(p, ALL, BOUNDS, HIDDEN)[0]))
-    )(SEARCHER.init().parameters)
+    best = np.argsort(-reward, kind="stable")[:2]
+    np.testing.assert_array_equal(state.best, ALL[best])
+
+    def loss(parameters):
+        logs, _ = controller.log_probability(parameters, ALL, BOUNDS, HIDDEN)
+        return -jnp.mean(advantages * logs) - 0.5 * jnp.mean(logs[best])
+
+    gradient = jax.jit(jax.grad(loss))(SEARCHER.init().parameters)
     np.testing.assert_allclose(state.first, 0.1 * np.asarray(gradient), rtol=1e-3, atol=1e-7)
     moved = state.parameters - SEARCHER.init().parameters
     large = np.abs(gradient) > 1e-4
     np.testing.assert_allclose(moved[large], -0.05 * np.sign(gradient)[large], rtol=1e-3)
     assert (state.steps, state.count, len(state.scores)) == (1, 9, 0)
     assert state.baseline == pytest.approx(reward.mean())
+    parts = SEARCHER.tell(SEARCHER.tell(SEARCHER.init(), ALL[:4], SCORES[:4]), ALL[4:], SCORES[4:])
+    np.testing.assert_array_equal(parts.parameters, state.parameters)
+    np.testing.assert_array_equal(parts.best_scores, state.best_scores)
 
 
 def test_the_baseline_is_updated_before_it_is_used_and_failures_teach_nothing():
@@ -79,6 +89,8 @@ def test_genetic_children_are_of_the_best_quarter():
 def test_settings_out_of_range_are_refused():
     with pytest.raises(ValueError, match="give at least 1"):
         searchers.reinforce(SPACE, batch_size=0)
+    with pytest.raises(ValueError, match="queue is -1: give at least 0"):
+        searchers.reinforce(SPACE, queue=-1)
     with pytest.raises(ValueError, match="the first two must be positive"):
         searchers.reinforce(SPACE, clip=0)
     with pytest.raises(ValueError, match="shares up to 1"):
