@@ -172,7 +172,7 @@ def draw(lines, path):
 if __name__ == "__main__":
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("records", nargs="?", help="CSV of records, see linear_probe.py; left out: only the tables")
-    parser.add_argument("--permutations", type=int, nargs="*", default=list(range(15)))
+    parser.add_argument("--permutations", type=int, nargs="*", default=list(range(5)))
     parser.add_argument("--most", type=int, help="starts of a permutation; for a trial of the script")
     parser.add_argument("--out", default="experiments/results/online_regret.jsonl")
     parser.add_argument("--draw", metavar="SVG")

@@ -82,7 +82,7 @@ def _parser() -> argparse.ArgumentParser:
         "--storage", metavar="URL",
         help="of a search by trials: where workers share them, such as postgresql+psycopg://USER@HOST/NAME",
     )  # fmt: skip
-    search.add_argument("--worker", action="store_true", help="of a search by trials: take part in the trials only")
+    search.add_argument("--worker", action="store_true", help="of trials or joint: do not train what was found")
     cli_hosts.add_arguments(search)
     _add_profile(search)
     search.set_defaults(command=_search)

@@ -128,12 +128,16 @@ def _list(arguments: argparse.Namespace) -> int:
 
 def _measure(arguments: argparse.Namespace) -> int:
     from jnas import engine
-    from jnas.methods import zoo, zoo_networks
+    from jnas.methods import zoo, zoo_networks, zoo_place
 
     if arguments.batch < 1:
         raise UserError(f"--batch is {arguments.batch}: give at least 1")
+    folder = zoo_place.to_write(arguments.zoo)
+    names = arguments.names or zoo.names(folder, zoo.NETWORKS)
+    if not names:
+        raise UserError(f"{folder} holds no network: add one with jnas zoo add {folder} RUN")
     engine.enable_compilation_cache()
-    for name in arguments.names or zoo.names(arguments.zoo, zoo.NETWORKS):
+    for name in names:
         alone, step = zoo_networks.measure(arguments.zoo, name, batch_size=arguments.batch)
         times = f"{1e3 * alone.seconds:.3f} ms an image alone, {1e3 * step.seconds:.1f} ms a step of {step.batch_size}"
         print(f"{name}: {times} on {alone.device}", flush=True)

@@ -41,7 +41,7 @@ def run(
       config: the settings.
       folder: of the run.
       mesh: None; this search runs on one device.
-      worker: only take part in the trials.
+      worker: take part in the trials, train the supernet if nobody has, and leave the found networks to others.
 
     Returns:
       The result, as written to `result.json`; from a process that only took part in the trials `{"note": a sentence}`.

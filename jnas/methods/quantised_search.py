@@ -7,7 +7,7 @@ import jax
 import numpy as np
 
 from jnas import engine, searchers, spaces
-from jnas.errors import Interrupted
+from jnas.errors import Interrupted, UserError
 from jnas.methods import costs, rewards, runs
 from jnas.methods.quantised_plan import Plan, policies_of
 from jnas.methods.settings_quantised import QuantisedSearch
@@ -91,6 +91,10 @@ def _search(
 
 def _outcome(config: QuantisedSearch, trials: tuple[engine.Trial, ...], converged: bool) -> dict[str, Any]:
     """The best by reward, and the course of the search."""
+    if not trials:
+        raise UserError(
+            "every trial has failed: see the errors of the study in trials.journal, and correct what they name"
+        )
     best = max(trials, key=lambda trial: trial.metrics["reward"])
     found = {
         "evaluations": len(trials), "converged": converged, **best.metrics,

@@ -1,6 +1,7 @@
 """The settings of a joint search for an architecture and a quantisation policy."""
 
 import dataclasses
+import math
 from typing import Literal
 
 from jnas.methods.rewards import METRICS, Reward
@@ -82,6 +83,11 @@ class QuantisedSearch:
             raise ValueError(
                 f"repeats is {self.repeats} and learning_rate {self.learning_rate}: give at least 1 and a positive rate"
             )
+        thresholds = (self.method_threshold, self.operator_threshold)
+        growths = (*self.method_growth.values(), *self.operator_growth.values())
+        for value in (self.entropy, self.imitation, *growths, *(limit for limit in thresholds if limit is not None)):
+            if not math.isfinite(value):
+                raise ValueError(f"a weight or threshold is {value}: give a finite number")
         if min(self.queue, self.entropy, self.imitation) < 0:
             raise ValueError(
                 f"queue is {self.queue}, entropy {self.entropy}, imitation {self.imitation}: give at least 0"
@@ -100,6 +106,8 @@ class QuantisedSearch:
                 raise ValueError(f"{name!r} is no cost: choose among {', '.join(METRICS[1:])}")
             if name == "latency" and not self.latency:
                 raise ValueError("latency has a threshold or a front: name a table with latency=FILE.json")
+        if len(set(self.beside)) < len(self.beside):
+            raise ValueError(f"beside is {self.beside}: name each cost once")
         if self.beside and self.searcher != "nsga2":
             raise ValueError(f"beside is {self.beside} and searcher {self.searcher}: only searcher=nsga2 finds a front")
         if self.reward.latency and not self.latency:

@@ -109,6 +109,13 @@ def standardised(scale: Scale, x) -> np.ndarray:
     return np.clip((np.asarray(x, np.float64) - scale.x_mean) / scale.x_std, -6.0, 6.0)
 
 
+def _fitted(regressor, x: np.ndarray, y: np.ndarray):
+    """The regressor, fitted; of a single record nothing but its score can be learned, and half of it is no sample."""
+    from sklearn.dummy import DummyRegressor
+
+    return (regressor if len(y) > 1 else DummyRegressor()).fit(x, y)
+
+
 def cross_fitted(regressor: Callable[[int], Any], *, num_members: int = 1, num_folds: int = 3) -> Predictor:
     """A regressor with `fit` and `predict`, as scikit-learn's, with an error learned on tasks that it had not seen.
 
@@ -139,7 +146,7 @@ def cross_fitted(regressor: Callable[[int], Any], *, num_members: int = 1, num_f
         seed = int(jax.random.randint(key, (), 0, 2**31 - 1))
         tasks = np.unique(records.groups)
         folds = min(num_folds, len(tasks))
-        members = tuple(regressor(seed + number).fit(x, y) for number in range(num_members))
+        members = tuple(_fitted(regressor(seed + number), x, y) for number in range(num_members))
         if folds == 1:
             return Crossed(records, scale, members, scale.y_std)
         order = np.random.default_rng(seed).permutation(len(tasks))
@@ -147,7 +154,7 @@ def cross_fitted(regressor: Callable[[int], Any], *, num_members: int = 1, num_f
         squares = 0.0
         for left_out in range(folds):
             out = fold == left_out
-            blind = regressor(seed + left_out).fit(x[~out], y[~out])
+            blind = _fitted(regressor(seed + left_out), x[~out], y[~out])
             squares += float(np.sum((blind.predict(x[out]) - y[out]) ** 2))
         return Crossed(records, scale, members, scale.y_std * float(np.sqrt(squares / len(y))))
 

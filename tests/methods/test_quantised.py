@@ -215,6 +215,8 @@ def test_traced_mixtures_are_those_of_the_architecture():
         ({"method_growth": {"speed": 0.1}}, "'speed' is no cost"),
         ({"beside": ["size"]}, "only searcher=nsga2"),
         ({"searcher": "nsga2", "beside": ["latency"]}, "name a table"),
+        ({"searcher": "nsga2", "beside": ["size", "size"]}, "name each cost once"),
+        ({"method_growth": {"size": float("nan")}}, "give a finite number"),
         ({"reward": {"latency": 0.1}}, "name a table"),
         ({"latency": "missing.json"}, "is no table of latencies"),
         ({"units": "edges", "supernet": {"depth": 2}}, "set both alike"),

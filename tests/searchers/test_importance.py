@@ -28,3 +28,10 @@ def test_one_task_says_nothing():
     records = predictor.checked([[0.0], [1.0]], [0.0, 1.0], [0, 0])
     with pytest.raises(ValueError, match="1 tasks"):
         importance.permutation_importance(predictor.ridge(), records, jax.random.key(0))
+
+
+def test_a_task_of_one_record_costs_no_result():
+    """One of the two parts of the tasks then holds a single record, of which a forest has no half to sample."""
+    records = predictor.checked(np.arange(21.0)[:, None], np.linspace(0, 1, 21), [0] * 20 + [1])
+    found = importance.permutation_importance(predictor.trees(num_trees=3), records, jax.random.key(0), repeats=1)
+    assert np.isfinite([found.error, *found.rise]).all()
