@@ -1,7 +1,8 @@
 """Every gradient method on NAS-Bench-201 with real CIFAR-10 at CPU size: equal cost, several seeds, known truth.
 
 One small supernet (6 channels, one cell a stage, 4,000 images, half for each level, batches of 16) is searched by each
-method with each seed; the cell is derived by argmax over all operators; the published table says what it reaches
+method with each seed; the cell is derived by argmax over all operators (but `none` by the searches on one level, whose
+weights and alpha see all images and whose seeds are runs of their own); the published table says what it reaches
 after 200 epochs of full training. The table chooses nothing: it is read once, behind the search.
 
 EQUAL COST: every method gets the same number of gradient units (a gradient 1, a Hessian-vector product 2), so that

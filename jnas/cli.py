@@ -182,7 +182,8 @@ def _search(arguments: argparse.Namespace) -> int:
     recipe, kind = recipe_of(name)
     shared = {key: value for key in ("storage", "worker") if (value := getattr(arguments, key))}
     for option in shared.keys() - {"trials": {"storage", "worker"}, "quantised": {"worker"}}.get(name, set()):
-        raise UserError(f"--{option} is for searches by trials and this is of kind {name!r}: leave it out")
+        whose = {"storage": "searches by trials", "worker": "searches by trials and joint ones"}[option]
+        raise UserError(f"--{option} is for {whose} and this is of kind {name!r}: leave it out")
     settings = config.build(kind, *_layers(arguments.words))
     if arguments.show:
         return _show(settings)

@@ -126,7 +126,7 @@ def scan(zoo: str | os.PathLike[str], kind: str) -> tuple[list[tuple[Facts, dict
     with engine.explain("read", str(place)):
         there = place.is_dir()
     if not there:
-        raise UserError(f"{place} is no folder: give that of a zoo, or make one with jnas zoo add")
+        raise UserError(f"{place} is no folder: give that of a zoo, or make one on this machine with jnas zoo add")
     entries, complaints = [], []
     for name in names(zoo, kind):
         try:
