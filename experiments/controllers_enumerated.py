@@ -47,8 +47,8 @@ import jax
 import numpy as np
 
 from jnas import nets, searchers, spaces
-from jnas.methods import costs, rewards
-from jnas.nets import units
+from jnas.nets.quant import units
+from jnas.recipes.joint import costs, rewards
 from jnas.searchers.base import enumerate_all
 from jnas.spaces.policy import method_of
 

@@ -31,9 +31,10 @@ import argparse
 import json
 import pathlib
 
-from jnas import config, engine
-from jnas.methods import detect, measure, models
-from jnas.methods.settings_tasks import TrainDetector
+from jnas import distributed
+from jnas.recipes import config, models
+from jnas.recipes.tasks import detect, measure
+from jnas.recipes.tasks.settings import TrainDetector
 
 RESULTS = pathlib.Path(__file__).parent / "results" / "detect_bccd.jsonl"
 SETTINGS = {
@@ -55,7 +56,7 @@ def main():
     given = {"data": arguments.folder, "held_out": "test" if arguments.all else "validation"}
     settings = config.build(TrainDetector, SETTINGS, given, config.read_words(arguments.words))
     out = pathlib.Path(arguments.out or f"runs/detect-bccd{'-all' if arguments.all else ''}")
-    engine.enable_compilation_cache()
+    distributed.enable_compilation_cache()
     found = detect.run(settings, out)["found"]
     seen = {found["measured_on"]: {name: found[name] for name in FIGURES}}
     if not arguments.all:

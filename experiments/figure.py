@@ -8,7 +8,7 @@ import pathlib
 import re
 import sys
 
-from jnas import engine, report
+from jnas import files, report
 from jnas.report.charts import accuracy_chart
 from jnas.report.summary import found_cell
 
@@ -39,7 +39,7 @@ def main(run_folder, out):
     head = f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {width:.0f} {top:.0f}" width="{width:.0f}">'
     white = f'<rect width="{width:.0f}" height="{top:.0f}" fill="white"/>'
     pathlib.Path(out).parent.mkdir(parents=True, exist_ok=True)
-    engine.atomic_write(out, head + white + "".join(placed) + "</svg>\n")
+    files.atomic_write(out, head + white + "".join(placed) + "</svg>\n")
     print(f"{out}: {chart.alt}")
 
 

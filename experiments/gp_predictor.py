@@ -41,7 +41,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from jnas.searchers import gp, kernels
+from jnas.searchers.gp import kernels, regression
 
 LAYERS, TOKENS, TRAINING = 16, 7, 160
 PARTS = {
@@ -58,7 +58,7 @@ SUMS = [
 ]
 KERNELS = PARTS | {" + ".join(names): kernels.sum_of(*(PARTS[name] for name in names)) for names in SUMS}
 
-EVIDENCE = jax.jit(gp.log_evidence, static_argnums=0)
+EVIDENCE = jax.jit(regression.log_evidence, static_argnums=0)
 
 
 def read(folder):
@@ -77,11 +77,13 @@ def evaluate(kernel, codes, accuracy, training, test, seed):
     """Log evidence of the training part, and RMSE (points of accuracy), tau and coverage on the test part."""
     centre, scale = accuracy[training].mean(), accuracy[training].std()
     targets = jnp.asarray((accuracy[training] - centre) / scale)
-    data = gp.Data(jnp.asarray(codes[training]), targets, jnp.ones(len(training), bool))
-    fitted = gp.fit(kernel, data, jax.random.key(seed), num_restarts=2, num_steps=60)
-    mean, variance, _ = gp.predict(kernel, gp.condition(kernel, fitted.hyper, data), jnp.asarray(codes[test]))
+    data = regression.Data(jnp.asarray(codes[training]), targets, jnp.ones(len(training), bool))
+    fitted = regression.fit(kernel, data, jax.random.key(seed), num_restarts=2, num_steps=60)
+    mean, variance, _ = regression.predict(
+        kernel, regression.condition(kernel, fitted.hyper, data), jnp.asarray(codes[test])
+    )
     predicted = centre + scale * np.asarray(mean)
-    std = scale * np.sqrt(np.asarray(variance + gp.noise_variance(fitted.hyper)))
+    std = scale * np.sqrt(np.asarray(variance + regression.noise_variance(fitted.hyper)))
     error = predicted - accuracy[test]
     coverage = np.mean(np.abs(error) < 1.6448536 * std)
     evidence = float(EVIDENCE(kernel, fitted.hyper, data))

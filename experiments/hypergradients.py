@@ -29,9 +29,9 @@ import jax.numpy as jnp  # noqa: E402
 import numpy as np  # noqa: E402
 import optax  # noqa: E402
 
-from jnas import bilevel, engine, nets, spaces  # noqa: E402
+from jnas import bilevel, distributed, files, nets, spaces, train  # noqa: E402
 from jnas.bilevel import Point  # noqa: E402
-from jnas.methods.problems import supernet_problem  # noqa: E402
+from jnas.recipes.supernet import supernet_problem  # noqa: E402
 from jnas.types import Batches, Context, Examples  # noqa: E402
 
 BATCH, DRAWS, TERMS = 32, 8, 2
@@ -48,9 +48,9 @@ def main():
     parser.add_argument("--images", type=int, default=128, help="for each level")
     parser.add_argument("--seeds", type=int, default=2, help="sequences of batches for the momentum")
     arguments = parser.parse_args()
-    engine.enable_compilation_cache()
+    distributed.enable_compilation_cache()
     results = pathlib.Path(arguments.results)
-    engine.prepare_folder(results.parent)
+    files.prepare_folder(results.parent)
     measured = {(row["estimator"], row["rate"]) for row in read(results)}
     inner, outer = images(arguments.data, arguments.images)
     net = nets.network_for(spaces.nasbench201(), channels=4, depth=1, num_classes=10, dtype=jnp.float64)
@@ -82,7 +82,7 @@ def main():
         began, kept = time.time(), pathlib.Path(f"{arguments.work}/exact-{arguments.rate}-{arguments.images}-{at}.npz")
         if not kept.exists():
             found, _, aux = solved(points[at])
-            engine.prepare_folder(kept.parent)
+            files.prepare_folder(kept.parent)
             np.savez(kept, hypergradient=flat(found.alpha), residual=aux.metrics["inverse_residual"])
         with np.load(kept) as stored:
             exact[at] = stored["hypergradient"]
@@ -222,8 +222,8 @@ def trajectory(problem, net, inner, outer, arguments):
         problem, bilevel.first_order(), lambda key: (Point(double(params), alpha), double(stats)), tx
     )
     points = [Point(double(params), alpha)]
-    save = engine.Hook(steps=lambda event: points.append(jax.tree.map(jnp.array, event.state.point)))
-    engine.fit(
+    save = train.Hook(steps=lambda event: points.append(jax.tree.map(jnp.array, event.state.point)))
+    train.fit(
         learner, lambda step, key: minibatches(inner, outer, key, BATCH, 0), key=jax.random.key(2),
         num_steps=arguments.steps, hooks=[save], steps_per_call=1,
     )  # fmt: skip

@@ -33,7 +33,7 @@ import pathlib
 
 import numpy as np
 
-from jnas import cli
+from jnas.cli import main as cli
 
 RESULTS = pathlib.Path(__file__).parent / "results" / "joint.jsonl"
 NETWORKS = ("joint", "eight", "then")

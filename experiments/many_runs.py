@@ -15,11 +15,13 @@ import time
 import jax
 import numpy as np
 
-from jnas import config, data, engine
-from jnas.engine.program import Each, compile_steps, split_key
-from jnas.engine.sharding import Place, home
-from jnas.methods import differentiable, many
-from jnas.methods.settings import Search
+from jnas import data, distributed
+from jnas.distributed.sharding import Place, home
+from jnas.recipes import config
+from jnas.recipes.gradient import many
+from jnas.recipes.gradient import recipe as gradient
+from jnas.recipes.gradient.settings import Search
+from jnas.train.program import Each, compile_steps, split_key
 
 
 def main() -> None:
@@ -31,16 +33,16 @@ def main() -> None:
     arguments = parser.parse_args()
     settings = config.build(Search, config.read_words([*arguments.words, f"num_runs={arguments.runs}"]))
     splits = data.load(settings.data)
-    inner, outer = differentiable.levels(settings, splits)
-    single = differentiable.source_of(settings, splits, inner, outer)
-    several = differentiable.source_of_runs(settings, splits)
-    net = differentiable.supernet(differentiable.spaces.by_name(settings.space), settings, splits.train.num_classes)
-    learner = differentiable.learner_of(settings, net, splits.train.shape, 1000)
+    inner, outer = gradient.levels(settings, splits)
+    single = gradient.source_of(settings, splits, inner, outer)
+    several = gradient.source_of_runs(settings, splits)
+    net = gradient.supernet_of(gradient.spaces.by_name(settings.space), settings, splits.train.num_classes)
+    learner = gradient.learner_of(settings, net, splits.train.shape, 1000)
 
     cases = {}
     for name in ("one", *arguments.ways):
         alone = name == "one"
-        place = Place() if alone else Place(None, arguments.runs, None, getattr(engine, name))
+        place = Place() if alone else Place(None, arguments.runs, None, getattr(distributed, name))
         keys = split_key(many.keys(settings, 3)[0] if alone else many.keys(settings, 3))
         source = single if alone else several
         arrays = jax.device_put(source.arrays, home(None))

@@ -15,9 +15,10 @@ import statistics
 
 import scoreboard
 
-from jnas import config, engine
-from jnas.methods import differentiable
-from jnas.methods.settings import Search
+from jnas import distributed, files
+from jnas.recipes import config
+from jnas.recipes.gradient import recipe as gradient
+from jnas.recipes.gradient.settings import Search
 
 SIZE = {
     "channels": 4, "depth": 3, "batch_size": 16,
@@ -37,8 +38,8 @@ def main():
     parser.add_argument("--results", default="experiments/results/reduced_spaces.jsonl")
     arguments = parser.parse_args()
     results = pathlib.Path(arguments.results)
-    engine.prepare_folder(results.parent)
-    engine.enable_compilation_cache()
+    files.prepare_folder(results.parent)
+    distributed.enable_compilation_cache()
     for space in arguments.spaces:
         for name in arguments.methods:
             if any((row["space"], row["method"]) == (space, name) for row in scoreboard.read(results)):
@@ -61,7 +62,7 @@ def run(space, name, arguments):
         rate = scoreboard.WALK / steps
         own = own | {"alpha": scoreboard.COMMON["alpha"] | {"learning_rate": rate, "final_learning_rate": rate}}
         runs = {"num_runs": arguments.seeds, "steps": steps, "record_every": max(1, steps // 10), "random_cells": 0}
-    result = differentiable.run(config.build(Search, scoreboard.COMMON, own, SIZE, {"space": space}, runs), folder)
+    result = gradient.run(config.build(Search, scoreboard.COMMON, own, SIZE, {"space": space}, runs), folder)
     found = result["random"] if name == RANDOM else result.get("runs") or [result["found"] | {"seed": 0}]
     return [
         {

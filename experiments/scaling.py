@@ -19,8 +19,9 @@ and v6e end at their pods of 256 chips: beyond, slices meet in the data-centre n
 import pathlib
 import sys
 
-from jnas import bench, engine
-from jnas.chips import CHIPS, predict
+from jnas import files
+from jnas.bench import command
+from jnas.bench.chips import CHIPS, predict
 from jnas.report.plots import STYLE, to_svg
 from jnas.report.rooflines import COLOURS
 
@@ -65,11 +66,11 @@ def draw(curves, path):
         )  # fmt: skip
         axes.legend(title="dashed: without collectives", loc="upper left")
         pathlib.Path(path).parent.mkdir(parents=True, exist_ok=True)
-        engine.atomic_write(path, to_svg(figure) + "\n")
+        files.atomic_write(path, to_svg(figure) + "\n")
 
 
 def main(lines, picture):
-    predictions = [line for line in bench.read_lines(lines) if line["kind"] == "prediction" and "step_s" in line]
+    predictions = [line for line in command.read_lines(lines) if line["kind"] == "prediction" and "step_s" in line]
     if not predictions:
         sys.exit(f"{lines}: no prediction with a time; write one with jnas bench --topology v5e:2x4")
     curves, seen = [], set()

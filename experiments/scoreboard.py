@@ -29,9 +29,12 @@ import time
 import jax
 import numpy as np
 
-from jnas import config, engine, spaces
-from jnas.methods import differentiable, grouped
-from jnas.methods.settings import GroupedSearch, Search
+from jnas import distributed, files, spaces
+from jnas.recipes import config, train_network
+from jnas.recipes.gradient import recipe as gradient
+from jnas.recipes.gradient.settings import Search
+from jnas.recipes.grouped import recipe as grouped
+from jnas.recipes.grouped.settings import GroupedSearch
 
 COMMON = {
     "space": "nasbench201", "channels": 6, "depth": 1, "batch_size": 16, "random_cells": 0,
@@ -90,9 +93,9 @@ def main():
     if arguments.draw:
         return draw(read(results), arguments.draw)
     out = pathlib.Path(arguments.out)
-    engine.prepare_folder(out)
-    engine.prepare_folder(results.parent)
-    engine.enable_compilation_cache()
+    files.prepare_folder(out)
+    files.prepare_folder(results.parent)
+    distributed.enable_compilation_cache()
     truth = Truth(arguments.table)
     data = subset(arguments.data, arguments.images, out)
     for name in arguments.methods:
@@ -143,7 +146,7 @@ def run_method(name, arguments, seeds, data, folder, truth):
         "steps": steps,
         "record_every": max(1, steps // 20),
     }
-    found = differentiable.search(config.build(Search, COMMON, own, alpha, run), folder)
+    found = gradient.search(config.build(Search, COMMON, own, alpha, run), folder)
     rows = []
     for row in found["runs"]:
         path = folder / "search" / f"run-{row['seed']}" / "genotypes.jsonl"
@@ -204,7 +207,7 @@ def subset(path, images, out):
             arrays |= {name: whole[name][chosen] for name in ("x_train", "y_train")}
         buffer = io.BytesIO()
         np.savez(buffer, **arrays)
-        engine.atomic_write(data, buffer.getvalue())
+        files.atomic_write(data, buffer.getvalue())
     return data
 
 
@@ -245,7 +248,7 @@ def table(rows, truth):
             f"{statistics.median(row['percentile'] for row in of):.1f} | {mean(of, 'skips'):.1f} | "
             f"{shown(of[0].get('identical'))}, {shown(of[0].get('isomorphic'))} | {shown(of[0].get('tau'))} |"
         )
-    drawn = differentiable.random_cells(spaces.nasbench201(), jax.random.key(0), 1000)
+    drawn = train_network.random_cells(spaces.nasbench201(), jax.random.key(0), 1000)
     chance = [truth.accuracy(spaces.to_string(spaces.nasbench201(), arch)) for arch in drawn]
     print(f"| random connected cell, 1,000 draws | 0 | | | {np.mean(chance):.2f} ± {np.std(chance):.2f} | median "
           f"{np.median(chance):.2f} | {truth.sorted[-1] - np.mean(chance):.2f} | | | | |")  # fmt: skip

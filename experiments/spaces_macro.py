@@ -62,7 +62,7 @@ import jax
 import numpy as np
 
 from jnas import searchers, spaces
-from jnas.methods.model_search import clipped, incumbent
+from jnas.recipes.generated.model_search import clipped, incumbent
 
 WORDS = ("skip_connect", "conv_3x3-e3-dw", "conv_5x5-e6-dw")  # digits 0, 1, 2
 SETS = ((0, 1), (0, 2), (1, 2), (0, 1, 2))

@@ -95,25 +95,27 @@ def write(path, parts):
 
 def build(arguments):
     """Search, train and add every network that the zoo does not have."""
-    from jnas import config, engine
-    from jnas.methods import differentiable, zoo, zoo_networks
-    from jnas.methods.settings import Search
+    from jnas import distributed
+    from jnas.recipes import config
+    from jnas.recipes.gradient import recipe as gradient
+    from jnas.recipes.gradient.settings import Search
+    from jnas.recipes.zoo import entries, networks
 
-    engine.enable_compilation_cache()
+    distributed.enable_compilation_cache()
     out = pathlib.Path(arguments.out)
     first = write_source(arguments.data, out)
     for name, own in SEARCHES.items():
         training = {"train": {**own["train"], "epochs": arguments.epochs}}
         settings = config.build(Search, {"data": str(first), **COMMON}, own, training, {"steps": arguments.steps})
         started = time.process_time()
-        differentiable.run(settings, out / name)
+        gradient.run(settings, out / name)
         spent = round(time.process_time() - started, 1)
         for trained in sorted((out / name / "train").iterdir()):
             entry = f"{name}-{trained.name}"
-            there = zoo.names(out / "zoo", zoo.NETWORKS)
+            there = entries.names(out / "zoo", entries.NETWORKS)
             if entry in there or len(there) >= NUMBER:
                 continue
-            facts = zoo_networks.add_network(
+            facts = networks.add_network(
                 out / "zoo", trained, name=entry, data="CIFAR-10, first 5 classes, 16 x 16", licence="not stated"
             )
             print(json.dumps({
@@ -126,24 +128,25 @@ def every(arguments, seed, epochs):
     """Fine-tune every network with the same hyper-parameters; one line each."""
     import jax
 
-    from jnas import config, data
-    from jnas.methods import finetune, models, runs, zoo, zoo_networks
-    from jnas.methods.settings_selection import FineTuning
+    from jnas import data
+    from jnas.recipes import config, models, run_folder
+    from jnas.recipes.zoo import entries, finetune, networks
+    from jnas.recipes.zoo.settings import FineTuning
 
     out, results = pathlib.Path(arguments.out), pathlib.Path(arguments.results)
     task = write_task(arguments.data, out, seed)
     settings = config.build(FineTuning, {**DEFAULT, "epochs": epochs})
     had = {(line["seed"], line["network"]) for line in read(results) if line["arm"] == "every"}
     splits = data.load(str(task))
-    for name in zoo.names(out / "zoo", zoo.NETWORKS):
+    for name in entries.names(out / "zoo", entries.NETWORKS):
         if (seed, name) in had or name not in (arguments.only or [name]):
             continue
         folder = out / f"every-{seed}" / name
-        if (folder / runs.RESULT).is_file():  # cut off between its end and its line: its time is not known
+        if (folder / run_folder.RESULT).is_file():  # cut off between its end and its line: its time is not known
             shutil.rmtree(folder)
         started = time.process_time()
         train, validation = data.split(splits.train, jax.random.key(seed), 0.8)
-        pretrained = zoo_networks.load(out / "zoo", name)
+        pretrained = networks.load(out / "zoo", name)
         result = finetune.fine_tune(pretrained.model, train, validation, settings, folder, seed)
         seconds = time.process_time() - started
         model = models.load_model(folder)

@@ -10,16 +10,18 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from jnas import bilevel, data, nets, searchers, spaces
-    from jnas.engine import fit, search
+    from jnas.study import search
+    from jnas.train import fit
 
 __version__ = "0.5.0"
+_LOOPS = {"fit": "jnas.train", "search": "jnas.study"}
 __all__ = ["bilevel", "data", "fit", "nets", "search", "searchers", "spaces"]
 
 
 def __getattr__(name: str) -> Any:
     # When asked for and not before: `jnas.exported` runs where none of them is wanted.
-    if name in ("fit", "search"):
-        return getattr(importlib.import_module("jnas.engine"), name)
-    if name in (*__all__, "engine"):
+    if name in _LOOPS:
+        return getattr(importlib.import_module(_LOOPS[name]), name)
+    if name in (*__all__, "distributed", "files", "study", "train"):
         return importlib.import_module(f"jnas.{name}")
     raise AttributeError(f"module 'jnas' has no attribute {name!r}")

@@ -1,5 +1,5 @@
 """`python -m jnas`."""
 
-from jnas.cli import entry
+from jnas.cli.main import entry
 
 entry()

@@ -2,6 +2,8 @@
 
 import os
 import pathlib
+import subprocess
+import sys
 import tempfile
 
 os.environ.setdefault("JAX_PLATFORMS", "cpu")
@@ -14,10 +16,16 @@ CACHE = os.environ.setdefault(
     "JNAS_CACHE_DIR", str(pathlib.Path(tempfile.gettempdir()) / f"jnas-test-cache-{os.getuid()}")
 )
 
-collect_ignore = ["parallel_script.py"]  # a program with arguments, run by test_parallel.py
+HELPERS = pathlib.Path(__file__).parent / "helpers"
+sys.path.insert(0, str(HELPERS))  # which scripts in subprocesses import, too
+collect_ignore = ["parallel_script.py", "helpers"]  # programs with arguments, run by tests
 
 import jax  # noqa: E402 - after its environment
+import numpy as np  # noqa: E402
 import pytest  # noqa: E402
+from tiny import TINY  # noqa: E402
+
+import jnas  # noqa: E402
 
 jax.config.update("jax_numpy_dtype_promotion", "strict")
 jax.config.update("jax_numpy_rank_promotion", "raise")
@@ -37,3 +45,82 @@ def standard_promotion():
     """For tests that run optax's Adam, whose bias correction mixes dtypes (optax 0.2.8)."""
     with jax.numpy_dtype_promotion("standard"):
         yield
+
+
+@pytest.fixture(scope="session")
+def start_script(tmp_path_factory):
+    """`start_script(text, *arguments, **environment)`: the text as a running Python process."""
+    started = []
+
+    def start(text, *arguments, **environment):
+        script = tmp_path_factory.mktemp("script") / "script.py"
+        script.write_text(text)
+        env = {name: value for name, value in os.environ.items() if name != "JAX_NUM_CPU_DEVICES"}
+        env |= {
+            "JAX_PLATFORMS": "cpu",
+            "PYTHONPATH": os.pathsep.join([str(HELPERS), str(HELPERS.parents[1])]),
+        } | environment
+        process = subprocess.Popen(
+            [sys.executable, str(script), *map(str, arguments)],
+            env=env,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            text=True,
+        )
+        started.append(process)
+        return process
+
+    yield start
+    for process in started:
+        process.kill()
+        process.wait()
+        process.stdout.close()
+        process.stderr.close()
+
+
+@pytest.fixture(scope="session")
+def images(tmp_path_factory):
+    """120 + 40 images of the embedded slice, of 4 classes, halved twice to 7 x 7 pixels."""
+    splits = jnas.data.load("fashion-mnist-slice")
+    arrays = {}
+    for name, part, count in (("train", splits.train, 30), ("test", splits.test, 10)):
+        chosen = np.concatenate([np.flatnonzero(part.labels == c)[:count] for c in range(4)])
+        pictures = part.images[chosen].reshape(-1, 7, 4, 7, 4).mean((2, 4)).astype(np.uint8)
+        arrays |= {f"x_{name}": pictures, f"y_{name}": part.labels[chosen]}
+    path = tmp_path_factory.mktemp("data") / "tiny.npz"
+    np.savez(path, **arrays)
+    return path
+
+
+@pytest.fixture(scope="session")
+def command():
+    """Runs the program as a user does; returns the finished process, or the running one with `wait=False`."""
+
+    def run(*words, wait=True, cwd=None, env=None):
+        # Less optimised machine code: these programs are compiled for longer than they run.
+        flags = "--xla_backend_optimization_level=0"
+        environment = {
+            **os.environ,
+            "XLA_FLAGS": flags,
+            "PYTHONPATH": str(pathlib.Path(jnas.__file__).parents[1]),
+            **(env or {}),
+        }
+        process = subprocess.Popen(
+            [sys.executable, "-m", "jnas", *map(str, words)],
+            stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, cwd=cwd, env=environment,
+        )  # fmt: skip
+        if not wait:
+            return process
+        out, err = process.communicate(timeout=600)
+        return subprocess.CompletedProcess(process.args, process.returncode, out, err)
+
+    return run
+
+
+@pytest.fixture(scope="session")
+def finished(images, command, tmp_path_factory):
+    """The folder of a finished search by the default method, and what the program printed."""
+    folder = tmp_path_factory.mktemp("runs") / "whole"
+    done = command("search", f"data={images}", *TINY, "--out", folder)
+    assert done.returncode == 0, done.stderr
+    return folder, done.stdout

@@ -8,9 +8,9 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 
-from jnas import bilevel, engine, nets, spaces
+from jnas import bilevel, distributed, nets, spaces, train
 from jnas.bilevel import Bilevel, Point
-from jnas.methods.problems import supernet_problem
+from jnas.recipes.supernet import supernet_problem
 from jnas.types import Aux, Batches, Examples, Learner, Source
 
 jax.config.update("jax_numpy_rank_promotion", "raise")
@@ -109,29 +109,29 @@ def supernet():
 ONE_STEP = {"num_steps": 1, "steps_per_call": 1}
 result, source = {}, Source(draw, (X, Y))
 every = together(dict(learners()))
-alone = engine.fit(every, source, key=KEY, **ONE_STEP)
+alone = train.fit(every, source, key=KEY, **ONE_STEP)
 for size in map(int, sys.argv[2].split(",")):
-    mesh = engine.make_mesh({"data": size})
-    spread = engine.fit(every, source, key=KEY, mesh=mesh, **ONE_STEP)
+    mesh = distributed.make_mesh({"data": size})
+    spread = train.fit(every, source, key=KEY, mesh=mesh, **ONE_STEP)
     result[f"data={size}"] = {name: difference(alone[name], spread[name]) for name in alone}
 
 if "runs" in sys.argv:
     chosen = ("simultaneous neumann", "alternating unrolled")
     two = together({name: learner for name, learner in learners() if name in chosen})
-    mesh = engine.make_mesh({"run": 4, "data": 2})
-    many = engine.to_host(engine.fit(two, source, key=KEY, mesh=mesh, num_runs=4, **ONE_STEP).state)
+    mesh = distributed.make_mesh({"run": 4, "data": 2})
+    many = distributed.to_host(train.fit(two, source, key=KEY, mesh=mesh, num_runs=4, **ONE_STEP).state)
     for r in range(4):
-        own = engine.fit(two, source, key=jax.random.fold_in(KEY, r), **ONE_STEP)
+        own = train.fit(two, source, key=jax.random.fold_in(KEY, r), **ONE_STEP)
         part = jax.tree.map(lambda leaf, r=r: leaf[r], many)
         result[f"run {r} of 4x2"] = {name: difference(own[name], part[name]) for name in own}
-    after = engine.fit(two, source, key=KEY, num_steps=50, steps_per_call=50, mesh=engine.make_mesh({"data": 8}))
+    after = train.fit(two, source, key=KEY, num_steps=50, steps_per_call=50, mesh=distributed.make_mesh({"data": 8}))
     alphas = [leaf for name in after for leaf in jax.tree.leaves(after[name].point.alpha)]
     pairs = [(leaf.addressable_shards[0].data, shard.data) for leaf in alphas for shard in leaf.addressable_shards]
     result["shards"] = len(pairs)
     result["shards differ"] = sum(not np.array_equal(one, other) for one, other in pairs)
     result["moved"] = min(float(np.abs(np.asarray(after[n].point.alpha["gates"]) - [0.1, -0.1]).max()) for n in after)
     net_learner, net_source = supernet()
-    one = engine.fit(net_learner, net_source, key=KEY, **ONE_STEP)
-    four = engine.fit(net_learner, net_source, key=KEY, mesh=engine.make_mesh({"data": 4}), **ONE_STEP)
+    one = train.fit(net_learner, net_source, key=KEY, **ONE_STEP)
+    four = train.fit(net_learner, net_source, key=KEY, mesh=distributed.make_mesh({"data": 4}), **ONE_STEP)
     result["supernet data=4"] = difference(one, four)
 print(json.dumps(result))

@@ -2,6 +2,8 @@
 
 import ast
 import pathlib
+import subprocess
+import sys
 
 import pytest
 
@@ -9,48 +11,39 @@ import jnas
 
 ROOT = pathlib.Path(jnas.__file__).parent
 
-# What each room may import of the package. `types` and `errors` are open to all.
-DOORS = {
-    "types": set(),
-    "errors": set(),
-    "spaces": set(),
+# What each room may import of the package beside itself. `types` and `errors` are open to all, and so are `files` and
+# `distributed`, but to one another and to the two rooms that are nothing but functions of arrays.
+OPEN = {"types", "errors", "files", "distributed"}
+LIBRARY = {
     "bilevel": set(),
+    "spaces": set(),
     "data": set(),
-    "engine": set(),
     "nets": {"spaces"},
     "searchers": {"spaces"},
-    "report": {"spaces"},
-    "methods": {"spaces", "bilevel", "data", "nets", "searchers", "engine", "report", "config", "exported"},
-    "config": set(),
-    "roofline": set(),
-    "chips": set(),
-    "hlo": set(),
-    "traffic": {"hlo"},
-    "topology": {"bench", "chips"},
-    "topology_worker": {
-        "bench_worker",
-        "chips",
-        "config",
-        "engine",
-        "hlo",
-        "methods",
-        "nets",
-        "roofline",
-        "topology",
-        "traffic",
-    },
-    "cli_hosts": {"engine"},
-    "commands": {"cli_hosts", "config", "engine", "methods"},
+    "train": set(),
+    "study": {"searchers"},
+    "distributed": set(),
+    "files": set(),
     "exported": set(),
-    "cli": {"commands", "cli_hosts", "topology", "methods", "config", "engine", "report", "spaces", "bench"},
-    "bench": {"methods", "config", "engine", "spaces", "roofline"},
-    "bench_worker": {"bench", "methods", "config", "engine", "spaces", "bilevel", "nets", "data", "roofline"},
+}
+APPLICATION = {
+    "recipes": {*LIBRARY, "report"},
+    "bench": {*LIBRARY, "recipes", "report"},
+    "report": {"spaces"},
+    "cli": {*LIBRARY, "recipes", "bench", "report"},
+}
+DOORS = {
+    **{room: doors | OPEN for room, doors in {**LIBRARY, **APPLICATION}.items()},
+    "bilevel": {"types", "errors"},
+    "exported": {"errors"},
+    "types": set(),
+    "errors": set(),
     "__main__": {"cli"},
-    "__init__": {"bilevel", "data", "engine", "nets", "searchers", "spaces"},
+    "__init__": {"bilevel", "data", "nets", "searchers", "spaces", "study", "train"},
 }
 # Third parties with a home. Everything else of the heavy ones is imported inside functions.
-HOMES = {"flax": {"nets", "methods"}, "orbax": {"engine"}, "tensorflow_datasets": {"data"}, "matplotlib": {"report"}}
-ALLOWED = {"bilevel": {"jax", "optax"}, "spaces": {"jax", "numpy"}}
+HOMES = {"flax": {"nets", "recipes"}, "orbax": {"train"}, "tensorflow_datasets": {"data"}, "matplotlib": {"report"}}
+ALLOWED = {"bilevel": {"jax", "optax", "chex"}, "spaces": {"jax", "numpy"}}
 SLOW_TO_IMPORT = {"orbax", "tensorflow_datasets", "matplotlib", "tensorboardX", "PIL", "pydantic", "rich"}
 
 
@@ -70,6 +63,7 @@ def imports(path):
                 yield from ((f"jnas.{alias.name}", node in tree.body) for alias in node.names)
             else:
                 yield node.module, node in tree.body
+                yield from ((f"{node.module}.{alias.name}", node in tree.body) for alias in node.names)
 
 
 FILES = sorted(ROOT.rglob("*.py"))
@@ -90,8 +84,50 @@ def test_imports_go_one_way(path):
             assert first in ALLOWED[room], f"{room} imports {first}"
 
 
-def test_methods_define_no_module_and_no_estimator():
-    for path in (ROOT / "methods").rglob("*.py"):
+@pytest.mark.parametrize("path", sorted((ROOT / "recipes").glob("*/*.py")), ids=lambda p: f"{p.parent.name}/{p.name}")
+def test_no_recipe_imports_another(path):
+    others = {folder.name for folder in (ROOT / "recipes").iterdir() if folder.is_dir()} - {path.parent.name}
+    for module, _ in imports(path):
+        parts = module.split(".")
+        assert not (parts[:2] == ["jnas", "recipes"] and len(parts) > 2 and parts[2] in others), module
+
+
+def test_little_stands_loose_and_no_folder_is_a_heap():
+    assert {path.stem for path in ROOT.glob("*.py")} == {"__init__", "__main__", "types", "errors", "exported"}
+    for folder in {path.parent for path in FILES}:
+        assert len([path for path in folder.glob("*.py") if path.stem != "__init__"]) <= 24, folder
+
+
+def loaded_by(*modules):
+    """What an import loads, imports inside functions included."""
+    names = {
+        ".".join(path.relative_to(ROOT.parent).with_suffix("").parts).removesuffix(".__init__"): path for path in FILES
+    }
+    seen, todo = set(), list(modules)
+    while todo:
+        name = todo.pop()
+        if name not in seen:
+            seen.add(name)
+            # `jnas/__init__` imports nothing before it is asked for a room.
+            found = {part for module, _ in imports(names[name]) for part in parents(module)} & names.keys() - {"jnas"}
+            todo += found
+    return seen
+
+
+def parents(module):
+    parts = module.split(".")
+    return [".".join(parts[:n]) for n in range(1, len(parts) + 1)]
+
+
+def test_the_bilevel_room_loads_no_other():
+    assert {name.split(".")[1] for name in loaded_by("jnas.bilevel")} == {"bilevel", "types"}
+    code = "import sys, jnas.bilevel; print(*sorted(m.split('.')[1] for m in sys.modules if m.startswith('jnas.')))"
+    out = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout
+    assert set(out.split()) == {"bilevel", "types"}
+
+
+def test_recipes_define_no_module_and_no_estimator():
+    for path in (ROOT / "recipes").rglob("*.py"):
         for node in ast.walk(ast.parse(path.read_text())):
             if isinstance(node, ast.ClassDef):
                 bases = {ast.unparse(base) for base in node.bases}
@@ -99,11 +135,14 @@ def test_methods_define_no_module_and_no_estimator():
             assert not (isinstance(node, ast.Call) and ast.unparse(node.func).endswith("Estimator")), path
 
 
-def test_only_the_engine_speaks_of_devices():
-    words = {"devices", "device_put", "default_backend", "local_devices", "NamedSharding", "distributed"}
+def test_few_rooms_speak_of_devices():
+    words = {"devices", "device_put", "default_backend", "local_devices", "NamedSharding"}
     for path in FILES:
-        if room_of(path) not in ("engine", "bench", "bench_worker", "cli_hosts", "topology", "topology_worker"):
+        if room_of(path) not in ("train", "distributed", "bench"):
             nodes = list(ast.walk(ast.parse(path.read_text())))
+            assert "jax.distributed" not in {ast.unparse(node) for node in nodes if isinstance(node, ast.Attribute)}, (
+                path
+            )
             names = {node.attr for node in nodes if isinstance(node, ast.Attribute)}
             names |= {node.id for node in nodes if isinstance(node, ast.Name)}
             if path.name == "primitives.py":  # a primitive must say how its abstract result is laid out

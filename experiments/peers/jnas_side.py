@@ -27,7 +27,7 @@ from cases import (
 from child import Work, serve
 
 from jnas import bilevel, nets, spaces
-from jnas.methods.problems import supernet_problem
+from jnas.recipes.supernet import supernet_problem
 from jnas.types import Batches, Context, Examples
 
 

@@ -25,11 +25,12 @@ import pathlib
 import sys
 from collections.abc import Sequence
 
-from jnas import cli_hosts, config, engine
-from jnas.engine import hosts
+from jnas import distributed
+from jnas.cli import hosts
 from jnas.errors import Diverged, Interrupted, UserError
-from jnas.methods import differentiable
-from jnas.methods.settings import Search
+from jnas.recipes import config
+from jnas.recipes.gradient import recipe as gradient
+from jnas.recipes.gradient.settings import Search
 
 PER_DEVICE = 64
 
@@ -39,20 +40,20 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser.add_argument("words", nargs="*", metavar="key=value", help="settings over those of the preset darts-storm")
     parser.add_argument("--data", required=True, metavar="tfds:cifar10:DIR | FILE.npz")
     parser.add_argument("--out", required=True, type=pathlib.Path, metavar="DIR", help="seen by all hosts")
-    cli_hosts.add_arguments(parser, mesh=False)
+    hosts.add_arguments(parser, mesh=False)
     arguments = parser.parse_args(argv)
-    engine.enable_compilation_cache()
+    distributed.enable_compilation_cache()
     try:
-        with hosts.joined(cli_hosts.from_arguments(arguments)):
-            mesh = engine.data_mesh()
+        with distributed.joined(hosts.from_arguments(arguments)):
+            mesh = distributed.data_mesh()
             retraining = -(-96 // mesh.size) * mesh.size  # 96 as DARTS has it, rounded up to what the devices divide
             here = {
                 "data": arguments.data, "batch_size": PER_DEVICE * mesh.size, "train": {"batch_size": retraining},
             }  # fmt: skip
             words = config.read_words(arguments.words)
             settings = config.build(Search, config.read_preset("darts-storm"), here, words)
-            result = differentiable.run(settings, arguments.out, mesh=mesh)
-            if hosts.is_first():
+            result = gradient.run(settings, arguments.out, mesh=mesh)
+            if distributed.is_first():
                 print(f"{result['genotype']}: {100 * result['found']['test_accuracy']:.2f} % on the test images")
     except (UserError, Diverged, Interrupted) as error:
         print(f"{parser.prog}: {error}", file=sys.stderr, flush=True)

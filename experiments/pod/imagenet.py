@@ -28,11 +28,12 @@ from collections.abc import Sequence
 import jax
 import numpy as np
 
-from jnas import cli_hosts, config, data, engine, nets, spaces
-from jnas.engine import hosts
+from jnas import data, distributed, nets, spaces, train
+from jnas.cli import hosts
 from jnas.errors import Diverged, Interrupted, UserError
-from jnas.methods import differentiable, runs
-from jnas.methods.settings import Search
+from jnas.recipes import config, run_folder
+from jnas.recipes.gradient import recipe as gradient
+from jnas.recipes.gradient.settings import Search
 
 PER_DEVICE = 64
 MEAN, STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)  # of ImageNet's channels
@@ -65,7 +66,7 @@ class Square:
 
 def search(settings: Search, side: int, fraction: float, folder: pathlib.Path) -> str:
     """The genotype that is found; resumes."""
-    space, mesh = spaces.by_name(settings.space), engine.data_mesh()
+    space, mesh = spaces.by_name(settings.space), distributed.data_mesh()
     key = jax.random.key(settings.seed)
     source, num_classes = data.open_tfds(settings.data)
     if fraction < 1:
@@ -82,7 +83,7 @@ def search(settings: Search, side: int, fraction: float, folder: pathlib.Path) -
         num_terms=settings.terms if settings.fresh_batches else 0,
         read_ahead=2,
     )
-    runs.begin(folder, settings, "search")
+    run_folder.begin(folder, settings, "search")
     steps = len(inner) // settings.batch_size
     net = nets.network_for(
         space,
@@ -91,24 +92,24 @@ def search(settings: Search, side: int, fraction: float, folder: pathlib.Path) -
         num_classes=num_classes,
         stem="imagenet" if side >= 64 else "small_image",
         remat=settings.remat,
-        edge_strategy="scan" if engine.backend() == "cpu" else "merge",
+        edge_strategy="scan" if distributed.backend() == "cpu" else "merge",
         dtype=jax.numpy.dtype(settings.dtype).type,
     )
 
-    def record(event: engine.Event):
+    def record(event: train.Event):
         alpha = jax.tree.map(np.asarray, event.state.point.alpha)
         genotype = spaces.to_string(space, spaces.discretise(space, alpha))
         return {"epoch": event.step // steps, "genotype": genotype, "alpha": alpha}
 
-    state = engine.fit(
-        differentiable.learner_of(settings, net, shape, settings.epochs * steps),
+    state = train.fit(
+        gradient.learner_of(settings, net, shape, settings.epochs * steps),
         batches,
         key=jax.random.fold_in(key, 3),
         num_steps=settings.epochs * steps,
         mesh=mesh,
         hooks=[
-            *runs.hooks(folder / "search", "search", *differentiable.SHOWN),
-            engine.jsonl_each(folder / "search" / "genotypes.jsonl", steps, record),
+            *run_folder.hooks(folder / "search", "search", *gradient.SHOWN),
+            train.jsonl_each(folder / "search" / "genotypes.jsonl", steps, record),
         ],
         checkpoint_dir=folder / "search" / "checkpoints",
         checkpoint_every=settings.checkpoint_every or steps,
@@ -116,7 +117,7 @@ def search(settings: Search, side: int, fraction: float, folder: pathlib.Path) -
     )
     arch = spaces.discretise(space, jax.tree.map(np.asarray, state.point.alpha))
     genotype = spaces.to_string(space, arch)
-    runs.write_json(folder / "search" / "found.json", {"genotype": genotype, "steps": settings.epochs * steps})
+    run_folder.write_json(folder / "search" / "found.json", {"genotype": genotype, "steps": settings.epochs * steps})
     return genotype
 
 
@@ -128,17 +129,17 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser.add_argument("--side", type=int, default=112, help="of the images, in pixels (112)")
     parser.add_argument("--fraction", type=float, default=1.0, help="of the training images to search on (1)")
     parser.add_argument("--per-device", type=int, default=PER_DEVICE, help=f"examples a device ({PER_DEVICE})")
-    cli_hosts.add_arguments(parser, mesh=False)
+    hosts.add_arguments(parser, mesh=False)
     arguments = parser.parse_args(argv)
-    engine.enable_compilation_cache()
+    distributed.enable_compilation_cache()
     try:
-        with hosts.joined(cli_hosts.from_arguments(arguments)), runs.as_user_input():
+        with distributed.joined(hosts.from_arguments(arguments)), run_folder.as_user_input():
             batch_size = arguments.per_device * jax.device_count()
             here = {"data": arguments.data, "batch_size": batch_size, "dtype": "bfloat16"}
             words = config.read_words(arguments.words)
             settings = config.build(Search, config.read_preset("darts-storm"), here, words)
             genotype = search(settings, arguments.side, arguments.fraction, arguments.out)
-            if hosts.is_first():
+            if distributed.is_first():
                 print(genotype)
     except (UserError, Diverged, Interrupted) as error:
         print(f"{parser.prog}: {error}", file=sys.stderr, flush=True)

@@ -7,8 +7,8 @@ import jax
 import jax.numpy as jnp
 from flax import linen as nn
 
-from jnas.nets.convolution import conv2d, depthwise2d
-from jnas.nets.quant import quantise_layer
+from jnas.nets.kernels.convolution import conv2d, depthwise2d
+from jnas.nets.quant.fake import quantise_layer
 
 
 def fan_in(shape: tuple[int, ...]) -> int:

@@ -8,8 +8,8 @@ import jax
 import jax.numpy as jnp
 from flax import linen as nn
 
+from jnas.nets.kernels.pooling import avg_pool3, max_pool3
 from jnas.nets.layers import Conv, ConvNorm, DepthwiseConv, batch_norm
-from jnas.nets.pooling import avg_pool3, max_pool3
 
 # Operators without weights or randomness: every edge that leaves a state would compute the same values.
 POOLS = ("max_pool_3x3", "avg_pool_3x3")

@@ -1,9 +1,11 @@
 """Pure searchers over spaces, `(init, ask, tell)`, and the probability model of one of them."""
 
-from jnas.searchers import acquisition, descriptors, gp, kernels
+from jnas.searchers import descriptors, gp
 from jnas.searchers.base import Observations, Searcher
 from jnas.searchers.evolution import evolution
-from jnas.searchers.gaussian_process import (
+from jnas.searchers.genetic import genetic
+from jnas.searchers.gp import acquisition, kernels
+from jnas.searchers.gp.searcher import (
     Acquire,
     Surrogate,
     by_improvement,
@@ -13,7 +15,6 @@ from jnas.searchers.gaussian_process import (
     standardised,
     surrogate,
 )
-from jnas.searchers.genetic import genetic
 from jnas.searchers.pooled import Pooled, pooled
 from jnas.searchers.random import random
 from jnas.searchers.reinforce import reinforce

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 import jax.numpy as jnp
 import numpy as np
 
-from jnas.searchers.kernels import Kernel, sum_of
+from jnas.searchers.gp.kernels import Kernel, sum_of
 
 
 def linear(num_features: int) -> Kernel:

@@ -13,10 +13,10 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from jnas.searchers import acquisition, gp
 from jnas.searchers.base import Observations, Searcher, complete, no_observations, padded_length, record
-from jnas.searchers.gaussian_process import Surrogate, candidates_of
-from jnas.searchers.kernels import Kernel
+from jnas.searchers.gp import acquisition, regression
+from jnas.searchers.gp.kernels import Kernel
+from jnas.searchers.gp.searcher import Surrogate, candidates_of
 from jnas.spaces.base import Space, size
 from jnas.types import Array
 
@@ -86,10 +86,12 @@ def pooled(
         padded = np.zeros((length, inputs.shape[1]), np.float32)
         padded[: len(inputs)] = inputs
         mask = jnp.asarray(np.arange(length) < len(targets))
-        return gp.Data(jnp.asarray(padded), jnp.asarray(np.pad(targets, (0, length - len(targets))), jnp.float32), mask)
+        return regression.Data(
+            jnp.asarray(padded), jnp.asarray(np.pad(targets, (0, length - len(targets))), jnp.float32), mask
+        )
 
     def fit(state, key):
-        return gp.fit(kernel, data_of(state), key, num_restarts=num_restarts, num_steps=num_steps)
+        return regression.fit(kernel, data_of(state), key, num_restarts=num_restarts, num_steps=num_steps)
 
     def predict(state, hyper, codes):
         mean, variance = _predict(kernel, hyper, data_of(state), features(codes))
@@ -103,7 +105,7 @@ def pooled(
             rows = np.zeros((length, codes.shape[1]), np.int32)
             rows[: len(codes)] = codes
             data, there = data_of(state), np.arange(length) < len(codes)
-            hyper = gp.fit(kernel, data, key_fit, num_restarts=num_restarts, num_steps=num_steps).hyper
+            hyper = regression.fit(kernel, data, key_fit, num_restarts=num_restarts, num_steps=num_steps).hyper
             if information:
                 chosen = _by_information(kernel, hyper, data, features(rows), there, num)
             else:
@@ -119,25 +121,25 @@ def pooled(
 
 @functools.partial(jax.jit, static_argnames="kernel")
 def _predict(kernel, hyper, data, inputs):
-    return gp.predict(kernel, gp.condition(kernel, hyper, data), inputs)[:2]
+    return regression.predict(kernel, regression.condition(kernel, hyper, data), inputs)[:2]
 
 
 @functools.partial(jax.jit, static_argnames=("kernel", "num"))
 def _by_improvement(kernel, hyper, data, seen, is_known, inputs, allowed, num) -> Array:
-    given = gp.condition(kernel, hyper, data)
-    best = jnp.max(jnp.where(is_known, gp.predict(kernel, given, seen)[0], -jnp.inf))
-    mean, variance, reduction = gp.predict(kernel, given, inputs)
+    given = regression.condition(kernel, hyper, data)
+    best = jnp.max(jnp.where(is_known, regression.predict(kernel, given, seen)[0], -jnp.inf))
+    mean, variance, reduction = regression.predict(kernel, given, inputs)
 
     def covariance_with(index):
         prior = kernel.covariance(hyper.log_kernel, inputs[index][None], inputs)[0]
         return prior - reduction[:, index] @ reduction
 
-    return acquisition.believe(mean, variance, covariance_with, allowed, best, gp.noise_variance(hyper), num)
+    return acquisition.believe(mean, variance, covariance_with, allowed, best, regression.noise_variance(hyper), num)
 
 
 @functools.partial(jax.jit, static_argnames=("kernel", "num"))
 def _by_information(kernel, hyper, data, inputs, allowed, num) -> Array:
-    _, covariance = gp.posterior(kernel, gp.condition(kernel, hyper, data), inputs)
+    _, covariance = regression.posterior(kernel, regression.condition(kernel, hyper, data), inputs)
     both = allowed[:, None] & allowed[None, :]
     covariance = jnp.where(both, covariance, jnp.zeros((), covariance.dtype))
-    return acquisition.mutual_information(covariance, gp.noise_variance(hyper), num, allowed)
+    return acquisition.mutual_information(covariance, regression.noise_variance(hyper), num, allowed)

@@ -11,8 +11,8 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from jnas.searchers import gp, kernels
 from jnas.searchers.base import padded_length
+from jnas.searchers.gp import kernels, regression
 from jnas.types import Key
 
 
@@ -60,8 +60,8 @@ class Conditioned(NamedTuple):
 
     records: Records
     scale: Scale
-    fit: gp.Fit
-    given: gp.Conditioned
+    fit: regression.Fit
+    given: regression.Conditioned
 
 
 def checked(x, y, groups=None) -> Records:
@@ -237,8 +237,8 @@ def gaussian_process(num_features: int, *, max_records: int = 512, num_steps: in
       A predictor; its deviation includes the noise of a record.
     """
     kernel = kernels.rbf(num_features)
-    conditioned = jax.jit(gp.condition, static_argnums=0)
-    predicted = jax.jit(gp.predict, static_argnums=0)
+    conditioned = jax.jit(regression.condition, static_argnums=0)
+    predicted = jax.jit(regression.predict, static_argnums=0)
 
     def fit(records: Records, key: Key) -> Conditioned:
         scale = scale_of(records)
@@ -246,19 +246,19 @@ def gaussian_process(num_features: int, *, max_records: int = 512, num_steps: in
         rows = np.sort(np.random.default_rng(seed).permutation(len(records.y))[:max_records])
         size = padded_length(len(rows))
         padding = ((0, size - len(rows)), (0, 0))
-        data = gp.Data(
+        data = regression.Data(
             jnp.asarray(np.pad(standardised(scale, records.x[rows]), padding), jnp.float32),
             jnp.asarray(np.pad((records.y[rows] - scale.y_mean) / scale.y_std, padding[0]), jnp.float32),
             jnp.arange(size) < len(rows),
         )
-        found = gp.fit(kernel, data, key, num_restarts=1, num_steps=num_steps)
+        found = regression.fit(kernel, data, key, num_restarts=1, num_steps=num_steps)
         return Conditioned(records, scale, found, conditioned(kernel, found.hyper, data))
 
     def predict(state: Conditioned, x) -> tuple[np.ndarray, np.ndarray]:
         size = padded_length(len(x))
         rows = np.pad(standardised(state.scale, x), ((0, size - len(x)), (0, 0)))
         mean, variance, _ = predicted(kernel, state.given, jnp.asarray(rows, jnp.float32))
-        std = np.sqrt(np.asarray(variance, np.float64) + float(gp.noise_variance(state.fit.hyper)))
+        std = np.sqrt(np.asarray(variance, np.float64) + float(regression.noise_variance(state.fit.hyper)))
         whole = state.scale.y_mean + state.scale.y_std * np.asarray(mean, np.float64)
         return whole[: len(x)], state.scale.y_std * std[: len(x)]
 

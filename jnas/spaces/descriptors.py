@@ -10,7 +10,7 @@ import numpy as np
 from jnas.spaces.base import Space, num_options, size
 from jnas.spaces.cell import NOISE, NONE, CellSpace
 from jnas.spaces.chain import ChainSpace, Layer, layer_of
-from jnas.spaces.family import Family, Member
+from jnas.spaces.families.generated import Family, Member
 
 _LISTED = 2**16  # members that may be looked at one by one
 _KINDS = ("strategy", "operators", "depth", "width", "branches", "kernels")

@@ -4,7 +4,7 @@ NASNet and AmoebaNet, which the same files hold, are left out: their operators a
 input twice.
 """
 
-from jnas.spaces.darts import Genotype
+from jnas.spaces.families.darts import Genotype
 
 # Liu, Simonyan, Yang, ICLR 2019; github.com/quark0/darts, cnn/genotypes.py (V1: first order; V2: second order)
 DARTS_V1 = Genotype(

@@ -7,8 +7,8 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from jnas.methods.average_precision import overlaps
 from jnas.nets.boxes import Found, decode, generalised_overlap, overlap, places, suppress, to_boxes, to_distances
+from jnas.recipes.tasks.average_precision import overlaps
 
 
 def test_distances_lead_back_to_the_box():

@@ -7,7 +7,7 @@ import pytest
 
 from jnas import nets, spaces
 from jnas.nets.chain import GroupedConv, check_groups
-from jnas.nets.convolution import conv2d
+from jnas.nets.kernels.convolution import conv2d
 
 STEM, HEAD = 9 * 1 * 4 + 2 * 4, 2 * 16 + 16 * 10 + 10  # of 4 channels on grey images; of 16 and 10 classes
 REDUCE = (9 * 4 * 8 + 2 * 8) + (9 * 8 * 16 + 2 * 16)

@@ -8,12 +8,10 @@ import pwd
 import shutil
 import socket
 import subprocess
-import sys
 import tempfile
 
 import pytest
 
-sys.path.insert(0, str(pathlib.Path(__file__).parents[1] / "engine"))  # for trial_worker
 FOUND = sorted(pathlib.Path("/usr/lib/postgresql").glob("*/bin/initdb"), key=lambda path: float(path.parts[-3]))
 INITDB = str(FOUND[-1]) if FOUND else shutil.which("initdb")
 REASONS = [

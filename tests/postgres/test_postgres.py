@@ -3,8 +3,8 @@
 import pytest
 from trial_worker import CHOICES, check_nothing_lost, run_and_kill_one
 
-from jnas.engine import close_study, open_study
 from jnas.errors import UserError
+from jnas.study.storage import close_study, open_study
 
 
 def test_four_processes_share_a_database_and_one_is_killed(postgres, tmp_path):

@@ -3,7 +3,7 @@ import pathlib
 
 import pytest
 
-from jnas.cli import main
+from jnas.cli.main import main
 from jnas.errors import UserError
 from jnas.report import as_text, benchmark_table, write_benchmarks
 from jnas.report.measurements import read_benchmarks

@@ -2,7 +2,7 @@ import json
 
 import pytest
 
-from jnas.cli import main
+from jnas.cli.main import main
 from jnas.report import as_text, benchmark_table, write_benchmarks
 from jnas.report.measurements import read_benchmarks
 from jnas.report.predictions import ASSUMPTIONS

@@ -5,7 +5,8 @@ import numpy as np
 import pytest
 
 from jnas import searchers, spaces
-from jnas.searchers import base, gp, kernels
+from jnas.searchers import base
+from jnas.searchers.gp import kernels, regression
 
 SPACE = spaces.nasbench201()
 FEW = {"cell": [["skip_connect", "nor_conv_3x3"]] * 3 + [["none"]] * 3}
@@ -97,11 +98,11 @@ def test_a_second_ask_at_one_size_compiles_nothing():
     searcher = LARGE_ONES["gaussian_process"]
     state = told(searcher, 9)
     searcher.ask(state, jax.random.key(0), 2)
-    sizes = gp.fit._cache_size(), CHOOSE._cache_size()
+    sizes = regression.fit._cache_size(), CHOOSE._cache_size()
     codes = searcher.ask(state, jax.random.key(1), 2)
     state = searcher.tell(state, codes, score(codes))
     searcher.ask(state, jax.random.key(2), 2)
-    assert (gp.fit._cache_size(), CHOOSE._cache_size()) == sizes
+    assert (regression.fit._cache_size(), CHOOSE._cache_size()) == sizes
 
 
 def test_wrong_codes_are_refused():

@@ -1,0 +1,24 @@
+"""`jnas export`: a trained network as one file that needs no code of the search."""
+
+import argparse
+import json
+
+
+def add(commands) -> None:
+    """Add the command to the program."""
+    parser = commands.add_parser(
+        "export", help="write a trained network to a file for CPU, GPU and TPU that jnas.exported reads"
+    )
+    parser.add_argument("run", metavar="RUN", help="folder of a run, or of one network in it (RUN/train/NAME)")
+    parser.add_argument("--out", metavar="FILE", required=True, help="the file")
+    parser.set_defaults(command=_run)
+
+
+def _run(arguments: argparse.Namespace) -> int:
+    from jnas.recipes import models
+    from jnas.recipes.tasks import export
+
+    header = export.export_network(models.load_model(arguments.run), arguments.out)
+    shown = ("task", "input", "outputs", "platforms", "class_names", "space", "genotype", "jax")
+    print(json.dumps({"file": arguments.out, **{name: header[name] for name in shown}}, ensure_ascii=False))
+    return 0

@@ -1,0 +1,423 @@
+"""The command line: `jnas search | train | evaluate | report | bench | spaces`."""
+
+import argparse
+import json
+import os
+import pathlib
+import signal
+import sys
+from collections.abc import Sequence
+from typing import Any, NoReturn
+
+from jnas.cli import export, hosts, predict, select, tasks, zoo
+from jnas.errors import Diverged, Interrupted, UserError
+
+EPILOG = (
+    "Exit status: 2 after bad input, 1 if a run diverged, 143 or 130 after SIGTERM or Ctrl-C, with the state saved, "
+    "75 if another process of the run has died."
+)
+
+
+class _Parser(argparse.ArgumentParser):
+    """Says what is wrong in one line."""
+
+    def error(self, message: str) -> NoReturn:
+        self.exit(2, f"{self.prog}: {message}; see {self.prog} --help\n")
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run a command; returns the exit status."""
+    parser = _parser()
+    arguments, rest = parser.parse_known_args(argv)
+    if rest and (any(word.startswith("-") for word in rest) or not hasattr(arguments, "words")):
+        parser.parse_args(argv)  # says which it does not know
+    if rest:
+        arguments.words += rest  # settings may stand on both sides of an option
+    try:
+        return arguments.command(arguments) or 0
+    except UserError as error:
+        return _say(error, 2)
+    except Diverged as error:
+        return _say(error, 1)
+    except Interrupted as error:
+        return _say(error, 130 if "SIGINT" in str(error) else 143)
+    except KeyboardInterrupt:
+        return _say("stopped", 130)
+    except BrokenPipeError:  # the reader of our output went away
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 128 + signal.SIGPIPE
+
+
+def entry() -> NoReturn:
+    """The program: runs a command and ends the process."""
+    status = main()
+    if status:
+        # After a failed write the threads of the storage library would go on to complain below our one sentence, and
+        # with a dead peer they would wait for it.
+        sys.stdout.flush()
+        sys.stderr.flush()
+        os._exit(status)
+    sys.exit(status)
+
+
+def _parser() -> argparse.ArgumentParser:
+    from jnas import __version__
+
+    parser = _Parser(prog="jnas", description="Neural architecture search by gradient in JAX.", epilog=EPILOG)
+    parser.add_argument("--version", action="version", version=f"jnas {__version__}")
+    commands = parser.add_subparsers(required=True, metavar="COMMAND", parser_class=_Parser)
+
+    search = commands.add_parser(
+        "search", help="search for an architecture, train it, and write a report page", epilog=EPILOG
+    )
+    search.add_argument(
+        "words", nargs="*", metavar="PRESET | FILE.yaml | key=value", help="settings, the later over the earlier"
+    )
+    search.add_argument(
+        "--out", metavar="DIR", help="folder of the run (runs/search-SPACE-SEED); an unfinished one goes on"
+    )
+    search.add_argument("--show", action="store_true", help="print the settings as YAML and stop")
+    search.add_argument(
+        "--storage", metavar="URL",
+        help="of a search by trials: where workers share them, such as postgresql+psycopg://USER@HOST/NAME",
+    )  # fmt: skip
+    search.add_argument("--worker", action="store_true", help="of trials or joint: do not train what was found")
+    hosts.add_arguments(search)
+    _add_profile(search)
+    search.set_defaults(command=_search)
+
+    train = commands.add_parser("train", help="train a found or named architecture", epilog=EPILOG)
+    train.add_argument(
+        "what", metavar="RUN | GENOTYPE", help="the folder of a finished search, DARTS_V2, or a genotype in quotes"
+    )
+    train.add_argument("words", nargs="*", metavar="FILE.yaml | key=value", help="settings, the later over the earlier")
+    train.add_argument("--out", metavar="DIR", help="folder of the run (runs/train-SPACE-SEED)")
+    train.add_argument("--show", action="store_true", help="print the settings as YAML and stop")
+    tasks.add_arguments(train)
+    hosts.add_arguments(train)
+    _add_profile(train)
+    train.set_defaults(command=_train)
+
+    evaluate = commands.add_parser("evaluate", help="measure a trained network on a data set")
+    evaluate.add_argument("run", metavar="RUN", help="folder of a run, or of one network in it (RUN/train/NAME)")
+    evaluate.add_argument("--data", help="default: the data of the run")
+    evaluate.add_argument("--split", choices=("test", "train"), default="test")
+    evaluate.set_defaults(command=_evaluate)
+
+    report = commands.add_parser("report", help="write the page of a run or of a benchmark, or compare several")
+    report.add_argument("runs", nargs="+", metavar="RUN | FILE.jsonl", help="folders of runs, or files of jnas bench")
+    report.add_argument("--format", choices=("text", "markdown", "html"), default="text", help="of the table")
+    report.set_defaults(command=_report)
+
+    bench = commands.add_parser(
+        "bench", help="measure time, memory and arithmetic of a search's compiled steps",
+        epilog="One JSON line a case. Exit status: 2 after bad input, 1 if a case failed.",
+    )  # fmt: skip
+    bench.add_argument(
+        "words",
+        nargs="*",
+        metavar="PRESET | FILE.yaml | key=value",
+        help="settings of a search; also data=synthetic",
+    )
+    bench.add_argument("--what", default="step", metavar="gradient,hvp,step", help="programs to measure (step)")
+    bench.add_argument(
+        "--sweep", nargs="+", default=[], metavar="key=v,v", help="every combination; also devices=1,2 and preset=a,b"
+    )
+    bench.add_argument("--repeats", type=int, default=7, help="timed calls of a program (7)")
+    bench.add_argument("--timeout", type=float, metavar="S", help="seconds after which a case has failed")
+    bench.add_argument("--out", metavar="FILE.jsonl", help="append the lines here; what it holds is not run again")
+    bench.add_argument("--profile", action="store_true", help="trace three calls of each program, beside --out")
+    bench.add_argument(
+        "--topology",
+        nargs="+",
+        metavar="CHIP:SIDES",
+        help="compile a step for these slices, such as v5e:4x4 or h100:8, run nothing, and predict its time",
+    )
+    bench.add_argument("--effort", default="O1", help="of the compiler, with --topology: O0, O1 or O2 (O1)")
+    bench.set_defaults(command=_bench)
+
+    for module in (predict, export, zoo, select):  # commands in files of their own
+        module.add(commands)
+
+    listing = commands.add_parser("spaces", help="list the search spaces, or show one")
+    listing.add_argument("name", nargs="?", metavar="SPACE")
+    listing.set_defaults(command=_spaces)
+    return parser
+
+
+def recipe_of(kind: str) -> tuple[Any, type]:
+    """The module whose `run(settings, folder, mesh=)` does a search of this kind, and the class of its settings."""
+    if kind == "grouped":
+        from jnas.recipes.grouped import recipe
+        from jnas.recipes.grouped.settings import GroupedSearch
+
+        return recipe, GroupedSearch
+    if kind == "space_search":
+        from jnas.recipes.generated import recipe
+        from jnas.recipes.generated.settings import SpaceSearch
+
+        return recipe, SpaceSearch
+    if kind == "quantised":
+        from jnas.recipes.joint import recipe
+        from jnas.recipes.joint.settings import QuantisedSearch
+
+        return recipe, QuantisedSearch
+    if kind == "trials":
+        from jnas.recipes.trials import recipe
+        from jnas.recipes.trials.settings import TrialSearch
+
+        return recipe, TrialSearch
+    from jnas.recipes.gradient import recipe
+    from jnas.recipes.gradient.settings import Search
+
+    return recipe, Search
+
+
+def _search(arguments: argparse.Namespace) -> int:
+    from jnas.recipes import config
+
+    kinds = {config.kind_of(word) for word in arguments.words if "=" not in word} - {"search"}
+    if len(kinds) > 1:
+        raise UserError(f"the settings are of several kinds, {', '.join(sorted(kinds))}: name presets of one kind")
+    name = kinds.pop() if kinds else "search"
+    recipe, kind = recipe_of(name)
+    shared = {key: value for key in ("storage", "worker") if (value := getattr(arguments, key))}
+    for option in shared.keys() - {"trials": {"storage", "worker"}, "quantised": {"worker"}}.get(name, set()):
+        whose = {"storage": "searches by trials", "worker": "searches by trials and joint ones"}[option]
+        raise UserError(f"--{option} is for {whose} and this is of kind {name!r}: leave it out")
+    settings = config.build(kind, *_layers(arguments.words))
+    if arguments.show:
+        return _show(settings)
+    folder = pathlib.Path(arguments.out or f"runs/search-{settings.space}-{settings.seed}")
+    _prepare_machine()
+    with hosts.joined_mesh(arguments) as mesh, _profiling(arguments, folder):
+        result = recipe.run(settings, folder, mesh=mesh, **shared)
+    _summary(result, folder)
+    return 0
+
+
+def _train(arguments: argparse.Namespace) -> int:
+    from jnas.recipes import config, train_network
+    from jnas.recipes.settings import TrainOne
+
+    layers = [*_layers(arguments.words), *([] if arguments.data is None else [{"data": arguments.data}])]
+    if arguments.task != "classification":
+        return tasks.train(arguments, _what(arguments.what), layers)
+    settings = config.build(TrainOne, _what(arguments.what), *layers)
+    if arguments.show:
+        return _show(settings)
+    folder = pathlib.Path(arguments.out or f"runs/train-{settings.space.partition(':')[0]}-{settings.seed}")
+    _prepare_machine()
+    with hosts.joined_mesh(arguments) as mesh, _profiling(arguments, folder):
+        result = train_network.run(settings, folder, mesh=mesh)
+    _summary(result, folder)
+    return 0
+
+
+def _evaluate(arguments: argparse.Namespace) -> int:
+    from jnas.recipes import run_folder, train_network
+
+    run, network = _network_folder(pathlib.Path(arguments.run))
+    if (status := tasks.evaluate(network, arguments)) is not None:
+        return status
+    stored = _settings_of(run)
+    _prepare_machine()
+    splits = run_folder.load_data(arguments.data or stored["data"], None if arguments.data else stored["image_size"])
+    dataset = splits.test if arguments.split == "test" else splits.train
+    measured = train_network.measure(network, dataset)
+    print(
+        json.dumps(
+            {
+                "network": str(network),
+                "data": dataset.name,
+                "split": arguments.split,
+                "examples": len(dataset),
+                **measured,
+            }
+        )
+    )
+    return 0
+
+
+def _report(arguments: argparse.Namespace) -> int:
+    from jnas import report
+
+    render = {"text": report.as_text, "markdown": report.as_markdown, "html": report.as_html}[arguments.format]
+    benchmarks = [name for name in arguments.runs if name.endswith(".jsonl")]
+    if benchmarks:
+        if len(benchmarks) < len(arguments.runs):
+            raise UserError("runs and files of jnas bench do not go into one table: name one kind of them")
+        page = report.write_benchmarks(benchmarks)
+        print(render(report.benchmark_table(benchmarks)))
+        print(f"page: {page}")
+        return 0
+    if len(arguments.runs) > 1:
+        print(render(report.compare(arguments.runs)))
+        return 0
+    page = report.write_report(arguments.runs[0])
+    print(render(report.trained_table(report.read_run(arguments.runs[0]))))
+    print(f"page: {page}")
+    return 0
+
+
+def _bench(arguments: argparse.Namespace) -> int:
+    from jnas.bench import command
+
+    if arguments.topology:
+        return _predict(arguments)
+    cases = command.plan(_layers(arguments.words), arguments.sweep, arguments.what.split(","))
+    failed = command.run(
+        cases, arguments.out, repeats=arguments.repeats, timeout=arguments.timeout, profile=arguments.profile
+    )
+    return 1 if failed else 0
+
+
+def _predict(arguments: argparse.Namespace) -> int:
+    from jnas.bench import command, topology
+
+    if arguments.profile:
+        raise UserError("--profile traces what runs, and --topology runs nothing: leave one of them out")
+    slices = [topology.parse(name) for name in arguments.topology]
+    said = any(word.startswith("dtype=") for word in (*arguments.words, *arguments.sweep))
+    sweep = [*arguments.sweep, *([] if said else ["dtype=float32,bfloat16"])]
+    cases = command.plan(_layers(arguments.words), sweep, arguments.what.split(","))
+    failed = topology.run(cases, slices, arguments.out, effort=arguments.effort, timeout=arguments.timeout)
+    return 1 if failed else 0
+
+
+def _spaces(arguments: argparse.Namespace) -> int:
+    from jnas import spaces
+
+    names = [arguments.name] if arguments.name else ["darts", "nasbench201", "s1", "s2", "s3", "s4"]
+    for name in names:
+        space = spaces.network_space(name)
+        size = spaces.size(space)
+        shown = f"{size:,}" if size < 10**7 else f"{float(size):.2e}"
+        if isinstance(space, spaces.ChainSpace):
+            print(f"{space.name}: {shown} chains of {len(space.layers)} layers")
+            for number, words in enumerate(space.layers):
+                print(f"  layer {number}: {', '.join(words)}")
+            continue
+        kept = "all in-edges" if space.kept is None else f"{space.kept} in-edges a node"
+        cells = ", ".join(space.cells)
+        print(f"{space.name}: {shown} architectures, cells {cells}, {space.num_nodes} nodes, keeps {kept}")
+        if arguments.name:
+            print(f"  operators: {', '.join(space.ops)}")
+            for cell in space.cells:
+                for edge in space.edges(cell):
+                    print(f"  {cell} {edge.source} -> {edge.target}: {', '.join(edge.ops)}")
+    return 0
+
+
+def _layers(words: Sequence[str]) -> list[dict[str, Any]]:
+    from jnas.recipes import config
+
+    files = [config.read_preset(word) for word in words if "=" not in word]
+    return [*files, config.read_words(word for word in words if "=" in word)]
+
+
+def _what(text: str) -> dict[str, Any]:
+    """What a run found, with its space, data and training; or a genotype."""
+    folder = pathlib.Path(text)
+    if text.startswith("chain:"):  # its genotype is the name of the space that holds it alone
+        return {"genotype": text, "space": text}
+    if not folder.is_dir():
+        return {"genotype": text, **({"space": "darts"} if "nor_conv" not in text and "~" not in text else {})}
+    from jnas.recipes import run_folder
+
+    result = run_folder.read_json(folder / run_folder.RESULT)
+    if result is None:
+        raise UserError(
+            f"{folder} holds no finished run ({run_folder.RESULT} is missing): finish it, or give a genotype"
+        )
+    stored = _settings_of(folder)
+    # Trained for another task, it has other settings.
+    wanted = ("space", "seed") if "task" in result else ("data", "image_size", "space", "seed", "train")
+    return {
+        "genotype": result["genotype"],
+        **{name: stored[name] for name in wanted},
+        "space": result.get("space", stored["space"]),
+    }
+
+
+def _settings_of(run: pathlib.Path) -> dict[str, Any]:
+    from jnas.recipes import config, run_folder
+
+    return config.read_yaml(run / run_folder.CONFIG)
+
+
+def _network_folder(path: pathlib.Path) -> tuple[pathlib.Path, pathlib.Path]:
+    """`(run, network)` from the folder of either."""
+    from jnas.recipes import models
+
+    network = models.network_folder(path)
+    return (network.parent.parent if network == path else path), network
+
+
+def _show(settings: Any) -> int:
+    import dataclasses
+
+    import yaml
+
+    print(yaml.safe_dump(dataclasses.asdict(settings), sort_keys=False), end="")
+    return 0
+
+
+def _prepare_machine() -> None:
+    from jnas import distributed
+
+    distributed.enable_compilation_cache()
+
+
+def _add_profile(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument(
+        "--profile", nargs="?", const=(4, 6), type=_steps, metavar="FIRST:LAST",
+        help="trace these steps (4:6) with the profiler, into RUN/profile",
+    )  # fmt: skip
+
+
+def _steps(text: str) -> tuple[int, int]:
+    first, _, last = text.partition(":")
+    if not (first.isdigit() and last.isdigit() and 2 <= int(first) <= int(last)):
+        raise argparse.ArgumentTypeError(f"{text!r} is not FIRST:LAST with 2 <= FIRST <= LAST, such as 4:6")
+    return int(first), int(last)
+
+
+def _profiling(arguments: argparse.Namespace, folder: pathlib.Path):
+    from jnas.train import profiling
+
+    if arguments.profile is None:
+        return profiling(None)
+    return profiling(folder / "profile", *arguments.profile)
+
+
+def _summary(result: dict[str, Any], folder: pathlib.Path) -> None:
+    from jnas import distributed, report
+
+    if not distributed.is_first():
+        return
+    if "note" in result:  # of a process that left the rest to another one
+        print(result["note"])
+        return
+    found = result["found"]
+    if "runs" in result:
+        words = report.agreement_words(result)
+        print(f"runs      {words}" if words else "runs      1 sound run")
+    print(f"genotype  {result['genotype']}")
+    print(f"accuracy  {100 * found['test_accuracy']:.2f} % on {result['data']['test']} test images")
+    accuracies = [100 * other["test_accuracy"] for other in result["random"]]
+    if accuracies:
+        mean = sum(accuracies) / len(accuracies)
+        each = ", ".join(f"{accuracy:.2f}" for accuracy in accuracies)
+        print(f"random    {mean:.2f} % mean of {len(accuracies)} random cells ({each})")
+    page = folder / "report.html"
+    print(f"{'report' if page.is_file() else 'run':9} {page if page.is_file() else folder}")
+
+
+def _say(message: object, status: int) -> int:
+    print(f"jnas: {message}", file=sys.stderr)
+    return status
+
+
+if __name__ == "__main__":
+    entry()

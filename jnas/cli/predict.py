@@ -1,0 +1,37 @@
+"""`jnas predict`: what a trained or exported network says about images."""
+
+import argparse
+
+from jnas.errors import UserError
+
+
+def add(commands) -> None:
+    """Add the command to the program."""
+    parser = commands.add_parser("predict", help="ask a trained or exported network about images")
+    parser.add_argument("model", metavar="RUN | FILE", help="folder of a run or a network, or what jnas export wrote")
+    parser.add_argument("images", nargs="+", metavar="IMAGE", help="image files, or folders of them")
+    parser.add_argument("--out", metavar="DIR", help="write pictures and predictions.jsonl here")
+    parser.add_argument("--top", type=int, default=5, metavar="N", help="classes or neighbours of an answer (5)")
+    parser.add_argument("--threshold", type=float, default=0.3, metavar="SCORE", help="least score of a box (0.3)")
+    parser.set_defaults(command=_run)
+
+
+def _run(arguments: argparse.Namespace) -> int:
+    from jnas import distributed
+    from jnas.recipes import models
+    from jnas.recipes.tasks import predict
+
+    if arguments.top < 1:
+        raise UserError(f"--top is {arguments.top}: give at least 1")
+    if not 0 <= arguments.threshold <= 1:
+        raise UserError(f"--threshold is {arguments.threshold}: give a score in [0, 1]")
+    files = predict.photos_of(arguments.images)
+    distributed.enable_compilation_cache()
+    network = predict.open_network(arguments.model)
+    answers = []
+    for said in predict.predict(network, files, top=arguments.top, threshold=arguments.threshold):
+        print(models.as_json(said), flush=True)
+        answers.append(said)
+    if arguments.out:
+        predict.write_pictures(network, answers, arguments.out)
+    return 0

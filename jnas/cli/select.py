@@ -1,0 +1,57 @@
+"""`jnas select`: a network of a zoo for a new task, fine-tuned."""
+
+import argparse
+import pathlib
+
+from jnas.cli import zoo
+
+
+def add(commands) -> None:
+    """Add the command to the program."""
+    parser = commands.add_parser(
+        "select", help="choose a network of a zoo for new data within limits, and fine-tune it"
+    )
+    parser.add_argument("data", metavar="DATA", help="the new data, as for jnas search data=...")
+    parser.add_argument(
+        "words", nargs="*", metavar="FILE.yaml | key=value", help="settings, the later over the earlier"
+    )
+    parser.add_argument(
+        "--zoo", required=True, metavar="DIR | URL", help="the zoo; behind a URL no record is kept in it"
+    )
+    parser.add_argument(
+        "--budget", type=float, metavar="S", help="seconds of fine-tuning, as measured steps predict them"
+    )
+    parser.add_argument("--out", metavar="DIR", help="folder of the run (runs/select-DATA-SEED); goes on if unfinished")
+    zoo.add_limits(parser)
+    parser.set_defaults(command=_run)
+
+
+def _run(arguments: argparse.Namespace) -> int:
+    from jnas import distributed
+    from jnas.recipes import config
+    from jnas.recipes.zoo import entries as store
+    from jnas.recipes.zoo import selection
+    from jnas.recipes.zoo.settings import Selection
+
+    zoo.limits_of(arguments)  # says what is wrong with them
+    names = ("max_params", "max_flops", "max_latency", "min_throughput", "min_training", "device", "budget")
+    given = {name: value for name in names if (value := getattr(arguments, name)) is not None}
+    files = [config.read_preset(word) for word in arguments.words if "=" not in word]
+    words = config.read_words(word for word in arguments.words if "=" in word)
+    settings = config.build(Selection, {"data": arguments.data, "zoo": arguments.zoo}, *files, words, given)
+    stem = store.slug(pathlib.PurePath(settings.data).stem)
+    folder = pathlib.Path(arguments.out or f"runs/select-{stem}-{settings.seed}")
+    distributed.enable_compilation_cache()
+    result = selection.run(settings, folder)
+    for line in result["selection"]["ranking"]:
+        interval = (
+            f"{100 * line['low']:.1f} to {100 * line['high']:.1f} %" if "low" in line else "nothing predicted yet"
+        )
+        setting = f"frozen {line['frozen']:g}, learning rate {line['learning rate']:g}, epochs {line['epochs']}"
+        print(f"candidate {line['model']}, {setting}: {interval}; {line['reasons']}")
+    for trial in result["selection"]["trials"]:
+        print(f"trial     {trial['model']}: {100 * trial['test_accuracy']:.2f} % of the validation images")
+    found = result["found"]
+    print(f"chosen    {found['model']}, {100 * found['test_accuracy']:.2f} % on {result['data']['test']} test images")
+    print(f"report    {folder / 'report.html'}")
+    return 0

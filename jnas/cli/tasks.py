@@ -1,0 +1,108 @@
+"""`jnas train --task detection | recognition`, and the measurement of what they train."""
+
+import argparse
+import json
+import pathlib
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from jnas.cli import hosts
+from jnas.errors import UserError
+
+TASKS = ("classification", "recognition", "detection")
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Add `--task` and `--data` to `jnas train`."""
+    parser.add_argument("--task", choices=TASKS, default=TASKS[0], help="what the network is put to (classification)")
+    parser.add_argument(
+        "--data", metavar="NAME | FOLDER", help="the same as data=...; for detection a folder with boxes, VOC or COCO"
+    )
+
+
+def train(arguments: argparse.Namespace, what: Mapping[str, Any], layers: Sequence[Mapping[str, Any]]) -> int:
+    """Train for recognition or detection.
+
+    Args:
+      arguments: of `jnas train`.
+      what: `genotype`, and perhaps `space`, `seed`, `data` and `image_size`, of what the user named.
+      layers: settings.
+
+    Returns:
+      The exit status.
+
+    Raises:
+      UserError: for bad settings.
+    """
+    import dataclasses
+
+    from jnas import distributed
+    from jnas.recipes import config
+    from jnas.recipes.tasks import detect, recognise
+    from jnas.recipes.tasks.settings import TrainDetector, TrainEmbedding
+
+    recipe, kind = (detect, TrainDetector) if arguments.task == detect.TASK else (recognise, TrainEmbedding)
+    # The photos of a detector are others than the images of a search; those of an embedding may be the same.
+    kept = ("genotype", "space", "seed", *(() if recipe is detect else ("data", "image_size")))
+    known = {name: what[name] for name in kept if name in what}
+    settings = config.build(kind, known, *layers)
+    if arguments.show:
+        import yaml
+
+        print(yaml.safe_dump(dataclasses.asdict(settings), sort_keys=False), end="")
+        return 0
+    if not settings.data:
+        raise UserError("detection needs photos with boxes: give --data FOLDER in the layout of VOC or COCO")
+    if getattr(arguments, "profile", None):
+        raise UserError("--profile traces classification and search: leave it out here")
+    folder = pathlib.Path(arguments.out or f"runs/{arguments.task}-{settings.space}-{settings.seed}")
+    distributed.enable_compilation_cache()
+    with hosts.joined_mesh(arguments) as mesh:
+        result = recipe.run(settings, folder, mesh=mesh)
+    if distributed.is_first():
+        print("\n".join(_summary(result, folder)))
+    return 0
+
+
+def evaluate(network: pathlib.Path, arguments: argparse.Namespace) -> int | None:
+    """Measure a network for recognition or detection.
+
+    Args:
+      network: its folder.
+      arguments: of `jnas evaluate`.
+
+    Returns:
+      The exit status; None: the network is a classifier.
+
+    Raises:
+      UserError: if the network cannot be read or the data do not fit it.
+    """
+    from jnas import distributed
+    from jnas.recipes import run_folder, train_network
+    from jnas.recipes.tasks import measure
+
+    facts = run_folder.read_json(network / train_network.NETWORK)
+    if facts.get("task", TASKS[0]) == TASKS[0]:
+        return None
+    distributed.enable_compilation_cache()
+    print(json.dumps(measure.of_folder(network, arguments.data, arguments.split), ensure_ascii=False))
+    return 0
+
+
+def _summary(result: dict[str, Any], folder: pathlib.Path) -> list[str]:
+    found, lines = result["found"], [f"genotype  {result['genotype']}"]
+    if result["task"] == "detection":
+        each = ", ".join(
+            f"{name} {100 * row['voc_ap50']:.1f}" for name, row in found["classes"].items() if row["boxes"]
+        )
+        lines.append(
+            f"precision {100 * found['voc_ap50']:.1f} % average precision at 0.5 on {found['photos']} "
+            f"{found['measured_on']} photos ({each})"
+        )
+        lines.append(f"COCO      {100 * found['coco_ap']:.1f} % at .5 to .95, {100 * found['coco_ap50']:.1f} % at .5")
+        if result["data"]["dropped_boxes"]:
+            lines.append(f"boxes     {result['data']['dropped_boxes']} without width or height left out")
+    else:
+        lines.append(f"recall    {100 * found['recall_at_1']:.2f} % of nearest neighbours are of the class")
+        lines.append(f"MAP at R  {100 * found['map_at_r']:.2f} %")
+    return [*lines, f"report    {folder / 'report.html'}"]

@@ -1,1 +1,0 @@
-"""Commands of the program in files of their own: each has `add(commands)`, which adds its parser."""

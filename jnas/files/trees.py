@@ -1,0 +1,96 @@
+"""A tree of arrays in one file, for weights that are done."""
+
+import io
+import json
+import os
+import zipfile
+import zlib
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from jnas.errors import UserError
+from jnas.files.writing import atomic_write, explain
+from jnas.types import PyTree
+
+_HEADER = "leaves"
+
+
+def save_tree(path: str | os.PathLike[str], tree: PyTree) -> None:
+    """Write a tree of arrays to one `.npz` file, whole or not at all.
+
+    Use it for final weights; the state of a run in progress belongs to `Checkpoints`. Any program that reads NumPy's
+    format reads the file: entry `tree['params']['w']` is that leaf, entry `leaves` a JSON text of `[path, shape,
+    dtype]`.
+
+    Args:
+      path: the file; its folder must exist.
+      tree: of arrays of any numeric dtype.
+
+    Raises:
+      ValueError: if a leaf is a typed PRNG key.
+      UserError: if the file cannot be written.
+    """
+    leaves, _ = jax.tree_util.tree_flatten_with_path(tree)
+    arrays: dict[str, Any] = {_HEADER: np.array(json.dumps(describe(tree)))}
+    for key_path, leaf in leaves:
+        name = jax.tree_util.keystr(key_path)
+        if jnp.issubdtype(leaf.dtype, jax.dtypes.prng_key):
+            raise ValueError(
+                f"leaf {name} is a typed PRNG key, which the file cannot hold: save its jax.random.key_data"
+            )
+        arrays[f"tree{name}"] = np.asarray(leaf)
+    content = io.BytesIO()
+    np.savez(content, **arrays)
+    atomic_write(path, content.getvalue())
+
+
+def load_tree(path: str | os.PathLike[str], abstract: PyTree) -> PyTree:
+    """Read a tree written by `save_tree`.
+
+    Args:
+      path: the file.
+      abstract: a tree of arrays or `jax.ShapeDtypeStruct` that says what the file must hold.
+
+    Returns:
+      The tree, of arrays on the default device.
+
+    Raises:
+      UserError: if the file is absent, damaged, or holds another tree.
+    """
+    name = os.fspath(path)
+    with explain("read", path), open(path, "rb") as file:
+        content = io.BytesIO(file.read())
+    try:
+        with np.load(content, allow_pickle=False) as archive:
+            stored = json.loads(str(archive[_HEADER]))
+            found = {path: archive[f"tree{path}"] for path, _, _ in stored}
+    except (zipfile.BadZipFile, zlib.error, EOFError, ValueError, KeyError, TypeError) as error:
+        # A damaged archive fails in the zip reader, the decompressor, the array header or the JSON: one remedy for all.
+        raise UserError(f"{name} is damaged or no file of weights: write it again or name another file") from error
+    if (difference := first_difference(stored, describe(abstract))) is not None:
+        raise UserError(f"{name} holds other weights: {difference}; name the file that belongs to this network")
+    leaves, tree = jax.tree_util.tree_flatten_with_path(abstract)
+    # A dtype that NumPy has not of its own, such as bfloat16, comes back as raw bytes.
+    filled = [
+        jnp.asarray(array.view(leaf.dtype) if (array := found[jax.tree_util.keystr(key)]).dtype.kind == "V" else array)
+        for key, leaf in leaves
+    ]
+    return jax.tree.unflatten(tree, filled)
+
+
+def describe(tree: PyTree) -> list[list[Any]]:
+    """Path, shape and dtype of every leaf, as values of JSON."""
+    leaves, _ = jax.tree_util.tree_flatten_with_path(tree)
+    return [[jax.tree_util.keystr(path), list(leaf.shape), str(leaf.dtype)] for path, leaf in leaves]
+
+
+def first_difference(stored: list[list[Any]], wanted: list[list[Any]]) -> str | None:
+    """How two descriptions differ, in words; None if they do not."""
+    old, new = ({path: f"{dtype}{shape}" for path, shape, dtype in leaves} for leaves in (stored, wanted))
+    for path in [*new, *old]:
+        if old.get(path) != new.get(path):
+            return f"state{path} is {old.get(path, 'absent')} there and {new.get(path, 'absent')} here"
+    return None

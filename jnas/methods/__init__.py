@@ -1,1 +1,0 @@
-"""Recipes: settings in, a run folder out."""

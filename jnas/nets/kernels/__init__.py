@@ -1,0 +1,1 @@
+"""Convolutions and pools as bilinear primitives with a formulation for each platform."""

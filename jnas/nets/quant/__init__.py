@@ -1,0 +1,1 @@
+"""Fake quantisation with traced widths, integers, and what a network costs."""

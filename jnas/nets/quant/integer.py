@@ -1,0 +1,183 @@
+"""The found network in integers: batch norms folded into kernels, products of int8 summed in int32."""
+
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any, NamedTuple
+
+import jax.numpy as jnp
+import numpy as np
+from flax import linen as nn
+from jax import lax
+
+from jnas.nets.layers import Conv, DepthwiseConv, Linear
+from jnas.nets.network import Network
+from jnas.nets.quant.fake import affine_levels, normal_range, power_through
+from jnas.nets.quant.units import Path, Units
+from jnas.spaces.policy import EIGHT, FLOAT, Method
+from jnas.types import Array, PyTree
+
+EPSILON = 1e-5  # of `layers.batch_norm`
+
+
+def fold(params: PyTree, batch_stats: PyTree) -> tuple[dict[str, Any], dict[str, Any]]:
+    r"""Folds every batch norm that follows a convolution into its kernel.
+
+        g = scale / sqrt(var + eps),   kernel <- g kernel,   what is left of the batch norm adds  bias - g mean
+
+    The same network module reads the result; in evaluation it computes what it did. Symmetric levels a channel scale
+    with the kernel, so that quantising before or after makes no difference but for rounding of ties.
+
+    Args:
+      params: of a found network.
+      batch_stats: its running statistics.
+
+    Returns:
+      Both, changed: a folded batch norm has scale 1, bias 0, variance 1 - eps and the mean that makes it add a bias.
+    """
+    new_params, new_stats = dict(params), dict(batch_stats)
+    for name, stats in batch_stats.items():
+        if "mean" not in stats:
+            new_params[name], new_stats[name] = fold(params.get(name, {}), stats)
+            continue
+        number = name.removeprefix("BatchNorm_")
+        convs = [f"Conv_{number}"]
+        if "Conv_1" in params and "BatchNorm_1" not in batch_stats:  # the two halves of a factorised reduction
+            convs = ["Conv_0", "Conv_1"]
+        if convs[0] not in params:
+            continue
+        own = params.get(name, {})
+        gain = own.get("scale", jnp.ones_like(stats["var"])) / jnp.sqrt(stats["var"] + EPSILON)
+        shift = own.get("bias", jnp.zeros_like(gain)) - gain * stats["mean"]
+        start = 0
+        for conv in convs:
+            kernel = params[conv]["kernel"]
+            part = gain[start : start + kernel.shape[-1]]
+            new_params[conv] = {**params[conv], "kernel": kernel * part.reshape((1,) * (kernel.ndim - 1) + (-1,))}
+            start += kernel.shape[-1]
+        if own:
+            new_params[name] = {"scale": jnp.ones_like(gain), "bias": jnp.zeros_like(gain)}
+        new_stats[name] = {"mean": -shift, "var": jnp.full_like(gain, 1 - EPSILON)}
+    return new_params, new_stats
+
+
+class IntegerLayer(NamedTuple):
+    """A layer as integers: y = step scale sum over (x - zero) w."""
+
+    weights: np.ndarray  # [..., out] int8
+    scale: np.ndarray  # [out] float32
+    step: np.float32  # of the inputs
+    zero: int  # the int8 that stands for an input of 0
+    first: int  # the least int8 of an input
+    last: int  # the largest one
+
+
+def integer_layers(
+    params: PyTree, of: Units, methods: Sequence[Method], columns: np.ndarray, seen: Mapping[Path, Array]
+) -> dict[Path, IntegerLayer]:
+    """The layers of a found network under a policy, as integers with fixed ranges.
+
+    Args:
+      params: with the batch norms folded.
+      of: the units of the network.
+      methods: what the policy indexes.
+      columns: `[num_units]`, concrete.
+      seen: the ranges of all inputs, from `units.calibrate`.
+
+    Returns:
+      For the path of each layer its integers; a layer of 32 and 32 bits is left out and stays in floating point.
+
+    Raises:
+      ValueError: for a method that has no int8 product: more than 8 bits on one side, or powers of two of more than 4.
+    """
+    table, everyone = (*methods, EIGHT), np.append(np.asarray(columns), len(methods))
+    found = {}
+    for layer in of.layers:
+        method = table[everyone[layer.units[0]]]
+        if layer.path not in seen or (method.weight_bits, method.activation_bits) == (FLOAT, FLOAT):
+            continue
+        powers = method.mapping == "power_of_two"
+        if max(method.weight_bits, method.activation_bits) > 8 or (powers and method.weight_bits > 4):
+            raise ValueError(
+                f"layer {'/'.join(layer.path)} is {method}, which has no product of int8: choose uniform widths of at "
+                "most 8 bits, powers of two of at most 4, or 32 on both sides."
+            )
+        kernel = params
+        for name in layer.kernel:
+            kernel = kernel[name]
+        weights, scale = _weight_levels(jnp.asarray(kernel, jnp.float32), method.weight_bits, powers)
+        step, zero, most = affine_levels(seen[layer.path][0], seen[layer.path][1], jnp.float32(method.activation_bits))
+        shift = 128 if method.activation_bits == 8 else 0
+        found[layer.path] = IntegerLayer(weights, scale, np.float32(step), int(zero) - shift, -shift, int(most) - shift)
+    return found
+
+
+def integer_apply(
+    net: Network, params: PyTree, batch_stats: PyTree, layers: Mapping[Path, IntegerLayer]
+) -> Callable[[Array], Array]:
+    """The found network as a function from images to logits that multiplies integers.
+
+    Args:
+      net: a network of a fixed space.
+      params: with the batch norms folded.
+      batch_stats: that belong to them.
+      layers: from `integer_layers`.
+
+    Returns:
+      `images [batch, height, width, channels] -> logits [batch, num_classes]`, for `jax.jit` or `jax.export`.
+    """
+
+    def replace(call, args, kwargs, context):
+        module = context.module
+        if context.method_name != "__call__" or not isinstance(module, (Conv, DepthwiseConv, Linear)):
+            return call(*args, **kwargs)
+        layer = layers.get(module.path)
+        if layer is None:
+            return call(*args, **kwargs)
+        (x,) = args
+        levels = jnp.clip(jnp.round(x.astype(jnp.float32) / layer.step) + layer.zero, layer.first, layer.last)
+        levels = levels.astype(jnp.int8)
+        summed = levels.astype(jnp.int32)
+        if isinstance(module, Linear):
+            summed = lax.dot_general(levels, layer.weights, (((1,), (0,)), ((), ())), preferred_element_type=jnp.int32)
+        else:
+            summed = _convolve(levels, layer, module)
+        offset = layer.zero * layer.weights.astype(np.int32).sum(tuple(range(layer.weights.ndim - 1)))
+        offset = offset.reshape((1,) * (summed.ndim - 1) + (-1,)).astype(np.int32)
+        factor = (layer.scale * layer.step).reshape(offset.shape)
+        y = (summed - offset).astype(jnp.float32) * factor
+        return y + module.variables["params"]["Dense_0"]["bias"][None] if isinstance(module, Linear) else y
+
+    def apply(images: Array) -> Array:
+        with nn.intercept_methods(replace):
+            logits: Any = net.apply({"params": params, "batch_stats": batch_stats}, images, train=False)
+        return logits.main
+
+    return apply
+
+
+def _convolve(levels: Array, layer: IntegerLayer, module: Conv | DepthwiseConv) -> Array:
+    deep = isinstance(module, DepthwiseConv)
+    border = (module.size - 1) * module.dilation // 2
+    padding = ((0, 0, 0), (border, border, 0), (border, border, 0), (0, 0, 0))
+    return lax.conv_general_dilated(
+        lax.pad(levels, jnp.int8(layer.zero), padding),  # an input of 0 is `zero` here
+        jnp.asarray(layer.weights[:, :, None] if deep else layer.weights),
+        (module.stride,) * 2,
+        "VALID",
+        rhs_dilation=(module.dilation,) * 2,
+        dimension_numbers=("NHWC", "HWIO", "NHWC"),
+        feature_group_count=levels.shape[-1] if deep else 1,
+        preferred_element_type=jnp.int32,
+    )
+
+
+def _weight_levels(kernel: Array, bits: int, powers: bool) -> tuple[np.ndarray, np.ndarray]:
+    axes, most = tuple(range(kernel.ndim - 1)), 2 ** (bits - 1) - 1
+    reach = normal_range(kernel, jnp.float32(bits), jnp.int32(powers), axes)
+    reach = jnp.where(reach > 0, reach, jnp.ones_like(reach))
+    if powers:
+        least = 2.0 ** (1 - most)
+        levels, scale = power_through(jnp.clip(kernel / reach, -1, 1), jnp.float32(least)) / least, reach * least
+    else:
+        scale = reach / most
+        levels = jnp.round(jnp.clip(kernel / scale, -most, most))
+    return np.asarray(levels).astype(np.int8), np.asarray(scale, np.float32).reshape(-1)

@@ -1,0 +1,231 @@
+"""What a quantisation policy speaks about: the units of a network, and the rules of its layers."""
+
+import functools
+import re
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from jnas.nets.network import RESIDUAL, Network
+from jnas.nets.quant.fake import Rule, start_step
+from jnas.nets.stacking import stacks_of
+from jnas.spaces.policy import EIGHT, MAPPINGS, Method
+from jnas.types import Array, PyTree
+
+Path = tuple[str, ...]
+_EDGE = re.compile(r"(\d+)_(\d+)_(.+)")
+
+
+class Place(NamedTuple):
+    """Where a layer stands."""
+
+    block: int | None  # None: stem, classifier or auxiliary head
+    kind: str  # name of the cell, "residual", or of the part outside of blocks
+    edge: str  # "source_target", or what projects an input of the cell; empty outside of cells
+    op: str  # of the edge; empty elsewhere
+
+
+UnitOf = Callable[[Place], str | None]
+
+
+def per_operator(where: Place) -> str | None:
+    """A unit an operator of an edge of a block: for the sensitivity of each candidate."""
+    return None if where.block is None else "/".join(filter(None, (f"block_{where.block}", where.edge, where.op)))
+
+
+def per_edge(where: Place) -> str | None:
+    """A unit an edge of a block, whatever operator is there, and one a residual block: for a policy beside a cell."""
+    return per_operator(where._replace(op=""))
+
+
+def shared(where: Place) -> str | None:
+    """A unit an edge of a cell, the same in all its blocks as the operators are: the smallest policy."""
+    return None if where.block is None else "/".join(filter(None, (where.kind, where.edge)))
+
+
+def shared_operator(where: Place) -> str | None:
+    """A unit an operator of an edge of a cell, the same in all its blocks: for filtering a space of structures."""
+    return None if where.block is None else "/".join(filter(None, (where.kind, where.edge, where.op)))
+
+
+class Layer(NamedTuple):
+    """One layer with a kernel, or a stack of them."""
+
+    path: Path  # of its module
+    kernel: Path  # of its kernel among the parameters
+    units: tuple[int, ...]  # for each row of the stack, or once, an index of `Units.names`; -1: fixed at 8 bits
+    stacked: bool
+
+
+class Units(NamedTuple):
+    """The units of a network. The stem and the classifiers belong to none: they are always quantised to 8 bits."""
+
+    names: tuple[str, ...]
+    layers: tuple[Layer, ...]
+
+
+def units(net: Network, params: PyTree, unit_of: UnitOf = per_edge) -> Units:
+    """The units of a supernet or of a found network.
+
+    Args:
+      net: the network.
+      params: its parameters, or their shapes.
+      unit_of: which unit a layer belongs to: `per_operator`, `per_edge`, `shared` or one of your own; None: to none.
+
+    Returns:
+      The units, in the order of the network.
+    """
+    stacks = {(block, stack.name): stack for block, found in stacks_of(net) for stack in found}
+    named: list[tuple[Path, Path, list[str | None], bool]] = []
+    for kernel in _kernels(params):
+        path = kernel[:-2] if kernel[-2].startswith("Dense") else kernel[:-1]
+        stack = stacks.get((path[0], path[1])) if len(path) > 2 else None
+        if stack is None:
+            named.append((path, kernel, [unit_of(place_of(net, path))], False))
+        else:
+            where = place_of(net, path[:1])
+            ends = zip(stack.sources, stack.targets, strict=True)
+            edges = [where._replace(edge=f"{source}_{target}", op=kernel[2]) for source, target in ends]
+            named.append((path, kernel, [unit_of(edge) for edge in edges], True))
+    found = {name for _, _, many, _ in named for name in many if name is not None}
+    names = tuple(sorted(found, key=_natural))
+    return Units(
+        names,
+        tuple(
+            Layer(path, kernel, tuple(-1 if name is None else names.index(name) for name in many), stacked)
+            for path, kernel, many, stacked in named
+        ),
+    )
+
+
+def rules(
+    of: Units,
+    methods: Sequence[Method],
+    columns: Array | np.ndarray,
+    *,
+    fixed: Method = EIGHT,
+    extra: Mapping[Path, Any] | None = None,
+) -> dict[str, Any]:
+    """The collection `quant` that makes a network apply a policy, beside `params` and `batch_stats`.
+
+    Under jit the policy may be traced: another one compiles nothing. `jax.vmap` over it gives a population.
+
+    Args:
+      of: the units of the network.
+      methods: what the policy indexes.
+      columns: `[num_units]` int32.
+      fixed: the method of the layers that belong to no unit.
+      extra: for a layer's path further fields of its `Rule`, such as learned steps and ranges.
+
+    Returns:
+      The collection.
+    """
+    table = (*methods, fixed)
+    weight_bits, activation_bits = (jnp.array([method[field] for method in table], jnp.float32) for field in range(2))
+    kinds = [MAPPINGS.index(method.mapping) for method in table]
+    mappings = jnp.array(kinds, jnp.int32) if any(kinds) else None
+    everyone = jnp.append(jnp.asarray(columns, jnp.int32), jnp.int32(len(methods)))
+    collection: dict[str, Any] = {}
+    for layer in of.layers:
+        rows = np.array(layer.units) if layer.stacked else np.array(layer.units[0])
+        at = everyone[rows]  # -1 is the last, the fixed one
+        mapping = None if mappings is None else mappings[at]
+        rule = Rule(weight_bits[at], mapping, activation_bits[at], **((extra or {}).get(layer.path) or {}))
+        _put(collection, (*layer.path, "rule"), rule)
+    return collection
+
+
+def calibrate(net: Network, variables: Mapping[str, PyTree], images: Array, of: Units) -> dict[Path, Array]:
+    """What the inputs of every layer of a found network lie between, for ranges that no batch changes.
+
+    Args:
+      net: a network of a fixed space.
+      variables: `params` and `batch_stats`, and `quant` where earlier layers are to be quantised meanwhile.
+      images: `[batch, height, width, channels]`, of the training set.
+      of: its units.
+
+    Returns:
+      For the path of each layer `[3]` float32: least value, largest, mean magnitude.
+    """
+    _, noted = jax.jit(functools.partial(net.apply, train=False, mutable=["ranges"]))(variables, images)
+    return {
+        layer.path: _get(noted["ranges"], layer.path)["input"][0]
+        for layer in of.layers
+        if _has(noted["ranges"], layer.path)
+    }
+
+
+def start_steps(
+    params: PyTree, of: Units, methods: Sequence[Method], columns: np.ndarray, seen: Mapping[Path, Array]
+) -> dict[Path, dict[str, Array]]:
+    """Where the learned steps of a found network start, one an output channel and one a layer's input.
+
+    Args:
+      params: of the network.
+      of: its units.
+      methods: what the policy indexes.
+      columns: `[num_units]` int32, concrete.
+      seen: from `calibrate`.
+
+    Returns:
+      For the path of each layer that is quantised the fields of its rule, which `rules` takes as `extra`: train them
+      together with the weights.
+    """
+    table, steps = (*methods, EIGHT), {}
+    everyone = np.append(np.asarray(columns), len(methods))
+    for layer in of.layers:
+        method = table[everyone[layer.units[0]]]
+        if layer.path in seen:
+            kernel = _get(params, layer.kernel)
+            axes = tuple(range(kernel.ndim - 1))
+            steps[layer.path] = {
+                "weight_step": start_step(jnp.abs(kernel).mean(axes), jnp.float32(method.weight_bits)),
+                "activation_step": start_step(seen[layer.path][2], jnp.float32(method.activation_bits)),
+            }
+    return steps
+
+
+def place_of(net: Network, path: Path) -> Place:
+    """Where the module at a path of the network stands."""
+    if not path[0].startswith("block_"):
+        return Place(None, path[0], "", "")
+    block = int(path[0].removeprefix("block_"))
+    kind = net.layout[block]
+    if kind == RESIDUAL or len(path) == 1:
+        return Place(block, kind, "", "")
+    match = _EDGE.fullmatch(path[1])
+    return Place(block, kind, path[1], "") if match is None else Place(block, kind, f"{match[1]}_{match[2]}", match[3])
+
+
+def _kernels(tree: PyTree, path: Path = ()) -> list[Path]:
+    if not isinstance(tree, Mapping):
+        return []
+    own = [(*path, "kernel")] if "kernel" in tree else []
+    return own + [found for name in tree for found in _kernels(tree[name], (*path, name))]
+
+
+def _natural(name: str) -> list[Any]:
+    return [(int(part), "") if part.isdigit() else (-1, part) for part in re.split(r"(\d+)", name)]
+
+
+def _get(tree: PyTree, path: Path) -> Any:
+    for name in path:
+        tree = tree[name]
+    return tree
+
+
+def _has(tree: PyTree, path: Path) -> bool:
+    for name in path:
+        if name not in tree:
+            return False
+        tree = tree[name]
+    return True
+
+
+def _put(tree: dict[str, Any], path: Path, value: Any) -> None:
+    for name in path[:-1]:
+        tree = tree.setdefault(name, {})
+    tree[path[-1]] = value

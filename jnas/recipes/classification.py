@@ -1,0 +1,110 @@
+"""Losses and measurements of image classifiers."""
+
+import functools
+from collections.abc import Mapping
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+import optax
+
+from jnas import data, nets
+from jnas.types import Array, Aux, Context, Examples, Loss, PyTree
+
+
+class TrainingBatch(NamedTuple):
+    """What retraining reads at one step."""
+
+    examples: Examples
+    drop_path: Array | None = None  # [] float32, probability of dropping an edge at this step; None: never
+
+
+def cross_entropy(logits: Array, label: Array, smoothing: float = 0.0) -> Array:
+    """Mean cross-entropy of `[batch, classes]` logits against `[batch]` labels, [] float32, in nats.
+
+    Args:
+      logits: unnormalised log-probabilities.
+      label: the true classes.
+      smoothing: mass spread evenly over all classes, in [0, 1).
+
+    Returns:
+      The mean over the batch.
+    """
+    target = optax.smooth_labels(jax.nn.one_hot(label, logits.shape[-1], dtype=logits.dtype), smoothing)
+    return optax.softmax_cross_entropy(logits, target).mean()
+
+
+def accuracy(logits: Array, label: Array) -> Array:
+    """Share of rows whose largest logit is the label's, [] float32 in [0, 1]."""
+    return jnp.mean((jnp.argmax(logits, -1) == label).astype(jnp.float32))
+
+
+def classifier_loss(net: nets.FoundNetwork, *, auxiliary_weight: float, smoothing: float) -> Loss:
+    """The loss of retraining over `TrainingBatch`: cross-entropy, the weighted auxiliary head's added.
+
+    Args:
+      net: a network of a fixed space.
+      auxiliary_weight: of the auxiliary head's loss, if the network has one.
+      smoothing: label smoothing.
+
+    Returns:
+      A loss whose alpha is the empty pytree.
+    """
+
+    def loss(weights, alpha, batch: TrainingBatch, context: Context) -> tuple[Array, Aux]:
+        del alpha
+        examples = batch.examples
+        variables = {"params": weights, "batch_stats": context.variables}
+        keys = {} if context.key is None else {"drop_path": context.key}
+        rate = 0.0 if batch.drop_path is None else batch.drop_path
+        logits, updated = net.apply(
+            variables, examples.image, train=True, drop_path=rate, rngs=keys, mutable=["batch_stats"]
+        )
+        value = cross_entropy(logits.main, examples.label, smoothing)
+        if logits.auxiliary is not None:
+            value += auxiliary_weight * cross_entropy(logits.auxiliary, examples.label, smoothing)
+        return value, Aux(updated["batch_stats"], {"accuracy": accuracy(logits.main, examples.label)})
+
+    return loss
+
+
+def evaluate(
+    net: nets.FoundNetwork,
+    weights: PyTree,
+    variables: PyTree,
+    dataset: data.Dataset,
+    augment: data.Augment,
+    *,
+    mix: Mapping[str, Array] | None = None,
+    batch_size: int = 250,
+) -> dict[str, float]:
+    """Loss and accuracy on a data set, with the running statistics, every example counted once.
+
+    Args:
+      net: the network.
+      weights: its parameters.
+      variables: its running statistics.
+      dataset: the images.
+      augment: its normalisation is used and nothing else of it.
+      mix: the mixture, for a supernet.
+      batch_size: examples at a time.
+
+    Returns:
+      `{"loss": mean cross-entropy in nats, "accuracy": in [0, 1]}`.
+    """
+    batches = data.padded(dataset, min(batch_size, len(dataset)))
+    loss, correct = _totals(net, weights, variables, mix, batches, augment, dataset.shape)
+    return {"loss": float(loss) / len(dataset), "accuracy": int(correct) / len(dataset)}
+
+
+@functools.partial(jax.jit, static_argnums=(0, 5, 6))
+def _totals(net, weights, variables, mix, batches: data.Padded, augment: data.Augment, shape):
+    def one(batch: data.Padded):
+        image = data.augment(augment, None, jnp.asarray(batch.images), shape)
+        logits = net.apply({"params": weights, "batch_stats": variables}, image, mix, train=False).main
+        losses = optax.softmax_cross_entropy_with_integer_labels(logits, batch.labels)
+        hits = (jnp.argmax(logits, -1) == batch.labels) & batch.mask
+        return jnp.where(batch.mask, losses, 0.0).sum(), hits.sum()
+
+    losses, hits = jax.lax.map(one, jax.tree.map(jnp.asarray, batches))
+    return losses.sum(), hits.sum()

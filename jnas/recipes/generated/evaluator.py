@@ -1,0 +1,126 @@
+"""Judges of networks of any space: a score for each, larger is better."""
+
+import json
+import pathlib
+import time
+from collections.abc import Callable
+
+import jax
+import numpy as np
+import optax
+
+from jnas import bilevel, data, nets, spaces, train
+from jnas.errors import Diverged
+from jnas.recipes import train_network
+from jnas.recipes.classification import TrainingBatch, classifier_loss, evaluate
+from jnas.recipes.settings import Training
+from jnas.types import Array, Evaluation, Key
+
+Judge = Callable[[spaces.NetworkSpace, Array], Evaluation]  # (space, architecture) -> score
+
+
+def from_scratch(
+    judge: Training, part: data.Dataset, held: data.Dataset, key: Key, steps_per_call: int | None = None
+) -> Judge:
+    """Accuracy on images held out, after a training from scratch with equal weights, images and batches for all.
+
+    Args:
+      judge: the training.
+      part: the images to train on.
+      held: the images to measure on.
+      key: of weights, order and augmentation.
+      steps_per_call: see `train.fit`.
+
+    Returns:
+      A judge. A network that is not connected, or that diverges, scores as a guess does.
+
+    Raises:
+      ValueError: if the batch is larger than the data.
+    """
+    num_steps, shape = judge.epochs * (len(part) // judge.batch_size), part.shape
+    mean, std = data.normalisation(part)
+    change = judge.augmentation
+    augment = data.Augment(change.crop, change.flip, change.cutout, mean, std)
+    plain = data.supervised_source(part, batch_size=judge.batch_size, augment=augment)
+    source = plain._replace(batch=lambda arrays, step, key: TrainingBatch(plain.batch(arrays, step, key)))
+    final = judge.final_learning_rate / max(judge.learning_rate, 1e-30)
+    rate = optax.cosine_decay_schedule(judge.learning_rate, num_steps, final)
+    optimiser = optax.chain(
+        optax.identity() if judge.clip is None else optax.clip_by_global_norm(judge.clip),
+        optax.add_decayed_weights(judge.weight_decay),
+        optax.sgd(rate, judge.heavy_ball or None, nesterov=judge.nesterov and judge.heavy_ball > 0),
+    )
+
+    def score(space, arch):
+        if not spaces.is_connected(space, arch):
+            return Evaluation(1 / held.num_classes, {"connected": False})
+        net = train_network.network(spaces.fix(space, arch), judge, part.num_classes)
+
+        def start(key):
+            params, stats = nets.initialise(net, key, shape)
+            return bilevel.Point(params, ()), stats
+
+        loss = classifier_loss(net, auxiliary_weight=judge.auxiliary, smoothing=judge.smoothing)
+        learner = bilevel.supervised(loss, start, optimiser, one_vector=True)
+        try:
+            state = train.fit(learner, source, key=key, num_steps=num_steps, steps_per_call=steps_per_call)
+        except Diverged:
+            return Evaluation(1 / held.num_classes, {"diverged": True})
+        measured = evaluate(net, state.point.weights, state.variables, held, augment)
+        return Evaluation(measured["accuracy"], {"parameters": nets.count_parameters(state.point.weights)})
+
+    return score
+
+
+class Kept:
+    """A judge that writes down what it said, one line a network, and is not asked twice."""
+
+    def __init__(self, path: pathlib.Path, judge: Judge):
+        self.path, self.judge, self.rows = path, judge, {}
+        for line in path.read_text().splitlines() if path.is_file() else ():
+            try:
+                row = json.loads(line)
+                self.rows[row["genotype"]] = row
+            except (ValueError, KeyError, TypeError):  # torn by a kill: judged again
+                continue
+
+    def __call__(self, space: spaces.NetworkSpace, arch) -> float:
+        """The score of a network, from the file if it is there."""
+        genotype = spaces.to_string(space, arch)
+        if genotype not in self.rows:
+            started = time.time()
+            said = self.judge(space, arch)
+            seconds = round(time.time() - started, 3)
+            row = {"genotype": genotype, "score": said.score, **said.metrics, "seconds": seconds}
+            self.path.parent.mkdir(parents=True, exist_ok=True)
+            torn = self.path.is_file() and self.path.stat().st_size and not self.path.read_bytes().endswith(b"\n")
+            with self.path.open("a") as file:
+                file.write("\n" * bool(torn) + json.dumps(row) + "\n")
+            self.rows[genotype] = row
+        return self.rows[genotype]["score"]
+
+
+def draw(space: spaces.NetworkSpace, key: Key, num: int) -> np.ndarray:
+    """Up to `num` different connected architectures, uniformly.
+
+    Args:
+      space: to draw from.
+      key: of the draw.
+      num: as many, fewer if the space has no more, or hides them well.
+
+    Returns:
+      `[n, num_choices]` int32, n at least 1.
+
+    Raises:
+      ValueError: if none of some hundred draws is connected.
+    """
+    found: dict[bytes, np.ndarray] = {}
+    for attempt in range(8):
+        for code in np.asarray(spaces.sample(space, jax.random.fold_in(key, attempt), 4 * num + 16)):
+            if len(found) < num and code.tobytes() not in found and spaces.is_connected(space, code):
+                found[code.tobytes()] = code
+        if len(found) == num:
+            break
+    if not found:
+        raise ValueError(f"space {space.name!r} seems to hold no connected network: give it other operators")
+    return np.stack(list(found.values()))

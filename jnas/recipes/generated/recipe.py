@@ -1,0 +1,308 @@
+"""Search over generated spaces by a probability model, then inside the chosen one by a second model."""
+
+import dataclasses
+import functools
+import json
+import pathlib
+import sys
+from collections.abc import Sequence
+from typing import Any, NamedTuple
+
+import jax
+import numpy as np
+from jax.sharding import Mesh
+
+from jnas import data, distributed, files, report, searchers, spaces, study
+from jnas.errors import UserError
+from jnas.nets.chain import check_groups
+from jnas.recipes import run_folder, train_network
+from jnas.recipes.generated.evaluator import Judge, Kept, draw, from_scratch
+from jnas.recipes.generated.model_search import Criterion, Found, clipped, incumbent, search_until_settled
+from jnas.recipes.generated.settings import ModelLevel, SpaceSearch
+from jnas.recipes.generated.strategies import family_of
+from jnas.types import Evaluation, Key, Searcher
+
+OUTER, INNER, EVALUATIONS = "spaces", "networks", "evaluations.jsonl"  # in the folder of a run
+
+
+class _Plan(NamedTuple):
+    """What is built and checked before anything is written."""
+
+    family: spaces.Family
+    splits: data.Splits
+    judge: Judge
+
+
+def run(config: SpaceSearch, folder: str | pathlib.Path, *, mesh: Mesh | None = None) -> dict[str, Any]:
+    """Search on both levels, train the found network and random ones of random spaces, and write the report page.
+
+    Run again in the same folder it goes on: an evaluation that is done is not done again, a training goes on from its
+    last checkpoint; a finished run is returned as it is.
+
+    Args:
+      config: the settings.
+      folder: of the run.
+      mesh: of the devices, for the trainings at the end.
+
+    Returns:
+      The result, as written to `result.json`.
+
+    Raises:
+      UserError: for settings that do not fit each other, the data or the folder; nothing is written then.
+      Diverged: if a metric of a training at the end is not finite.
+      Interrupted: after a signal, when everything is saved.
+    """
+    with run_folder.as_user_input():
+        plan = _plan(config, mesh)
+    path = run_folder.begin(folder, config, "space_search")
+    with files.exclusive(path / ".running", wait=False) as mine:
+        if not mine:
+            raise UserError(f"another process works in {path}: wait for it, or choose another folder with --out")
+        return _run(config, plan, path, mesh)
+
+
+def _run(config: SpaceSearch, plan: "_Plan", path: pathlib.Path, mesh: Mesh | None) -> dict[str, Any]:
+    result = run_folder.read_json(path / run_folder.RESULT)
+    if result is None:
+        found = search(config, plan.family, plan.judge, path)
+        space = spaces.network_space(found["space"])
+        named = [("found", space, spaces.from_string(space, found["genotype"]))]
+        key = jax.random.fold_in(jax.random.key(config.seed), 2)
+        for number in range(config.random_cells):
+            one, other = jax.random.split(jax.random.fold_in(key, number))
+            member = plan.family.member(np.asarray(spaces.sample(plan.family, one, 1))[0])
+            named.append((f"random-{number}", member.space, draw(member.space, other, 1)[0]))
+        trained = {
+            name: train_network.train(
+                train_network.prepare(space, arch, plan.splits, config.train),
+                plan.splits, config.train, path / "train" / name, config.seed, config.steps_per_call, mesh,
+            )
+            for name, space, arch in named
+        }  # fmt: skip
+        result = {
+            **found, "method": describe(config), "seed": config.seed, "found": trained.pop("found"),
+            "random": list(trained.values()), "data": train_network.describe(plan.splits),
+        }  # fmt: skip
+        run_folder.write_json(path / run_folder.RESULT, result)
+    report.write_report(path)
+    return result
+
+
+def search(config: SpaceSearch, family: spaces.Family, judge: Judge, path: pathlib.Path) -> dict[str, Any]:
+    """Only the search, with any judge of networks: a truth table, say. Resumes like `run`.
+
+    Args:
+      config: the settings; those of data and trainings are not used.
+      family: the spaces.
+      judge: of networks; the same network gets the same score.
+      path: of a folder that exists.
+
+    Returns:
+      `genotype`, `space`, `derivation` (in words), `steps` (networks judged) and `seconds`.
+
+    Raises:
+      UserError: if the folder cannot be written, or too many evaluations failed.
+      Interrupted: after a signal.
+    """
+    key = jax.random.fold_in(jax.random.key(config.seed), 1)
+    kept = Kept(path / EVALUATIONS, judge)
+    outer = _outer(config, family, kept, path / OUTER, jax.random.fold_in(key, 0))
+    inner = _inner(config, outer, kept, path / INNER, jax.random.fold_in(key, 1))
+    ends = {True: "converged", False: "budget spent"}
+    return {
+        "genotype": inner["genotype"], "space": outer["space"],
+        "derivation": f"largest posterior mean; spaces: {ends[outer['converged']]} after {len(outer['trials'])}, "
+        f"networks: {ends[inner['converged']]} after {len(inner['trials'])}",
+        "steps": len(kept.rows), "seconds": round(sum(row["seconds"] for row in kept.rows.values()), 2),
+    }  # fmt: skip
+
+
+def summary(scores: Sequence[float], config: SpaceSearch) -> float:
+    """The performance of a space from the scores of networks of it."""
+    return float(np.mean(scores) if config.summary == "mean" else np.quantile(scores, config.quantile))
+
+
+def describe(config: SpaceSearch) -> str:
+    """The method in the words of a table."""
+    what = "mean" if config.summary == "mean" else f"{config.quantile:g} quantile"
+    return f"model of spaces ({what} of {config.samples}, by {config.outer.acquisition}), then of networks in the best"
+
+
+def _plan(config: SpaceSearch, mesh: Mesh | None) -> _Plan:
+    if mesh is not None:
+        distributed.check_mesh(mesh, 1)
+        distributed.check_batch(config.train.batch_size, mesh, "train.batch_size")
+    family = family_of(config.strategies, config.space)
+    members = list(family.members())
+    if len(members) < 2:
+        raise ValueError("the strategies generate one space: add another, or search in it by another method")
+    for member in members:
+        if isinstance(member.space, spaces.ChainSpace):
+            for channels in (config.judge.channels, config.train.channels):
+                check_groups(member.space, channels)
+    _kernel(spaces.describe(family))
+    splits = run_folder.load_data(config.data, config.image_size)
+    wanted = config.examples + config.validation
+    if wanted > len(splits.train):
+        raise ValueError(
+            f"examples {config.examples} and validation {config.validation} are {wanted} images and {config.data} has "
+            f"{len(splits.train)} for training: ask for fewer"
+        )
+    order = jax.random.permutation(jax.random.fold_in(jax.random.key(config.seed), 3), len(splits.train))
+    rows = np.asarray(order)
+    part, held = (
+        dataclasses.replace(splits.train, images=splits.train.images[chosen], labels=splits.train.labels[chosen])
+        for chosen in (rows[: config.examples], rows[config.examples : wanted])
+    )
+    member = members[0]  # before hours are spent
+    arch = draw(member.space, jax.random.key(0), 1)[0]
+    train_network.prepare(member.space, arch, splits, config.train)
+    train_network.prepare(member.space, arch, splits._replace(train=part), config.judge)
+    key = jax.random.fold_in(jax.random.key(config.seed), 4)
+    return _Plan(family, splits, from_scratch(config.judge, part, held, key, config.steps_per_call))
+
+
+def _kernel(descriptor: spaces.Descriptor) -> searchers.kernels.Kernel:
+    if not descriptor.names:
+        raise ValueError("the generated spaces look alike: no number that describes a space differs between two")
+    return searchers.descriptors.of_descriptors(descriptor.groups)
+
+
+def _outer(config: SpaceSearch, family: spaces.Family, judge: Kept, folder: pathlib.Path, key: Key) -> dict[str, Any]:
+    """The space of largest posterior mean, and how it came to it."""
+    stored = run_folder.read_json(folder / "found.json")
+    if stored is not None:
+        return stored
+    descriptor = spaces.describe(family)
+    kernel, answers = _kernel(descriptor), np.arange(spaces.size(family), dtype=np.int32)[:, None]
+    tried: dict[bytes, dict[str, Any]] = {}
+
+    def objective(code, trial_key):
+        del trial_key  # a space is judged by the same networks, whenever
+        member = family.member(code)
+        drawn = draw(member.space, jax.random.fold_in(key, int(code[0])), config.samples)
+        scores = [judge(member.space, arch) for arch in drawn]
+        genotypes = [spaces.to_string(member.space, arch) for arch in drawn]
+        return Evaluation(summary(scores, config), {"scores": scores, "genotypes": genotypes})
+
+    @functools.cache
+    def evidence_of(index):
+        code = answers[index]
+        metrics = objective(code, None).metrics
+        strategy, space = family.member(code)
+        networks = [spaces.fix(space, spaces.from_string(space, text)) for text in metrics["genotypes"]]
+        rows = [descriptor.of_space(spaces.Member(strategy, network)) for network in networks]
+        return np.stack(rows), np.array(metrics["scores"])
+
+    def evidence(code):
+        """The networks of a space that was tried; their scores are in the file."""
+        return evidence_of(int(code[0]))
+
+    level, values, informs = config.outer, None, config.outer.acquisition == "information"
+    if config.evidence == "networks":
+        searcher, model, values = searchers.pooled(
+            family, kernel=kernel, features=descriptor.of, evidence=evidence, transform=clipped,
+            num_initial=level.initial, num_candidates=_candidates(level), information=informs,
+        )  # fmt: skip
+    else:
+        model = searchers.surrogate(family, kernel=kernel, features=descriptor.of, transform=clipped)
+        searcher = _searcher(level, family, kernel, descriptor.of)
+    found = _level(
+        folder, searcher, model, objective, level, min(level.budget, len(answers)), key,
+        answers=answers, values=values, describe=lambda code: family.member(code).space.name,
+        choices=[("space", [member.space.name for member in family.members()])],
+    )  # fmt: skip
+    for code, score in zip(found.codes, found.scores, strict=True):
+        tried[code.tobytes()] = {**_named(family, code), "score": float(score), **objective(code, None).metrics}
+    state = searcher.tell(searcher.init(), found.codes, found.scores)
+    best = incumbent(model, state, answers, values)
+    return _write(folder, {
+        **_named(family, best.code), "mean": best.posterior[0], "std": best.posterior[1],
+        "evaluated": best.facts["evaluated"], "converged": found.converged, "members": len(answers),
+        "features": descriptor.names, "trials": list(tried.values()), "log": found.log,
+    })  # fmt: skip
+
+
+def _inner(config: SpaceSearch, outer: dict[str, Any], judge: Kept, folder: pathlib.Path, key: Key) -> dict[str, Any]:
+    """The network of largest posterior mean in the space that was chosen."""
+    stored = run_folder.read_json(folder / "found.json")
+    if stored is not None:
+        return stored
+    space = spaces.network_space(outer["space"])
+    known = _known(space, outer["trials"])
+    kernel, level = searchers.kernels.default(space), config.inner
+    model = searchers.surrogate(space, kernel=kernel, transform=clipped)
+    budget = min(level.budget, spaces.size(space) - len(known[0]))
+    if budget < 1:  # the whole space is known
+        found = Found(known[0][np.argmax(known[1])], *known, [], True)
+    else:
+        found = _level(
+            folder, _searcher(level, space, kernel), model, lambda arch, _: Evaluation(judge(space, arch)), level,
+            budget, key, known=known, describe=lambda arch: spaces.to_string(space, arch), choices=space.choices,
+        )  # fmt: skip
+    return _write(folder, {
+        "genotype": spaces.to_string(space, found.code), "converged": found.converged, "known": len(known[0]),
+        "trials": [
+            {"genotype": spaces.to_string(space, code), "score": float(score)}
+            for code, score in zip(found.codes, found.scores, strict=True)
+        ],
+        "log": found.log,
+    })  # fmt: skip
+
+
+def _known(space: spaces.NetworkSpace, trials: Sequence[dict[str, Any]]) -> tuple[np.ndarray, np.ndarray]:
+    """The networks of the space that were judged on the way to it, in whichever space they were drawn."""
+    seen: dict[bytes, tuple[np.ndarray, float]] = {}
+    for trial in trials:
+        for genotype, score in zip(trial["genotypes"], trial["scores"], strict=True):
+            try:
+                code = np.asarray(spaces.from_string(space, genotype), np.int32)
+            except UserError:  # of another space
+                continue
+            seen[code.tobytes()] = (code, score)
+    codes = np.array([code for code, _ in seen.values()], np.int32).reshape(-1, len(space.choices))
+    return codes, np.array([score for _, score in seen.values()], np.float64)
+
+
+def _searcher(level: ModelLevel, space: spaces.Space, kernel, features=None) -> Searcher:
+    return searchers.gaussian_process(
+        space, kernel=kernel, features=features, transform=clipped, num_initial=level.initial,
+        num_candidates=_candidates(level),
+        acquire={"improvement": searchers.by_improvement, "information": searchers.by_information}[level.acquisition],
+    )  # fmt: skip
+
+
+def _candidates(level: ModelLevel) -> int:
+    return 256 if level.acquisition == "information" else 2048
+
+
+def _level(folder, searcher, model, objective, level, budget, key, *, describe, choices, **rest) -> Found:
+    """One level in its folder: the trials in `study.journal`, the model's word after each in `model.jsonl`."""
+    files.prepare_folder(folder)
+    lines: list[str] = []
+
+    def look(entry):
+        lines.append(json.dumps(entry))
+        files.atomic_write(folder / "model.jsonl", "\n".join(lines) + "\n")
+        print(
+            f"{folder.name} {entry['step']} of at most {budget}: {entry['mean']:.4f} +- {entry['std']:.4f} expected of "
+            f"{entry['name']}", file=sys.stderr, flush=True,
+        )  # fmt: skip
+
+    return search_until_settled(
+        searcher, model, objective, key=key, num_initial=level.initial, num_evaluations=budget,
+        criterion=Criterion(level.tolerance, level.patience), describe=describe, look=look,
+        study=study.open_study(folder / "study.journal", name=folder.name, choices=choices), **rest,
+    )  # fmt: skip
+
+
+def _named(family: spaces.Family, code) -> dict[str, str]:
+    member = family.member(code)
+    return {"space": member.space.name, "strategy": member.strategy}
+
+
+def _write(folder: pathlib.Path, value: dict[str, Any]) -> dict[str, Any]:
+    """Writes what a level found, and returns it as the next process will read it."""
+    files.prepare_folder(folder)
+    run_folder.write_json(folder / "found.json", value)
+    return run_folder.read_json(folder / "found.json")

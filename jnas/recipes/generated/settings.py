@@ -1,0 +1,87 @@
+"""The settings of a search over generated spaces, and inside the one that it chooses."""
+
+import dataclasses
+from typing import Literal
+
+from jnas.recipes.settings import Training
+
+_SHORT, _LONG = Training(channels=4, epochs=2), Training()
+
+
+@dataclasses.dataclass(frozen=True)
+class ModelLevel:
+    """One level's search by a probability model."""
+
+    initial: int = 4  # drawn at random before the model is asked; at least 2
+    budget: int = 8  # evaluations, those included
+    acquisition: Literal["improvement", "information"] = "improvement"
+    # Converged: for so many iterations in a row neither a hyper-parameter, as log(0.05 + h), nor the incumbent's
+    # posterior, in standard deviations of the scores, moved by more than the tolerance, nor was the incumbent replaced.
+    tolerance: float = 0.2
+    patience: int = 3
+
+    def __post_init__(self):
+        if not 2 <= self.initial <= self.budget:
+            raise ValueError(f"initial is {self.initial} of a budget of {self.budget}: give at least 2 and no more")
+        if self.patience < 1 or self.tolerance < 0:
+            raise ValueError(f"patience {self.patience}, tolerance {self.tolerance}: give at least 1 and 0")
+
+
+@dataclasses.dataclass(frozen=True)
+class Strategies:
+    """What generates spaces: the arguments of `spaces.layer_types` and the like.
+
+    `names` are some of layer_types_and_depth, layer_types, convolutions, topologies, and functions of your own as
+    `module:function`; such a function takes nothing and returns spaces.
+    """
+
+    names: str = "layer_types_and_depth layer_types convolutions topologies"
+    types: str = "skip_connect max_pool_3x3 nor_conv_3x3 sep_conv_3x3"
+    depths: tuple[int, ...] = (2, 4)
+    depth: int = 3  # of the strategy layer_types
+    kernels: tuple[tuple[int, ...], ...] = ((3,), (3, 5))
+    widths: tuple[tuple[float, ...], ...] = ((1.0,), (0.5, 1.0))
+    expansions: tuple[tuple[int, ...], ...] = ((1,), (1, 3))
+    groups: tuple[tuple[int | None, ...], ...] = ((1,), (1, None))  # null: one filter a channel
+    dilations: tuple[tuple[int, ...], ...] = ((1,), (1, 2))
+    operators: str = "skip_connect nor_conv_1x1 nor_conv_3x3 avg_pool_3x3"  # of the strategy topologies
+    nodes: tuple[int, ...] = (2,)  # of its cells
+
+
+@dataclasses.dataclass(frozen=True)
+class SpaceSearch:
+    """A search for a space by a model of spaces, then for a network in it by a model of networks."""
+
+    data: str = "fashion-mnist-slice"
+    image_size: int | None = None  # side to which the images of a folder are resized
+    space: str = "generated"  # name of the family, for reports and folders
+    seed: int = 0
+    strategies: Strategies = Strategies()
+    # the performance of a space
+    samples: int = 3  # networks drawn from it
+    summary: Literal["mean", "quantile"] = "mean"
+    quantile: float = 0.75  # of their scores; 1: the best
+    # What the model of spaces learns from: the score of every network drawn, or only the summary of each space.
+    evidence: Literal["networks", "summaries"] = "networks"
+    # the score of a network: accuracy on images held out of the training ones, after a short training on others
+    examples: int = 1000
+    validation: int = 500
+    judge: Training = _SHORT
+    # the two levels
+    outer: ModelLevel = ModelLevel(4, 10)
+    inner: ModelLevel = ModelLevel(4, 10)
+    # afterwards
+    random_cells: int = 2  # networks drawn at random from spaces drawn at random, and trained in the same way
+    train: Training = _LONG
+    steps_per_call: int | None = None
+
+    def __post_init__(self):
+        for name, least in (
+            ("samples", 1), ("examples", 1), ("validation", 1), ("random_cells", 0), ("seed", 0),
+        ):  # fmt: skip
+            if getattr(self, name) < least:
+                raise ValueError(f"{name} is {getattr(self, name)}: give at least {least}")
+        if not 0 <= self.quantile <= 1:
+            raise ValueError(f"quantile is {self.quantile}: give a number from 0 to 1")
+        if self.summary == "quantile" and self.evidence == "networks":
+            raise ValueError("the networks one by one say what their mean is: give evidence=summaries for a quantile")

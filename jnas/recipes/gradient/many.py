@@ -1,0 +1,187 @@
+"""Several searches as one program: their seeds and settings, what each of them found, and which cell to keep."""
+
+import pathlib
+import time
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from jnas import data, distributed, nets, report, spaces, train
+from jnas.recipes.classification import evaluate
+from jnas.recipes.gradient import steering
+from jnas.recipes.gradient.settings import Search
+from jnas.types import Array, Key
+
+
+class Searched(NamedTuple):
+    """Where each of several runs ended, on the host."""
+
+    alpha: dict[str, np.ndarray]  # cell -> [num_runs, num_edges, num_ops], divided by the temperature
+    accuracy: list[float]  # of the supernets on their own outer halves
+    diverged_at: np.ndarray  # [num_runs] int32, 0: it did not
+
+
+def seeds(config: Search) -> list[int]:
+    """The seed of each run, as `jnas search seed=...` takes it for one."""
+    return [config.seed + run for run in range(config.num_runs)]
+
+
+def keys(config: Search, number: int) -> Key:
+    """Key `number` of every run, [num_runs]."""
+    return jnp.stack([jax.random.fold_in(jax.random.key(seed), number) for seed in seeds(config)])
+
+
+def halves(config: Search, num_examples: int) -> list[tuple[np.ndarray, np.ndarray]]:
+    """The numbers of the training images of each run's lower and upper level."""
+    return [data.split_index(num_examples, key, config.inner_fraction) for key in keys(config, 0)]
+
+
+def values(config: Search) -> dict[str, np.ndarray] | None:
+    """What differs between the runs beside their seeds: name of a setting -> [num_runs] float32."""
+    return {name: np.asarray(column, np.float32) for name, column in config.each.items()} or None
+
+
+def records(
+    folder: pathlib.Path,
+    config: Search,
+    space: spaces.CellSpace,
+    steps_per_epoch: int,
+    every: int,
+    without: tuple[str, ...],
+    *shown: str,
+) -> list[train.Hook]:
+    """Hooks that keep of every run what a single one keeps, in a folder of its own, and one progress line of all.
+
+    Args:
+      folder: of the search; run by run `folder/run-SEED/` holds metrics.jsonl, genotypes.jsonl and TensorBoard events.
+      config: the settings.
+      space: the searched space.
+      steps_per_epoch: as it says.
+      every: steps between two genotypes.
+      without: operators that are not derived.
+      shown: names of metrics for the progress line, which shows their means over the sound runs.
+
+    Returns:
+      Hooks for `fit(num_runs=...)`.
+    """
+    latest: dict[str, np.ndarray] = {}
+
+    def look(event: train.Event) -> None:  # every process looks: the runs of others lie on their devices
+        if event.step % every == 0:
+            latest.update(distributed.to_host(event.state.state.point.alpha))
+
+    def record(run: int):
+        def of(event: train.Event) -> dict[str, Any]:
+            alpha = {cell: values[run] for cell, values in latest.items()}
+            mixed = steering.as_mixed(config, alpha, event.step / event.num_steps)
+            arch = spaces.discretise(space, mixed, without=without)
+            epoch = event.step // steps_per_epoch
+            return {"epoch": epoch, "genotype": spaces.to_string(space, arch), "alpha": alpha}
+
+        return of
+
+    hooks = [train.progress(f"search, {config.num_runs} runs", metrics=shown)]
+    hooks.append(train.Hook(steps=look, every=every))
+    for run, seed in enumerate(seeds(config)):
+        own = folder / f"run-{seed}"
+        kept = [
+            train.jsonl_log(own / "metrics.jsonl"),
+            train.tensorboard(str(own)),
+            train.jsonl_each(own / "genotypes.jsonl", every, record(run)),
+        ]
+        hooks += [train.of_run(run, hook) for hook in kept]
+    return hooks
+
+
+def measure(
+    config: Search, state: train.Runs, net: nets.Network, splits: data.Splits, outer: list[np.ndarray]
+) -> Searched:
+    """Bring the runs to the host and measure each supernet on the images that its alpha was fitted to.
+
+    Args:
+      config: the settings.
+      state: of `fit`, over `SearchState`.
+      net: the supernet.
+      splits: the data.
+      outer: for each run the numbers of its outer images.
+
+    Returns:
+      What the runs ended in; the accuracy of a diverged one is that of its last sound state.
+    """
+    point, variables, diverged_at = distributed.to_host((state.state.point, state.state.variables, state.diverged_at))
+    mean, std = data.normalisation(splits.train)
+    accuracy = []
+    for run, index in enumerate(outer):
+        (weights, alpha), own = jax.tree.map(lambda leaf, run=run: leaf[run], (point, variables))
+        mix = spaces.mixture(net.space, steering.as_mixed(config, alpha))
+        part, own = splits.train.part(index), steering.statistics_of(own)
+        accuracy.append(evaluate(net, weights, own, part, data.Augment(mean=mean, std=std), mix=mix)["accuracy"])
+    return Searched(steering.as_mixed(config, point.alpha), accuracy, diverged_at)
+
+
+def found(
+    config: Search, space: spaces.CellSpace, searched: Searched, *, without: tuple[str, ...], started: float
+) -> dict[str, Any]:
+    """What the runs found, and the cell to keep: the best supernet's, of the sound runs with a connected cell.
+
+    Args:
+      config: the settings.
+      space: the searched space.
+      searched: from `measure`.
+      without: operators that are not derived.
+      started: when the search began, in seconds since 1970.
+
+    Returns:
+      As the result of a single search, with `runs`, `chosen` (its seed) and `agreement`.
+    """
+    rows = []
+    for run, seed in enumerate(seeds(config)):
+        arch = spaces.discretise(space, _of(searched.alpha, run), without=without)
+        own = {name: column[run] for name, column in config.each.items()}
+        rows.append({
+            "seed": seed, **({"settings": own} if own else {}),
+            "genotype": spaces.to_string(space, arch), "canonical": spaces.canonical(space, arch),
+            "connected": bool(spaces.is_connected(space, arch)), "outer_accuracy": searched.accuracy[run],
+            "diverged_at": int(searched.diverged_at[run]) or None,
+        })  # fmt: skip
+    sound = [row for row in rows if row["diverged_at"] is None] or rows
+    best = max(sound, key=lambda row: (row["connected"], row["outer_accuracy"]))
+    return {
+        "genotype": best["genotype"], "seconds": round(time.time() - started, 2), "connected": best["connected"],
+        "chosen": best["seed"], "runs": rows,
+        "agreement": report.agreement(
+            space,
+            [row["genotype"] for row in sound],
+            [_of(searched.alpha, rows.index(row)) for row in sound],
+        ),
+    }  # fmt: skip
+
+
+def to_train(space: spaces.CellSpace, searched: dict[str, Any]) -> list[tuple[str, Array]]:
+    """`(name, architecture)` of the chosen cell and of every other one that is not the same but for its names."""
+    rows = sorted(searched["runs"], key=lambda row: row["seed"] != searched["chosen"])
+    named, seen = [], set()
+    for row in rows:
+        if (row["canonical"] not in seen and row["diverged_at"] is None) or not named:
+            name = "found" if not named else f"run-{row['seed']}"
+            named.append((name, spaces.from_string(space, row["genotype"])))
+            seen.add(row["canonical"])
+    return named
+
+
+def write_accuracies(searched: dict[str, Any], trained: dict[str, dict[str, Any]]) -> None:
+    """Enter into each run's row the test accuracy of its cell, trained once for all runs that found it."""
+    space = None
+    by_cell = {}
+    for result in trained.values():
+        space = space or spaces.by_name(result["space"])
+        by_cell[spaces.canonical(space, spaces.from_string(space, result["genotype"]))] = result
+    for row in searched["runs"]:
+        result = by_cell.get(row["canonical"])
+        row["test_accuracy"] = None if result is None else result["test_accuracy"]
+
+
+def _of(alpha: dict[str, np.ndarray], run: int) -> dict[str, Array]:
+    return {cell: jnp.asarray(values[run]) for cell, values in alpha.items()}

@@ -1,0 +1,1 @@
+"""Search in two stages over groups of operators."""

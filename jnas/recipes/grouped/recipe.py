@@ -1,0 +1,280 @@
+"""Search in two stages: a group of alike operators for each edge, then an operator of that group, each on one level."""
+
+import pathlib
+import time
+from typing import Any, NamedTuple
+
+import jax
+import numpy as np
+import optax
+from jax.sharding import Mesh
+
+from jnas import bilevel, data, distributed, nets, report, spaces, train
+from jnas.bilevel.problem import Init
+from jnas.recipes import run_folder, train_network
+from jnas.recipes.grouped import clustering
+from jnas.recipes.grouped.settings import GroupedSearch, Stage
+from jnas.recipes.optimisers import optimiser_of
+from jnas.recipes.supernet import supernet, supernet_problem
+from jnas.spaces import grouped
+from jnas.spaces.cell import NONE, CellSpace
+from jnas.spaces.grouped import Groups
+from jnas.types import Array, Key, Learner, Source
+
+SHOWN = ("loss", "accuracy")
+CLUSTER, FIRST, SECOND = "cluster", "stage-1", "search"  # folders of a run; the report shows the last one's curves
+
+
+class _Plan(NamedTuple):
+    """What all stages share, built and checked before anything is written."""
+
+    space: CellSpace
+    groups: Groups | None  # None: by clustering, or no groups
+    splits: data.Splits
+    augment: data.Augment
+    source: Source
+    steps_per_epoch: int
+    mesh: Mesh | None
+
+
+def run(config: GroupedSearch, folder: str | pathlib.Path, *, mesh: Mesh | None = None) -> dict[str, Any]:
+    """Search in both stages, train the found cell and random ones in the same way, and write the report page.
+
+    Run again in the same folder it goes on from the last checkpoint of whatever was cut off, a stage or a training; a
+    finished run is returned as it is.
+
+    Args:
+      config: the settings.
+      folder: of the run.
+      mesh: of the devices, from `distributed.make_mesh`; a run that was cut off may go on over another one.
+
+    Returns:
+      The result, as written to `result.json`.
+
+    Raises:
+      UserError: for settings that do not fit each other, the data or the folder; nothing is written then.
+      Diverged: if a metric is not finite.
+      Interrupted: after a signal, when everything is saved.
+    """
+    with run_folder.as_user_input():
+        plan = _plan(config, mesh)
+        for arch in spaces.sample(plan.space, jax.random.key(0), 1):  # before hours are spent
+            train_network.prepare(plan.space, arch, plan.splits, config.train)
+    path = run_folder.begin(folder, config, "grouped")
+    result = run_folder.read_json(path / run_folder.RESULT)
+    if result is None:
+        found = _search(config, plan, path)
+        key = jax.random.fold_in(jax.random.key(config.seed), 2)
+        randoms = train_network.random_cells(plan.space, key, config.random_cells)
+        derived = spaces.from_string(plan.space, found["genotype"])
+        named = [("found", derived), *((f"random-{n}", arch) for n, arch in enumerate(randoms))]
+        trained = train_network.train_each(named, plan.space, plan.splits, config, path / "train", mesh)
+        result = {
+            **found, "space": plan.space.name, "method": describe(config), "seed": config.seed,
+            "found": trained.pop("found"), "random": list(trained.values()),
+            "data": train_network.describe(plan.splits),
+        }  # fmt: skip
+        run_folder.write_json(path / run_folder.RESULT, result)
+    report.write_report(path)
+    return result
+
+
+def search(config: GroupedSearch, folder: str | pathlib.Path, *, mesh: Mesh | None = None) -> dict[str, Any]:
+    """Only the stages and the derivation, for comparisons that score a cell in another way; resumes like `run`.
+
+    Args:
+      config: the settings; those of the training are not used.
+      folder: of the run.
+      mesh: of the devices, see `run`.
+
+    Returns:
+      `genotype`, `steps`, `seconds`, `derivation` (the rule, in words), `connected`, `groups` and `edge_ops`, the
+      operators that the last stage had on each edge.
+
+    Raises:
+      UserError, Diverged, Interrupted: as `run`.
+    """
+    with run_folder.as_user_input():
+        plan = _plan(config, mesh)
+    return _search(config, plan, run_folder.begin(folder, config, "grouped"))
+
+
+def one_level(
+    net: nets.Network,
+    init: Init,
+    weights: optax.GradientTransformation,
+    alpha: optax.GradientTransformation,
+) -> Learner:
+    """Weights and alpha on the same training batches: one loss, one backward pass, two optimisers.
+
+        w <- w - step_w(grad_w L(w, a)) ;   a <- a - step_a(grad_a L(w, a))       both gradients of one batch, at (w, a)
+
+    Args:
+      net: a supernet.
+      init: `key -> (point, variables)`.
+      weights: optimiser of the weights, which it sees as one vector.
+      alpha: optimiser of alpha.
+
+    Returns:
+      A learner over `Examples`. Half the images of a bilevel search need not be set aside, and a step costs one
+      gradient; alpha may fit the training images' noise, which the few unlike candidates of a stage hold down.
+
+    References:
+      Li et al., "StacNAS: Towards Stable and Consistent Differentiable Neural Architecture Search", arXiv:1909.11926.
+    """
+    problem, _ = supernet_problem(net)
+    tx = optax.partition({"weights": weights, "alpha": alpha}, bilevel.Point("weights", "alpha"))
+    return bilevel.supervised(problem.inner, init, tx, one_vector=True)
+
+
+def describe(config: GroupedSearch) -> str:
+    """The method in the words of a table."""
+    return f"one level, two stages over groups ({config.groups})" if config.groups.strip() else "one level, one stage"
+
+
+def named_groups(text: str) -> Groups | None:
+    """The groups that the setting names; None for those that a clustering finds, or for none."""
+    if text == "stacnas":
+        return grouped.stacnas_groups()
+    if text.strip() in ("", "clustering"):
+        return None
+    return grouped.groups_of([group.split() for group in text.split(",")])
+
+
+def _plan(config: GroupedSearch, mesh: Mesh | None) -> _Plan:
+    if mesh is not None:
+        distributed.check_mesh(mesh, 1)
+        distributed.check_batch(config.batch_size, mesh)
+        distributed.check_batch(config.train.batch_size, mesh, "train.batch_size")
+    space = spaces.by_name(config.space)
+    splits = run_folder.load_data(config.data, config.image_size)
+    mean, std = data.normalisation(splits.train)
+    change = config.augmentation
+    augment = data.Augment(change.crop, change.flip, change.cutout, mean, std)
+    groups = named_groups(config.groups)
+    # This refuses groups that leave an operator of the space out, too.
+    if groups is not None and grouped.representatives(space, groups) == space:
+        raise ValueError(f"the groups {groups.members} leave the second stage no choice: put two operators in one")
+    if config.num_groups is not None and config.num_groups >= len([op for op in space.ops if op != NONE]):
+        raise ValueError(
+            f"num_groups is {config.num_groups} and space {space.name!r} has as few operators: give fewer groups"
+        )
+    source = data.supervised_source(splits.train, batch_size=config.batch_size, augment=augment)
+    return _Plan(space, groups, splits, augment, source, len(splits.train) // config.batch_size, mesh)
+
+
+def _search(config: GroupedSearch, plan: _Plan, path: pathlib.Path) -> dict[str, Any]:
+    """All stages; each leaves `found.json` in its folder when it is done, and is not run again if it is there."""
+    stored = run_folder.read_json(path / SECOND / "found.json")
+    if stored is not None:
+        return stored
+    groups, steps, seconds, space = plan.groups, 0, 0.0, plan.space
+    if config.groups == "clustering":
+        groups, cost = _cluster(config, plan, path / CLUSTER)
+        steps, seconds = steps + cost["steps"], seconds + cost["seconds"]
+    if groups is not None:
+        first = _first(config, plan, groups, path / FIRST)
+        steps, seconds = steps + first["steps"], seconds + first["seconds"]
+        space = grouped.stage_two(plan.space, groups, first["winners"])
+    state, cost = _fit(config, plan, space, config.second, path / SECOND, 4)
+    arch = _derive(space, state.point.alpha)
+    found = {
+        "genotype": spaces.to_string(space, arch),
+        "steps": steps + cost["steps"], "seconds": round(seconds + cost["seconds"], 2),
+        "derivation": _rule(space), "connected": spaces.is_connected(space, arch),
+        "groups": None if groups is None else groups.members,
+        "edge_ops": dict(zip(space.cells, space.edge_ops, strict=True)),
+    }  # fmt: skip
+    return _kept(path / SECOND / "found.json", found)
+
+
+def _first(config: GroupedSearch, plan: _Plan, groups: Groups, folder: pathlib.Path) -> dict[str, Any]:
+    """Stage 1: the group on every edge."""
+    stored = run_folder.read_json(folder / "found.json")
+    if stored is None:
+        space = grouped.representatives(plan.space, groups)
+        state, cost = _fit(config, plan, space, config.first, folder, 3)
+        won = grouped.winners(space, state.point.alpha, groups)
+        stored = _kept(folder / "found.json", {"winners": won, "groups": groups.members, **cost})
+    return stored
+
+
+def _cluster(config: GroupedSearch, plan: _Plan, folder: pathlib.Path) -> tuple[Groups, dict[str, Any]]:
+    """Groups from the feature maps of a supernet of the whole space, trained as the stages are."""
+    stored = run_folder.read_json(folder / "found.json")
+    if stored is None:
+        state, cost = _fit(config, plan, plan.space, config.supernet, folder, 5)
+        key = jax.random.fold_in(jax.random.key(config.seed), 6)
+        sample = data.supervised_source(
+            plan.splits.train, batch_size=min(config.num_samples, len(plan.splits.train)), augment=plan.augment
+        )
+        images = sample.batch(sample.arrays, jax.numpy.int32(0), key).image
+        net = _supernet(config, plan.space, config.supernet, plan.splits.train.num_classes)
+        similarity = clustering.correlations(net, state.point.weights, state.variables, state.point.alpha, images)
+        found = clustering.cluster(plan.space, similarity, num_groups=config.num_groups)
+        stored = {
+            "groups": found.groups.members, "representatives": found.groups.representatives, "ops": found.ops,
+            "correlation": found.similarity.tolist(), "linkage": found.linkage.tolist(),
+            "silhouettes": {str(k): value for k, value in found.silhouettes.items()}, **cost,
+        }  # fmt: skip
+        stored = _kept(folder / "found.json", stored)
+    return Groups(tuple(map(tuple, stored["groups"])), tuple(stored["representatives"])), stored
+
+
+def _fit(config: GroupedSearch, plan: _Plan, space: CellSpace, stage: Stage, folder: pathlib.Path, number: int):
+    """The final state of one stage, with fresh weights, and what it cost: `{"steps", "seconds"}`."""
+    num_steps, shape = stage.epochs * plan.steps_per_epoch, plan.splits.train.shape
+    net = _supernet(config, space, stage, plan.splits.train.num_classes)
+
+    def init(key: Key):
+        weights_key, alpha_key = jax.random.split(key)
+        params, stats = nets.initialise(net, weights_key, shape)
+        return bilevel.Point(params, spaces.init_alpha(space, alpha_key, config.alpha_scale)), stats
+
+    def record(event: train.Event) -> dict[str, Any]:
+        alpha = jax.tree.map(np.asarray, event.state.point.alpha)
+        genotype = spaces.to_string(space, _derive(space, alpha))
+        return {"epoch": event.step // plan.steps_per_epoch, "genotype": genotype, "alpha": alpha}
+
+    started = time.time()
+    optimisers = (optimiser_of(level, num_steps) for level in (config.weights, config.alpha))
+    state = train.fit(
+        one_level(net, init, *optimisers),
+        plan.source,
+        key=jax.random.fold_in(jax.random.key(config.seed), number),
+        num_steps=num_steps,
+        hooks=[
+            *run_folder.hooks(folder, folder.name, *SHOWN),
+            train.jsonl_each(folder / "genotypes.jsonl", plan.steps_per_epoch, record),
+        ],
+        checkpoint_dir=folder / "checkpoints",
+        checkpoint_every=config.checkpoint_every or plan.steps_per_epoch,
+        steps_per_call=config.steps_per_call,
+        mesh=plan.mesh,
+    )
+    if plan.mesh is not None:  # what follows is done once and not by every device
+        state = distributed.to_host(state)
+    return state, {"steps": num_steps, "seconds": round(time.time() - started, 2)}
+
+
+def _kept(path: pathlib.Path, value: dict[str, Any]) -> dict[str, Any]:
+    """Writes what a stage found, and returns it as the next process will read it."""
+    run_folder.write_json(path, value)
+    return run_folder.read_json(path)
+
+
+def _supernet(config: GroupedSearch, space: CellSpace, stage: Stage, num_classes: int) -> nets.Network:
+    return supernet(
+        space, channels=stage.channels, depth=stage.depth, num_classes=num_classes, remat=config.remat,
+        edges=config.edges, dtype=config.dtype,
+    )  # fmt: skip
+
+
+def _derive(space: CellSpace, alpha: dict[str, Array]) -> Array:
+    """From raw alpha: edges with different candidates have softmax weights that cannot be compared."""
+    return spaces.derive(space, alpha, without=(NONE,) if NONE in space.ops else ())
+
+
+def _rule(space: CellSpace) -> str:
+    edges = "" if space.kept is None else f", best {space.kept} edges into each node"
+    return f"operator of largest raw alpha but none on each edge{edges}"

@@ -1,0 +1,149 @@
+"""What an architecture under a policy costs, by a model of the target: bytes, bit operations, latency."""
+
+import json
+import pathlib
+from collections.abc import Mapping, Sequence
+from typing import NamedTuple
+
+import numpy as np
+
+from jnas import nets, spaces
+from jnas.errors import UserError
+from jnas.nets.quant.sizes import candidate_sizes
+from jnas.nets.quant.units import UnitOf
+from jnas.spaces.policy import EIGHT, Method
+
+CONSTANTS = 8  # bytes an output channel: its scale and its bias, float32
+
+
+class CostModel(NamedTuple):
+    """The sizes of everything that an architecture may choose, and the methods it may be quantised by."""
+
+    space: spaces.CellSpace
+    units: tuple[str, ...]
+    sizes: np.ndarray  # [num_units + 1, num_ops + 1, 3] int64; last row: no unit; last column: whatever the operator is
+    methods: tuple[Method, ...]
+    latency: np.ndarray | None  # [num_methods + 1] milliseconds for 10^6 products; the last of the fixed method
+    layout: tuple[str, ...]  # the cell of each block
+
+
+def cost_model(
+    net: nets.Network,
+    image_shape: tuple[int, int, int],
+    units: Sequence[str],
+    unit_of: UnitOf,
+    methods: Sequence[Method],
+    *,
+    latency: Mapping[str, float] | None = None,
+) -> CostModel:
+    """Builds the model of a supernet's found networks; nothing is computed on a device.
+
+    Args:
+      net: a supernet, as wide and deep as the networks to be found.
+      image_shape: `(height, width, channels)`.
+      units: the names of the policy's units.
+      unit_of: which unit a layer belongs to, as for `nets.units.units`.
+      methods: what a policy indexes; those of no unit have 8 bits.
+      latency: milliseconds for 10^6 products, for every method by its name and for "w8a8"; None: no latency.
+
+    Returns:
+      The model.
+
+    Raises:
+      UserError: if the table of latencies lacks a method.
+    """
+    table = np.zeros((len(units) + 1, len(net.space.ops) + 1, 3), np.int64)
+    for unit, ops in candidate_sizes(net, image_shape, unit_of).items():
+        row = list(units).index(unit) if unit else len(units)
+        for op, sizes in ops.items():
+            table[row, net.space.ops.index(op) if op else len(net.space.ops)] = sizes
+    rates = None
+    if latency is not None:
+        for method in (*methods, EIGHT):
+            if str(method) not in latency:
+                raise UserError(f"the table of latencies lacks {method}: give its milliseconds for 10^6 products")
+        rates = np.array([float(latency[str(method)]) for method in (*methods, EIGHT)])
+    return CostModel(net.space, tuple(units), table, tuple(methods), rates, tuple(net.layout))
+
+
+def read_latency(path: str) -> dict[str, float]:
+    """A table of latencies from a JSON file, `{"w8a8": 0.4, "w4a8": 0.25, ...}`.
+
+    Raises:
+      UserError: if the file is none.
+    """
+    try:
+        table = json.loads(pathlib.Path(path).read_text(encoding="utf-8"))
+        rates = {str(name): float(value) for name, value in table.items()}
+        if not all(0 < rate < float("inf") for rate in rates.values()):
+            raise ValueError("a time is not positive")
+        return rates
+    except (OSError, ValueError, AttributeError, TypeError) as error:
+        raise UserError(
+            f'{path} is no table of latencies: write milliseconds for 10^6 products, such as {{"w8a8": 0.4}}'
+        ) from error
+
+
+def operators(model: CostModel, arch: np.ndarray) -> np.ndarray:
+    """Which operator an architecture has in each unit.
+
+    Args:
+      model: with the units.
+      arch: `[num_choices]` of the model's space.
+
+    Returns:
+      `[num_units]` int32, indices of the space's operators; -1 where there is none.
+    """
+    fixed = spaces.fix(model.space, arch)
+    placed = {
+        (cell, f"{edge.source}_{edge.target}"): model.space.ops.index(edge.ops[0])
+        for cell in fixed.cells
+        for edge in fixed.edges(cell)
+        if edge.ops
+    }
+    result = []
+    for unit in model.units:
+        head, _, rest = unit.partition("/")
+        edge, _, op = rest.partition("/")  # a unit of an edge, or of one operator there
+        # A unit of one block, or of all blocks with the same cell.
+        cell = model.layout[int(head.removeprefix("block_"))] if head.startswith("block_") else head
+        found = placed.get((cell, edge), -1)
+        result.append(found if not op or (found >= 0 and model.space.ops[found] == op) else -1)
+    return np.array(result, np.int32)
+
+
+def costs(model: CostModel, ops: np.ndarray, columns: np.ndarray) -> dict[str, float]:
+    """The costs of one candidate.
+
+        size    = sum over layers of weights * bits / 8 + 8 bytes * channels
+        compute = sum over layers of products * bits of the weights * bits of the activations
+
+    Args:
+      model: from `cost_model`.
+      ops: `[num_units]`, from `operators`.
+      columns: `[num_units]`, the method of each unit.
+
+    Returns:
+      `size` in bytes, `compute` in bit operations an image, `latency` in milliseconds if the model has a table.
+    """
+    everywhere = model.sizes[:, -1]  # [num_units + 1, 3]
+    chosen = np.where(ops[:, None] >= 0, model.sizes[np.arange(len(ops)), np.maximum(ops, 0)], 0)
+    sizes = everywhere.copy()
+    sizes[:-1] += chosen
+    table = (*model.methods, EIGHT)
+    rows = np.append(columns, len(model.methods))
+    bits = np.array([[m.weight_bits, m.activation_bits] for m in table], np.int64)[rows]
+    found = {
+        "size": float(np.sum(sizes[:, 0] * bits[:, 0]) / 8 + CONSTANTS * np.sum(sizes[:, 2])),
+        "compute": float(np.sum(sizes[:, 1] * bits[:, 0] * bits[:, 1])),
+    }
+    if model.latency is not None:
+        found["latency"] = float(np.sum(sizes[:, 1] * model.latency[rows]) / 1e6)
+    return found
+
+
+def largest(model: CostModel) -> dict[str, float]:
+    """The costs of the network with the largest operator in every unit and 8 bits everywhere: those that count as 1."""
+    eight = model._replace(methods=(EIGHT,), latency=None if model.latency is None else model.latency[[-1, -1]])
+    ops = np.argmax(model.sizes[:-1, :-1, 1], axis=1).astype(np.int32)
+    return costs(eight, ops, np.zeros(len(model.units), np.int32))

@@ -1,0 +1,102 @@
+"""What the parts of a joint search share, built and checked before anything is written."""
+
+from collections.abc import Callable, Mapping, Sequence
+from typing import NamedTuple
+
+import jax
+
+from jnas import data, nets, spaces
+from jnas.errors import UserError
+from jnas.nets.quant.units import UnitOf, Units, per_edge, shared, units
+from jnas.recipes import run_folder, train_network
+from jnas.recipes.joint import costs, rewards
+from jnas.recipes.joint.settings import QuantisedSearch
+from jnas.spaces.cell import CellSpace
+from jnas.spaces.policy import EIGHT, UNQUANTISED, Method, PolicySpace, method_of
+
+
+class Plan(NamedTuple):
+    """What all parts share, built and checked before anything is written."""
+
+    space: CellSpace
+    methods: tuple[Method, ...]  # what columns index: those of the policy, 8 bits, no quantisation
+    splits: data.Splits
+    training: data.Dataset
+    validation: data.Dataset
+    augment: data.Augment
+    net: nets.Network
+    unit_of: UnitOf
+    units: Units
+    final: nets.Network  # a supernet as wide and deep as the networks that are trained in the end
+    latency: Mapping[str, float] | None  # milliseconds for 10^6 products, by the method's name
+    costs: costs.CostModel  # of networks as they are trained in the end
+    reward: Callable[[Mapping[str, float]], float]
+
+
+def make_plan(config: QuantisedSearch) -> Plan:
+    """The plan of a search.
+
+    Raises:
+      UserError, ValueError: for settings that do not fit each other or the data.
+    """
+    whole = spaces.by_name(config.space)
+    if not isinstance(whole, CellSpace):
+        raise UserError(f"{config.space} is no space of cells: choose nasbench201 or darts, say")
+    named = config.operators.split()
+    for op in named:
+        if op not in whole.ops:
+            raise UserError(f"operators: {op!r} is not in {config.space}: choose among {', '.join(whole.ops)}")
+    rows = {cell: [[op for op in edge.ops if op in named] for edge in whole.edges(cell)] for cell in whole.cells}
+    space = spaces.narrow(whole, rows) if named else whole
+    own = tuple(method_of(text) for text in ([config.policy] if config.policy else config.methods.split()))
+    methods = (*own, *(method for method in (EIGHT, UNQUANTISED) if method not in own))
+    splits = run_folder.load_data(config.data, config.image_size)
+    key = jax.random.fold_in(jax.random.key(config.seed), 0)
+    validation, training = data.split(splits.train, key, config.validation)
+    mean, std = data.normalisation(splits.train)
+    change = config.augmentation
+    augment = data.Augment(change.crop, change.flip, change.cutout, mean, std)
+    data.supervised_source(training, batch_size=config.supernet.batch_size, augment=augment)  # checks the size
+    shape, classes = splits.train.shape, splits.train.num_classes
+    net, final = (
+        nets.network_for(space, channels=part.channels, depth=part.depth, num_classes=classes)
+        for part in (config.supernet, config.train)
+    )
+    unit_of = shared if config.units == "shared" else per_edge
+    if config.units == "edges" and config.supernet.depth != config.train.depth:
+        raise UserError(
+            f"units are edges of blocks, and the supernet has depth {config.supernet.depth} and the training "
+            f"{config.train.depth}: set both alike, or units=shared"
+        )
+    of = units_of(net, shape, unit_of)
+    latency = costs.read_latency(config.latency) if config.latency else None
+    if latency and UNQUANTISED not in own and "latency" not in (*config.method_growth, *config.operator_growth):
+        latency = {str(UNQUANTISED): float("nan"), **latency}  # of no candidate
+    model = costs.cost_model(final, shape, of.names, unit_of, methods, latency=latency)
+    reward = rewards.reward_of(config.reward, costs.largest(model))
+    for arch in spaces.sample(space, jax.random.key(0), 1):  # before minutes are spent
+        train_network.prepare(space, arch, splits, config.train)
+    return Plan(space, methods, splits, training, validation, augment, net, unit_of, of, final, latency, model, reward)
+
+
+def units_of(net: nets.Network, shape: tuple[int, int, int], unit_of: UnitOf) -> Units:
+    """The units of a supernet, from the shapes of its parameters."""
+    params, _ = jax.eval_shape(lambda key: nets.initialise(net, key, shape), jax.random.key(0))
+    return units(net, params, unit_of)
+
+
+def costs_of(plan: Plan, of: Units, unit_of: UnitOf) -> costs.CostModel:
+    """The cost model of the plan's final networks, by other units than the policy's."""
+    shape = plan.splits.train.shape
+    return costs.cost_model(plan.final, shape, of.names, unit_of, plan.methods, latency=plan.latency)
+
+
+def policies_of(plan: Plan, methods: Sequence[Method]) -> PolicySpace:
+    """Policies in which every unit may have these of the plan's methods."""
+    return PolicySpace(plan.units.names, plan.methods, (tuple(methods),) * len(plan.units.names))
+
+
+def own_policies(config: QuantisedSearch, plan: Plan) -> PolicySpace:
+    """The policies of the settings, as part of all methods: columns keep their meaning."""
+    count = 1 if config.policy else len(config.methods.split())
+    return policies_of(plan, plan.methods[:count])

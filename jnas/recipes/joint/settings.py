@@ -1,0 +1,114 @@
+"""The settings of a joint search for an architecture and a quantisation policy."""
+
+import dataclasses
+import math
+from typing import Literal
+
+from jnas.recipes.joint.rewards import METRICS, Reward
+from jnas.recipes.settings import Augmentation, Level, Training
+from jnas.spaces.policy import method_of
+
+_WEIGHTS = Level("sgd", 0.1, 0.001, heavy_ball=0.9, weight_decay=5e-4, clip=5.0)
+_AUGMENTATION, _TRAINING = Augmentation(), Training()
+_REWARD = Reward(size=0.07, scale="logarithmic", map="exp")  # MnasNet's form
+
+
+@dataclasses.dataclass(frozen=True)
+class Supernet:
+    """The weights that candidates share: trained on one random architecture and one random policy a step."""
+
+    channels: int = 8
+    depth: int = 1
+    epochs: int = 8
+    batch_size: int = 32
+    weights: Level = _WEIGHTS
+
+    def __post_init__(self):
+        for name in ("channels", "depth", "epochs", "batch_size"):
+            if getattr(self, name) < 1:
+                raise ValueError(f"supernet: {name} is {getattr(self, name)}: give at least 1")
+
+
+@dataclasses.dataclass(frozen=True)
+class QuantisedSearch:
+    """A search by reward for an architecture and, unless `policy` fixes it, for the widths of its units."""
+
+    data: str = "fashion-mnist-slice"
+    image_size: int | None = None  # side to which the images of a folder are resized
+    space: str = "nasbench201"
+    operators: str = "skip_connect nor_conv_1x1 nor_conv_3x3"  # left on every edge; empty: all of the space
+    seed: int = 0
+    # what a policy is made of
+    methods: str = "w2a8 w4a8 w8a8"  # each wWaA or wWaA-pow2
+    units: Literal["shared", "edges"] = "shared"  # one policy for all blocks of a cell, or one a block
+    policy: str = ""  # a method for all units: then only the architecture is searched
+    # what thresholds leave: the largest relative loss of validation accuracy, null: no filter; then the largest
+    # relative growth of each cost, latency, size or compute, such as {latency: 0.0}
+    method_threshold: float | None = None  # of each unit, quantised alone
+    method_growth: dict[str, float] = dataclasses.field(default_factory=dict)
+    operator_threshold: float | None = None  # of each operator, quantised alone by `policy`
+    operator_growth: dict[str, float] = dataclasses.field(default_factory=dict)
+    sensitivity_from: Literal["w32a32", "w8a8"] = "w32a32"  # what the others have, and what is lost or grows against
+    probes: int = 4  # random architectures over which sensitivities are averaged
+    # how candidates are scored
+    supernet: Supernet = Supernet()
+    validation: float = 0.2  # share of the training images that only score candidates
+    augmentation: Augmentation = _AUGMENTATION
+    reward: Reward = _REWARD
+    latency: str = ""  # a JSON file, method -> milliseconds for 10^6 products
+    # the search
+    searcher: Literal["reinforce", "genetic", "evolution", "random", "nsga2"] = "reinforce"
+    beside: list[str] = dataclasses.field(default_factory=list)  # costs: nsga2 then finds a front
+    num_evaluations: int = 300
+    at_once: int = 10  # candidates an iteration
+    learning_rate: float = 3e-3  # of the controller; published: 1e-4
+    repeats: int = 5  # of its steps along a batch; published: 1
+    entropy: float = 0.03  # weight of its entropy
+    queue: int = 5  # best candidates so far that it imitates; published: 0
+    imitation: float = 3.0  # weight of that
+    population: int = 100  # of genetic, evolution and nsga2
+    window: int = 10  # converged: the best reward rose by at most `tolerance` of itself over so many iterations
+    tolerance: float | None = None  # null: only the number of evaluations ends the search
+    # afterwards
+    compare: bool = True  # with 8 bits everywhere, and with an architecture search followed by one for its policy
+    train: Training = _TRAINING
+    # the machine
+    steps_per_call: int | None = None
+
+    def __post_init__(self):
+        for name, least in (("num_evaluations", 2), ("at_once", 1), ("probes", 1), ("population", 2), ("window", 1)):
+            if getattr(self, name) < least:
+                raise ValueError(f"{name} is {getattr(self, name)}: give at least {least}")
+        if self.repeats < 1 or not 0 < self.learning_rate < float("inf"):
+            raise ValueError(
+                f"repeats is {self.repeats} and learning_rate {self.learning_rate}: give at least 1 and a positive rate"
+            )
+        thresholds = (self.method_threshold, self.operator_threshold)
+        growths = (*self.method_growth.values(), *self.operator_growth.values())
+        for value in (self.entropy, self.imitation, *growths, *(limit for limit in thresholds if limit is not None)):
+            if not math.isfinite(value):
+                raise ValueError(f"a weight or threshold is {value}: give a finite number")
+        if min(self.queue, self.entropy, self.imitation) < 0:
+            raise ValueError(
+                f"queue is {self.queue}, entropy {self.entropy}, imitation {self.imitation}: give at least 0"
+            )
+        methods = [str(method_of(text)) for text in self.methods.split()]
+        if not methods or len(set(methods)) < len(methods):
+            raise ValueError(f"methods is {self.methods!r}: name at least one, each once")
+        if not 0 < self.validation < 1:
+            raise ValueError(f"validation is {self.validation}: give a share between 0 and 1")
+        if self.tolerance is not None and self.tolerance < 0:
+            raise ValueError(f"tolerance is {self.tolerance}: give at least 0, or null")
+        if (self.operator_threshold is not None or self.operator_growth) and not self.policy:
+            raise ValueError("operators have a threshold and policy is not set: name the method that all units have")
+        for name in (*self.method_growth, *self.operator_growth, *self.beside):
+            if name not in METRICS[1:]:
+                raise ValueError(f"{name!r} is no cost: choose among {', '.join(METRICS[1:])}")
+            if name == "latency" and not self.latency:
+                raise ValueError("latency has a threshold or a front: name a table with latency=FILE.json")
+        if len(set(self.beside)) < len(self.beside):
+            raise ValueError(f"beside is {self.beside}: name each cost once")
+        if self.beside and self.searcher != "nsga2":
+            raise ValueError(f"beside is {self.beside} and searcher {self.searcher}: only searcher=nsga2 finds a front")
+        if self.reward.latency and not self.latency:
+            raise ValueError("reward: latency has a weight: name a table with latency=FILE.json")

@@ -1,0 +1,136 @@
+"""Trained networks of any task, read back from their folders, as functions from pixels to answers."""
+
+import json
+import os
+import pathlib
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from jnas import files, nets, spaces
+from jnas.errors import UserError
+from jnas.nets.detection import detect as detect_boxes
+from jnas.recipes import run_folder, train_network
+from jnas.recipes.config import build
+from jnas.recipes.settings import Training
+from jnas.recipes.tasks import detect, recognise
+from jnas.recipes.tasks.settings import TrainDetector, TrainEmbedding
+from jnas.types import Array, PyTree
+
+CLASSIFICATION = "classification"
+
+
+class Model(NamedTuple):
+    """A trained network."""
+
+    task: str  # "classification", "recognition" or "detection"
+    net: Any  # a Flax module
+    weights: PyTree  # {"params": ..., "batch_stats": ...}
+    shape: tuple[int, int, int]  # height, width and channels of the images it reads
+    class_names: tuple[str, ...]
+    facts: dict[str, Any]  # network.json
+    folder: pathlib.Path
+
+
+def network_folder(path: str | os.PathLike[str]) -> pathlib.Path:
+    """The folder of the trained network that a user means by that of a run or of a network.
+
+    Args:
+      path: `RUN` or `RUN/train/NAME`.
+
+    Returns:
+      `RUN/train/NAME`.
+
+    Raises:
+      UserError: if there is no trained network.
+    """
+    folder = pathlib.Path(path)
+    result = run_folder.read_json(folder / run_folder.RESULT) or {}
+    chosen = str((result.get("found") or {}).get("name", "found"))
+    for place in (folder, *(folder / "train" / name for name in dict.fromkeys((chosen, "found", "named")))):
+        if (place / train_network.NETWORK).is_file():
+            return place
+    if not (folder / run_folder.CONFIG).is_file():
+        raise UserError(f"{folder} is no run: name the folder of one, as printed when it ended")
+    if "quantised" in result:
+        raise UserError(
+            f"{folder} holds a quantised network, whose widths this command does not know: "
+            f"jnas train {folder} trains the same architecture without them"
+        )
+    raise UserError(f"{folder} holds no trained network yet: run it to the end")
+
+
+def load_model(path: str | os.PathLike[str]) -> Model:
+    """Read a trained network.
+
+    Args:
+      path: see `network_folder`.
+
+    Returns:
+      The network.
+
+    Raises:
+      UserError: if there is none, or its files are damaged.
+    """
+    folder = network_folder(path)
+    facts = run_folder.read_json(folder / train_network.NETWORK)
+    try:
+        task, shape, number = facts.get("task", CLASSIFICATION), tuple(facts["shape"]), facts["num_classes"]
+        with run_folder.as_user_input():
+            net = _rebuild(task, facts)
+        names = tuple(facts.get("class_names") or map(str, range(number)))
+    except (KeyError, TypeError, AttributeError) as error:
+        raise UserError(f"{folder / train_network.NETWORK} is damaged ({error}): train the network again") from error
+    params, stats = jax.eval_shape(lambda key: nets.initialise(net, key, shape), jax.random.key(0))
+    weights = files.load_tree(folder / train_network.WEIGHTS, {"params": params, "batch_stats": stats})
+    return Model(task, net, weights, shape, names, facts, folder)
+
+
+def answer(model: Model) -> Callable[[PyTree, Array], dict[str, Array]]:
+    """What a network says about images, as a pure function that can be compiled and exported.
+
+    Args:
+      model: the network; its weights are not captured.
+
+    Returns:
+      `(weights, images [batch, height, width, channels] uint8) -> answers`, each with leading axis `[batch]`:
+      classification: `probability [num_classes]`; recognition: `embedding [dimension]` of length 1; detection: `boxes
+      [most, 4]` in pixels of the image, `score [most]` (0: nothing), `label [most]` int32.
+    """
+    net, facts, shape = model.net, model.facts, model.shape
+    mean, std = (np.asarray(facts[name], np.float32).reshape(1, 1, 1, -1) for name in ("mean", "std"))
+
+    def function(weights: PyTree, images: Array) -> dict[str, Array]:
+        pixels = (images.astype(jnp.float32) / 255.0 - mean) / std
+        output: Any = net.apply(weights, pixels, train=False)
+        if model.task == detect.TASK:
+            settings = facts["settings"]
+            found = detect_boxes(
+                output, shape[:2], net.strides, most=settings["most_boxes"], most_overlap=settings["most_overlap"]
+            )
+            return dict(found._asdict())
+        if model.task == recognise.TASK:
+            return {"embedding": output.embedding}
+        return {"probability": jax.nn.softmax(output.main, -1)}
+
+    return function
+
+
+def _rebuild(task: str, facts: dict[str, Any]):
+    if task == detect.TASK:
+        return detect.build(build(TrainDetector, facts["settings"]), facts["num_classes"])
+    if task == recognise.TASK:
+        return recognise.build(build(TrainEmbedding, facts["settings"]), facts["num_classes"])
+    if task != CLASSIFICATION:
+        raise UserError(f"a network for {task!r} is not one that this version knows: use the version that wrote it")
+    space = spaces.network_space(facts["space"])
+    fixed = spaces.fix(space, spaces.from_string(space, facts["genotype"]))
+    return train_network.network(fixed, build(Training, facts["training"]), facts["num_classes"])
+
+
+def as_json(value: Any) -> str:
+    """A line of JSON."""
+    return json.dumps(value, ensure_ascii=False)

@@ -1,0 +1,122 @@
+"""The folder of a run: what was asked, on what it ran, and what came out, so that the same command goes on or shows
+it. In a run of several processes the first one reads and writes it; all call these functions and get the same answers.
+"""
+
+import contextlib
+import dataclasses
+import json
+import os
+import pathlib
+from collections.abc import Iterator
+from typing import Any
+
+import yaml
+
+from jnas import data, distributed, files, train
+from jnas.distributed.hosts import from_first
+from jnas.errors import UserError
+from jnas.report.reading import dotted
+
+CONFIG, RESULT = "config.yaml", "result.json"
+
+
+@contextlib.contextmanager
+def as_user_input() -> Iterator[None]:
+    """Inside the block a ValueError is an answer to what the user asked for.
+
+    Raises:
+      UserError: for any ValueError, with its sentence.
+    """
+    try:
+        yield
+    except UserError:
+        raise
+    except ValueError as error:
+        raise UserError(str(error)) from error
+
+
+def begin(folder: str | os.PathLike[str], settings: Any, kind: str) -> pathlib.Path:
+    """Take up a run: write its settings and environment, or check that the folder holds this very run.
+
+    Args:
+      folder: made if absent.
+      settings: a dataclass.
+      kind: of run, "search" or "train".
+
+    Returns:
+      The folder.
+
+    Raises:
+      UserError: if the folder cannot be written or holds another run.
+    """
+    path = pathlib.Path(folder)
+    from_first(lambda: _begin(path, {"kind": kind, **dataclasses.asdict(settings)}))
+    return path
+
+
+def read_json(path: pathlib.Path) -> Any:
+    """The content of a JSON file, or None where there is none.
+
+    Raises:
+      UserError: if the file is damaged.
+    """
+    return from_first(lambda: _read_json(path))
+
+
+def write_json(path: pathlib.Path, value: Any) -> None:
+    """Write a JSON file, whole or not at all."""
+    from_first(lambda: _write_json(path, value))
+
+
+def load_data(name: str, image_size: int | None) -> data.Splits:
+    """The data set of a run, see `data.load`."""
+    return data.load(name, size=None if image_size is None else (image_size, image_size))
+
+
+def hooks(folder: pathlib.Path, title: str, *metrics: str) -> list[train.Hook]:
+    """What every long training keeps: progress, JSON lines and TensorBoard curves."""
+    return [
+        train.progress(title, metrics=metrics),
+        train.jsonl_log(folder / "metrics.jsonl"),
+        train.tensorboard(str(folder)),
+    ]
+
+
+def _begin(path: pathlib.Path, wanted: dict[str, Any]) -> None:
+    stored = path / CONFIG
+    if stored.is_file():
+        _check_same(stored, wanted)
+        files.prepare_folder(path)
+        return
+    if path.is_dir() and any(path.iterdir()):
+        raise UserError(f"{path} is not empty and holds no run: choose another folder with --out")
+    files.prepare_folder(path)
+    _write_json(path / "environment.json", distributed.environment())
+    files.atomic_write(stored, yaml.safe_dump(wanted, sort_keys=False, allow_unicode=True))  # last: now it is a run
+
+
+def _read_json(path: pathlib.Path) -> Any:
+    if not path.is_file():
+        return None
+    try:
+        return json.loads(path.read_text())
+    except ValueError as error:
+        raise UserError(f"{path} is damaged: delete it and run the command again") from error
+
+
+def _write_json(path: pathlib.Path, value: Any) -> None:
+    files.atomic_write(path, json.dumps(value, indent=1, ensure_ascii=False) + "\n")
+
+
+def _check_same(stored: pathlib.Path, wanted: dict[str, Any]) -> None:
+    try:
+        found = yaml.safe_load(stored.read_text())
+    except (OSError, ValueError, yaml.YAMLError) as error:
+        raise UserError(f"{stored} cannot be read: choose another folder with --out") from error
+    old, new = (dict(dotted(value)) for value in (found if isinstance(found, dict) else {}, wanted))
+    for key in {**new, **old}:
+        if old.get(key) != new.get(key):
+            raise UserError(
+                f"{stored.parent} holds a run with {key}={old.get(key)} and not {new.get(key)}: "
+                "choose another folder with --out, or the settings of that run"
+            )

@@ -1,0 +1,103 @@
+"""The settings of searches and trainings: plain frozen data, checked when it is built.
+
+Names are looked up in one place each (`learner_of` of a recipe, `spaces.by_name`, `data.load`); the library below takes
+values.
+"""
+
+import dataclasses
+from typing import Literal
+
+
+def at_least(bound, settings, *names: str) -> None:
+    """Refuses settings of these names that are below a bound."""
+    for name in names:
+        if getattr(settings, name) < bound:
+            raise ValueError(f"{name} is {getattr(settings, name)}: give at least {bound}")
+
+
+def within(low, high, settings, *names: str) -> None:
+    """Refuses settings of these names outside [low, high)."""
+    for name in names:
+        if not low <= getattr(settings, name) < high:
+            raise ValueError(f"{name} is {getattr(settings, name)}: give a number in [{low}, {high})")
+
+
+@dataclasses.dataclass(frozen=True)
+class Coefficient:
+    """The coefficient of a momentum, `max(floor, initial * (1 + step / offset)^-power)`; see `bilevel.decaying`."""
+
+    initial: float = 0.9
+    offset: float = 100.0
+    power: float = 2 / 3
+    floor: float = 0.1
+
+
+@dataclasses.dataclass(frozen=True)
+class Level:
+    """The optimiser of one level, behind the momentum that both share."""
+
+    optimiser: Literal["sgd", "adam"]
+    learning_rate: float
+    final_learning_rate: float  # of the cosine; equal to the first: constant
+    warmup: float = 0.0  # share of the steps, at the start, in which this level stands still
+    heavy_ball: float = 0.0  # momentum of SGD; none on top of recursive momentum
+    weight_decay: float = 0.0  # added to the direction, after the recursion
+    clip: float | None = None  # bound of the direction's norm
+    coefficient: Coefficient = Coefficient()
+
+    def __post_init__(self):
+        at_least(0, self, "learning_rate", "final_learning_rate", "heavy_ball", "weight_decay")
+        within(0, 1, self, "warmup")
+        if self.clip is not None and self.clip <= 0:
+            raise ValueError(f"clip is {self.clip}: give a positive norm, or null for none")
+
+
+@dataclasses.dataclass(frozen=True)
+class Augmentation:
+    """What happens to a training image."""
+
+    crop: int = 4  # pixels of black border to cut from
+    flip: bool = True
+    cutout: int = 0  # side of the blanked square
+
+
+@dataclasses.dataclass(frozen=True)
+class Training:
+    """How a found or named network is trained: SGD with Nesterov's or plain momentum and a cosine, as DARTS does."""
+
+    channels: int = 8
+    depth: int = 1  # cells, or cells a stage for NAS-Bench-201
+    epochs: int = 3
+    batch_size: int = 64
+    learning_rate: float = 0.1
+    final_learning_rate: float = 0.0
+    heavy_ball: float = 0.9
+    nesterov: bool = True
+    weight_decay: float = 5e-4
+    clip: float | None = 5.0
+    drop_path: float = 0.0  # at the last step; grows linearly from 0
+    auxiliary: float = 0.0  # weight of the auxiliary head; 0: none
+    smoothing: float = 0.0
+    stem: Literal["small_image", "imagenet"] = "small_image"
+    augmentation: Augmentation = Augmentation()
+
+    def __post_init__(self):
+        at_least(1, self, "channels", "depth", "epochs", "batch_size")
+        at_least(0, self, "learning_rate", "final_learning_rate", "weight_decay", "auxiliary")
+        within(0, 1, self, "drop_path", "smoothing", "heavy_ball")
+
+
+@dataclasses.dataclass(frozen=True)
+class TrainOne:
+    """Training of one named architecture: what `jnas train` reads."""
+
+    genotype: str
+    data: str = "fashion-mnist-slice"
+    image_size: int | None = None
+    space: str = "nasbench201"
+    seed: int = 0
+    train: Training = Training()
+    steps_per_call: int | None = None
+
+    def __post_init__(self):
+        at_least(0, self, "seed")

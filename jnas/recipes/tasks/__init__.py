@@ -1,0 +1,1 @@
+"""What a found network is used for: detection, recognition, prediction, export."""

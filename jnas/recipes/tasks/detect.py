@@ -1,0 +1,272 @@
+"""Detection with a found network: a detector on its feature maps, trained, and measured by average precision."""
+
+import dataclasses
+import functools
+import pathlib
+import time
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax.sharding import Mesh
+
+from jnas import bilevel, data, distributed, files, nets, report
+from jnas.data.detection.datasets import DetectionDataset, DetectionSplits, joined, load_detection
+from jnas.data.detection.sources import BoxAugment, Boxed, boxed_source
+from jnas.errors import UserError
+from jnas.nets.boxes import places
+from jnas.nets.detection import Detector, assign, detect, detection_loss
+from jnas.recipes import run_folder, train_network
+from jnas.recipes.tasks.average_precision import Detections, Truth, average_precision, voc_curve
+from jnas.recipes.tasks.backbones import Backbone, backbone
+from jnas.recipes.tasks.optimisers import adamw
+from jnas.recipes.tasks.settings import TrainDetector
+from jnas.train import fit
+from jnas.types import Array, Aux, Context, Loss, PyTree
+
+TASK, METRICS = "detection", ("loss", "class_loss", "box_loss", "mean_overlap")
+PICTURES = 6  # of held-out photos, drawn for the report
+POINTS = 200  # most points of a curve that are kept for the report
+
+
+def run(config: TrainDetector, folder: str | pathlib.Path, *, mesh: Mesh | None = None) -> dict[str, Any]:
+    """Train a detector in a run folder; run again, it resumes, or returns what it found.
+
+    Args:
+      config: what to train, on which photos, and how.
+      folder: of the run.
+      mesh: of the devices, see `fit`.
+
+    Returns:
+      The result, as written to `result.json`; `found` has the average precisions.
+
+    Raises:
+      UserError: for settings that do not fit each other, the data or the folder.
+    """
+    with run_folder.as_user_input():
+        detector = build(config, 1)  # before photos are read: settings that do not fit each other
+        splits = load_detection(config.data, frame(config))
+        trained_on, held_out = parts(splits, config.held_out)
+        if not ((held_out.labels >= 0) & ~held_out.ignored).any():
+            raise UserError(
+                f"the {config.held_out} photos of {config.data} have no box: nothing could be measured on them"
+            )
+        detector = build(config, trained_on.num_classes)
+        augment = augmentation(config, trained_on)
+        source = boxed_source(trained_on, batch_size=config.train.batch_size, augment=augment)
+        distributed.check_batch(config.train.batch_size, mesh, "train.batch_size")
+    path = run_folder.begin(folder, config, "train")
+    done = run_folder.read_json(path / run_folder.RESULT)
+    if done is not None:
+        return done
+    place = files.prepare_folder(path / "train" / "named")
+    steps_per_epoch = len(trained_on) // config.train.batch_size
+    num_steps = config.train.epochs * steps_per_epoch
+    learner = bilevel.supervised(
+        loss_of(detector, trained_on.shape[:2]),
+        lambda key: _start(detector, key, trained_on.shape),
+        adamw(config.train, num_steps),
+        one_vector=True,
+    )
+    started = time.time()
+    state = fit(
+        learner,
+        source,
+        key=jax.random.fold_in(jax.random.key(config.seed), 1),
+        num_steps=num_steps,
+        hooks=run_folder.hooks(place, "train detector", *METRICS[:1], METRICS[-1]),
+        checkpoint_dir=place / "checkpoints",
+        checkpoint_every=steps_per_epoch,
+        steps_per_call=config.steps_per_call,
+        mesh=distributed.mesh_of_one(mesh, config.train.batch_size),
+    )
+    if mesh is not None:
+        state = distributed.to_host(state)
+    weights, variables = state.point.weights, state.variables
+    tree = {"params": weights, "batch_stats": variables}
+    distributed.from_first(lambda: files.save_tree(place / train_network.WEIGHTS, tree))
+    facts = describe(config, trained_on, augment)
+    run_folder.write_json(place / train_network.NETWORK, facts)
+    found = search_all(detector, weights, variables, held_out, augment, config)
+    measured = average_precision(truths(held_out), found, held_out.class_names)
+    result = {
+        "name": place.name, "genotype": facts["genotype"], "space": facts["space"],
+        "parameters": nets.count_parameters(weights), "channels": config.channels,
+        "depth": facts["settings"]["depth"],
+        "epochs": config.train.epochs, **measured, "measured_on": config.held_out, "photos": len(held_out),
+        "seconds": round(time.time() - started, 2), "seed": config.seed,
+    }  # fmt: skip
+    distributed.from_first(lambda: show(path, held_out, found, measured, config))
+    run_folder.write_json(place / run_folder.RESULT, result)
+    summary = {
+        "task": TASK, "genotype": facts["genotype"], "space": facts["space"], "seed": config.seed, "found": result,
+        "random": [], "data": {
+            "name": trained_on.name, "train": len(trained_on), "test": len(held_out), "shape": trained_on.shape,
+            "dropped_boxes": trained_on.dropped + held_out.dropped,
+        },
+    }  # fmt: skip
+    run_folder.write_json(path / run_folder.RESULT, summary)
+    distributed.from_first(lambda: str(report.write_report(path)))
+    return summary
+
+
+def build(config: TrainDetector, num_classes: int) -> Detector:
+    """The detector that the settings describe.
+
+    Raises:
+      ValueError: for settings that do not fit each other.
+    """
+    return Detector(_backbone(config).net, num_classes, tuple(config.strides), config.head_channels, config.head_depth)
+
+
+def frame(config: TrainDetector) -> tuple[int, int]:
+    """Height and width of the images in pixels: those of the settings, up to a multiple of the coarsest stride."""
+    coarsest = max(config.strides)
+    height, width = (-(-side // coarsest) * coarsest for side in (config.height, config.width))
+    return height, width
+
+
+def parts(splits: DetectionSplits, held_out: str) -> tuple[DetectionDataset, DetectionDataset]:
+    """What is trained on and what is measured on.
+
+    Raises:
+      UserError: if validation photos are asked for and there are none.
+    """
+    train, validation, test = splits
+    if held_out == "test":
+        return (train if validation is None else joined(train, validation)), test
+    if validation is None:
+        raise ValueError("held_out is validation and the data name no validation photos: measure on the test photos")
+    return train, validation
+
+
+def augmentation(config: TrainDetector, dataset: DetectionDataset) -> BoxAugment:
+    """What happens to the training photos, normalised by the mean and deviation of these."""
+    mean, std = data.normalisation(dataset.as_images())
+    change = config.augmentation
+    return BoxAugment(
+        flip=change.flip, upright=change.upright, smallest=change.smallest, largest=change.largest,
+        colour=change.colour, mean=mean, std=std,
+    )  # fmt: skip
+
+
+def loss_of(detector: Detector, shape: tuple[int, int]) -> Loss:
+    """The detector's loss over `Boxed` batches; its alpha is the empty pytree.
+
+    Args:
+      detector: the network.
+      shape: (height, width) of the images.
+
+    Returns:
+      The loss.
+    """
+    where = places(shape, detector.strides)
+
+    def loss(weights, alpha, batch: Boxed, context: Context) -> tuple[Array, Aux]:
+        del alpha
+        predictions, updated = detector.apply(
+            {"params": weights, "batch_stats": context.variables}, batch.image, train=True, mutable=["batch_stats"]
+        )
+        targets = jax.vmap(functools.partial(assign, where))(batch.boxes, batch.label, batch.ignored)
+        value, metrics = detection_loss(predictions, targets, where)  # pyright: ignore[reportArgumentType]
+        return value, Aux(updated["batch_stats"], metrics)
+
+    return loss
+
+
+def search_all(
+    detector: Detector,
+    weights: PyTree,
+    variables: PyTree,
+    dataset: DetectionDataset,
+    augment: BoxAugment,
+    config: TrainDetector,
+    *,
+    batch_size: int = 8,
+) -> list[Detections]:
+    """What the detector finds in every photo, in pixels of the scaled images."""
+    shape, norm = dataset.shape, BoxAugment(mean=augment.mean, std=augment.std)
+    mean, std = (jnp.asarray(v, jnp.float32).reshape(1, 1, 1, -1) for v in (norm.mean, norm.std))
+
+    @jax.jit
+    def look(weights, variables, rows):
+        image = (rows.reshape(-1, *shape).astype(jnp.float32) / 255.0 - mean) / std
+        predictions: Any = detector.apply({"params": weights, "batch_stats": variables}, image, train=False)
+        return detect(
+            predictions, shape[:2], detector.strides, most=config.most_boxes, most_overlap=config.most_overlap
+        )
+
+    batches = data.padded(dataset.as_images(), min(batch_size, len(dataset)))
+    rows = [jax.device_get(look(weights, variables, images)) for images in batches.images]
+    found = jax.tree.map(lambda *parts: np.concatenate(parts)[: len(dataset)], *rows)
+    return [
+        Detections(boxes[score > 0], score[score > 0], label[score > 0])
+        for boxes, score, label in zip(*found, strict=True)
+    ]
+
+
+def truths(dataset: DetectionDataset) -> list[Truth]:
+    """The boxes of every photo."""
+    return [
+        Truth(boxes[label >= 0], label[label >= 0], ignored[label >= 0])
+        for boxes, label, ignored in zip(dataset.boxes, dataset.labels, dataset.ignored, strict=True)
+    ]
+
+
+def describe(config: TrainDetector, dataset: DetectionDataset, augment: BoxAugment) -> dict[str, Any]:
+    """Everything that rebuilds the network, for `network.json`."""
+    of = _backbone(config)
+    names = {"genotype": of.genotype, "space": of.space}
+    return {
+        "task": TASK, **names, "settings": {**dataclasses.asdict(config), **names, "depth": of.depth},
+        "shape": dataset.shape, "num_classes": dataset.num_classes, "class_names": dataset.class_names,
+        "mean": augment.mean, "std": augment.std,
+    }  # fmt: skip
+
+
+def show(
+    folder: pathlib.Path, dataset: DetectionDataset, found: list[Detections], measured: dict[str, Any], config
+) -> None:
+    """Write what the report draws: curves, and photos with what was found in them."""
+    curves, there = {}, truths(dataset)
+    for label, name in enumerate(dataset.class_names):
+        curve = voc_curve(there, found, label)
+        chosen = np.unique(np.linspace(0, max(len(curve.recall) - 1, 0), POINTS).astype(int))
+        if len(curve.recall):
+            curves[name] = {"recall": curve.recall[chosen].tolist(), "precision": curve.precision[chosen].tolist()}
+    place = files.prepare_folder(folder / "pictures")
+    pictures = []
+    for row in np.unique(np.linspace(0, len(dataset) - 1, PICTURES).astype(int)).tolist():
+        scale, seen = dataset.scales[row], found[row].score >= config.threshold
+        file = pathlib.Path(dataset.files[row])
+        content = report.boxes_picture(
+            file,
+            found[row].boxes[seen] / scale,
+            [dataset.class_names[label] for label in found[row].label[seen]],
+            found[row].score[seen],
+            class_names=dataset.class_names,
+            truth=there[row].boxes / scale,
+        )
+        files.atomic_write(place / f"{file.stem}.jpg", content)
+        pictures.append({
+            "file": f"pictures/{file.stem}.jpg",
+            "caption": f"{file.stem}: {int(seen.sum())} boxes with a score of at least {config.threshold:g}, "
+            f"{len(there[row].label)} in the annotation (thin white)",
+        })  # fmt: skip
+    run_folder.write_json(
+        folder / report.AT_WORK,
+        {
+            "task": TASK, "measured_on": config.held_out, "photos": len(dataset), "measured": measured,
+            "curves": curves, "pictures": pictures,
+        },
+    )  # fmt: skip
+
+
+def _backbone(config: TrainDetector) -> Backbone:
+    return backbone(config.space, config.genotype, channels=config.channels, depth=config.depth, stem=config.stem)
+
+
+def _start(detector: Detector, key, shape):
+    params, stats = nets.initialise(detector, key, shape)
+    return bilevel.Point(params, ()), stats

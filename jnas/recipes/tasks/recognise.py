@@ -1,0 +1,209 @@
+"""Recognition with a found network: an embedding in which the nearest neighbours of an image are of its class."""
+
+import dataclasses
+import pathlib
+import time
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax.sharding import Mesh
+
+from jnas import bilevel, data, distributed, files, nets, report
+from jnas.nets.embedding import Embedder
+from jnas.recipes import run_folder, train_network
+from jnas.recipes.classification import accuracy, cross_entropy
+from jnas.recipes.tasks.backbones import Backbone, backbone
+from jnas.recipes.tasks.optimisers import adamw
+from jnas.recipes.tasks.retrieval import nearest, retrieval
+from jnas.recipes.tasks.settings import TrainEmbedding
+from jnas.train import fit
+from jnas.types import Array, Aux, Context, Examples, Loss, PyTree
+
+TASK, GALLERY = "recognition", "gallery.npz"
+PICTURES, NEIGHBOURS = 6, 5  # queries that the report shows, and neighbours of each
+
+
+def run(config: TrainEmbedding, folder: str | pathlib.Path, *, mesh: Mesh | None = None) -> dict[str, Any]:
+    """Train an embedding in a run folder; run again, it resumes, or returns what it found.
+
+    The training images are the gallery in which the test images are looked up.
+
+    Args:
+      config: what to train, on which images, and how.
+      folder: of the run.
+      mesh: of the devices, see `fit`.
+
+    Returns:
+      The result, as written to `result.json`.
+
+    Raises:
+      UserError: for settings that do not fit each other, the data or the folder.
+    """
+    with run_folder.as_user_input():
+        splits = run_folder.load_data(config.data, config.image_size)
+        embedder = build(config, splits.train.num_classes)
+        mean, std = data.normalisation(splits.train)
+        change = config.augmentation
+        augment = data.Augment(change.crop, change.flip, change.cutout, mean, std)
+        source = data.supervised_source(splits.train, batch_size=config.train.batch_size, augment=augment)
+        distributed.check_batch(config.train.batch_size, mesh, "train.batch_size")
+    path = run_folder.begin(folder, config, "train")
+    done = run_folder.read_json(path / run_folder.RESULT)
+    if done is not None:
+        return done
+    place = files.prepare_folder(path / "train" / "named")
+    steps_per_epoch = len(splits.train) // config.train.batch_size
+    num_steps = config.train.epochs * steps_per_epoch
+    learner = bilevel.supervised(
+        loss_of(embedder, config.temperature),
+        lambda key: _start(embedder, key, splits.train.shape),
+        adamw(config.train, num_steps),
+        one_vector=True,
+    )
+    started = time.time()
+    state = fit(
+        learner,
+        source,
+        key=jax.random.fold_in(jax.random.key(config.seed), 1),
+        num_steps=num_steps,
+        hooks=run_folder.hooks(place, "train embedding", "loss", "accuracy"),
+        checkpoint_dir=place / "checkpoints",
+        checkpoint_every=steps_per_epoch,
+        steps_per_call=config.steps_per_call,
+        mesh=distributed.mesh_of_one(mesh, config.train.batch_size),
+    )
+    if mesh is not None:
+        state = distributed.to_host(state)
+    weights = {"params": state.point.weights, "batch_stats": state.variables}
+    distributed.from_first(lambda: files.save_tree(place / train_network.WEIGHTS, weights))
+    facts = describe(config, splits.train, augment)
+    run_folder.write_json(place / train_network.NETWORK, facts)
+    gallery, queries = (embed_all(embedder, weights, part, augment) for part in splits)
+    measured = retrieval(queries, splits.test.labels, gallery, splits.train.labels)
+    distributed.from_first(
+        lambda: files.save_tree(place / GALLERY, {"embedding": gallery, "label": splits.train.labels})
+    )
+    result = {
+        "name": place.name, "genotype": facts["genotype"], "space": facts["space"],
+        "parameters": nets.count_parameters(weights["params"]), "channels": config.channels,
+        "depth": facts["settings"]["depth"],
+        "epochs": config.train.epochs, **measured, "seconds": round(time.time() - started, 2), "seed": config.seed,
+    }  # fmt: skip
+    distributed.from_first(lambda: show(path, splits, gallery, queries, measured))
+    run_folder.write_json(place / run_folder.RESULT, result)
+    summary = {
+        "task": TASK, "genotype": facts["genotype"], "space": facts["space"], "seed": config.seed, "found": result,
+        "random": [], "data": train_network.describe(splits),
+    }  # fmt: skip
+    run_folder.write_json(path / run_folder.RESULT, summary)
+    distributed.from_first(lambda: str(report.write_report(path)))
+    return summary
+
+
+def build(config: TrainEmbedding, num_classes: int) -> Embedder:
+    """The embedder that the settings describe.
+
+    Raises:
+      ValueError: for settings that do not fit each other.
+    """
+    return Embedder(_backbone(config).net, num_classes, config.dimension)
+
+
+def loss_of(embedder: Embedder, temperature: float) -> Loss:
+    """Cross-entropy of the cosines with the classes' directions over `temperature`; its alpha is the empty pytree."""
+
+    def loss(weights, alpha, batch: Examples, context: Context) -> tuple[Array, Aux]:
+        del alpha
+        output, updated = embedder.apply(
+            {"params": weights, "batch_stats": context.variables}, batch.image, train=True, mutable=["batch_stats"]
+        )
+        cosine = output.cosine  # pyright: ignore[reportAttributeAccessIssue]
+        value = cross_entropy(cosine / temperature, batch.label)
+        return value, Aux(updated["batch_stats"], {"accuracy": accuracy(cosine, batch.label)})
+
+    return loss
+
+
+def embed_all(
+    embedder: Embedder, weights: PyTree, dataset: data.Dataset, augment: data.Augment, *, batch_size: int = 250
+) -> np.ndarray:
+    """The embedding of every image, `[num_examples, dimension]` float32."""
+    shape = dataset.shape
+    plain = data.Augment(mean=augment.mean, std=augment.std)
+
+    @jax.jit
+    def embed(weights, rows):
+        output: Any = embedder.apply(weights, data.augment(plain, None, rows, shape), train=False)
+        return output.embedding
+
+    batches = data.padded(dataset, min(batch_size, len(dataset))).images
+    return np.concatenate([np.asarray(embed(weights, jnp.asarray(rows))) for rows in batches])[: len(dataset)]
+
+
+def describe(config: TrainEmbedding, dataset: data.Dataset, augment: data.Augment) -> dict[str, Any]:
+    """Everything that rebuilds the network, for `network.json`."""
+    of = _backbone(config)
+    names = {"genotype": of.genotype, "space": of.space}
+    return {
+        "task": TASK, **names, "settings": {**dataclasses.asdict(config), **names, "depth": of.depth},
+        "shape": dataset.shape, "num_classes": dataset.num_classes, "class_names": list(dataset.class_names),
+        "mean": augment.mean, "std": augment.std, "gallery": len(dataset),
+    }  # fmt: skip
+
+
+def read_gallery(folder: pathlib.Path, facts: dict[str, Any]) -> dict[str, np.ndarray]:
+    """The images of the gallery as their embeddings and labels.
+
+    Args:
+      folder: of the network.
+      facts: its `network.json`.
+
+    Returns:
+      `{"embedding": [num_gallery, dimension] float32, "label": [num_gallery] int32}`.
+
+    Raises:
+      UserError: if the file is absent or damaged.
+    """
+    shapes = {
+        "embedding": jax.ShapeDtypeStruct((facts["gallery"], facts["settings"]["dimension"]), jnp.float32),
+        "label": jax.ShapeDtypeStruct((facts["gallery"],), jnp.int32),
+    }
+    return {name: np.asarray(value) for name, value in files.load_tree(folder / GALLERY, shapes).items()}
+
+
+def show(
+    folder: pathlib.Path, splits: data.Splits, gallery: np.ndarray, queries: np.ndarray, measured: dict[str, float]
+) -> None:
+    """Write what the report draws: the figures, and some queries beside their neighbours."""
+    train, test = splits
+    names = train.class_names or tuple(map(str, range(train.num_classes)))
+    place = files.prepare_folder(folder / "pictures")
+    chosen = np.unique(np.linspace(0, len(test) - 1, PICTURES).astype(int))
+    pictures = []
+    for row in chosen.tolist():
+        index, similarity = (part[0] for part in nearest(queries[row : row + 1], gallery, min(NEIGHBOURS, len(train))))
+        images = [test.images[row], *train.images[index]]
+        words = [names[test.labels[row]]]
+        words += [f"{names[train.labels[i]]} {s:.2f}" for i, s in zip(index, similarity, strict=True)]
+        content = report.row_picture([pixels.reshape(train.shape) for pixels in images], words)
+        files.atomic_write(place / f"query-{row}.jpg", content)
+        hits = int((train.labels[index] == test.labels[row]).sum())
+        pictures.append({
+            "file": f"pictures/query-{row}.jpg",
+            "caption": f"Test image {row} ({words[0]}) and its {len(index)} nearest in the gallery: {hits} of it",
+        })  # fmt: skip
+    run_folder.write_json(
+        folder / report.AT_WORK,
+        {"task": TASK, "queries": len(test), "gallery": len(train), "measured": measured, "pictures": pictures},
+    )
+
+
+def _backbone(config: TrainEmbedding) -> Backbone:
+    return backbone(config.space, config.genotype, channels=config.channels, depth=config.depth, stem=config.stem)
+
+
+def _start(embedder: Embedder, key, shape):
+    params, stats = nets.initialise(embedder, key, shape)
+    return bilevel.Point(params, ()), stats

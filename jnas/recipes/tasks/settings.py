@@ -1,0 +1,118 @@
+"""The settings of what a found network is put to: detection and recognition; plain frozen data, checked when built."""
+
+import dataclasses
+from typing import Literal
+
+from jnas.recipes.settings import Augmentation
+
+
+@dataclasses.dataclass(frozen=True)
+class Optimisation:
+    """AdamW with a linear warm-up and a cosine to 0."""
+
+    epochs: int = 40
+    batch_size: int = 8
+    learning_rate: float = 2e-3
+    warmup: float = 0.05  # share of the steps
+    weight_decay: float = 1e-2
+    clip: float = 5.0  # bound of the gradient's norm
+
+    def __post_init__(self):
+        if self.epochs < 1 or self.batch_size < 1:
+            raise ValueError(f"epochs {self.epochs} and batch_size {self.batch_size}: give at least 1 of each")
+        if self.learning_rate <= 0 or self.weight_decay < 0 or self.clip <= 0 or not 0 <= self.warmup < 1:
+            raise ValueError(
+                f"learning_rate {self.learning_rate}, weight_decay {self.weight_decay}, clip {self.clip}, warmup "
+                f"{self.warmup}: give a positive rate and clip, a decay of at least 0 and a share below 1"
+            )
+
+
+@dataclasses.dataclass(frozen=True)
+class BoxAugmentation:
+    """What happens to a training photo and its boxes, see `jnas.data.boxes.BoxAugment`."""
+
+    flip: bool = True
+    upright: bool = True  # whether the photo has a right way up; false: it is also mirrored up and down
+    smallest: float = 0.8  # factors of its size
+    largest: float = 1.4
+    colour: float = 0.2
+
+    def __post_init__(self):
+        if not 0 < self.smallest <= self.largest or not 0 <= self.colour < 1:
+            raise ValueError(
+                f"smallest {self.smallest}, largest {self.largest}, colour {self.colour}: give positive scales, the "
+                "smaller first, and a share below 1"
+            )
+
+
+@dataclasses.dataclass(frozen=True)
+class TrainDetector:
+    """Training of a detector on the network of an architecture: `jnas train WHAT --task detection --data FOLDER`."""
+
+    genotype: str
+    data: str = ""  # folder in the layout of VOC or COCO
+    space: str = "nasbench201"
+    seed: int = 0
+    height: int = 240  # pixels into which a photo is fitted; a multiple of the coarsest stride, padded if it is none
+    width: int = 320
+    # the network
+    channels: int = 16
+    depth: int | None = None  # cells, or cells a stage for NAS-Bench-201; null: the fewest with three resolutions
+    stem: Literal["small_image", "imagenet"] = "imagenet"
+    strides: list[int] = dataclasses.field(default_factory=lambda: [8, 16, 32])  # of the feature maps looked at
+    head_channels: int = 32
+    head_depth: int = 2
+    # the training
+    held_out: Literal["test", "validation"] = "test"  # measured on; test: validation photos are trained on as well
+    train: Optimisation = Optimisation()
+    augmentation: BoxAugmentation = BoxAugmentation()
+    # what counts as found
+    most_boxes: int = 100  # an image
+    most_overlap: float = 0.5  # of two boxes of one class
+    threshold: float = 0.3  # score from which a box is drawn; average precision looks at all
+    # the machine
+    steps_per_call: int | None = None
+
+    def __post_init__(self):
+        depths = ["head_depth", *(["depth"] if self.depth is not None else [])]
+        _check(self, "height", "width", "channels", "most_boxes", *depths)
+        if not self.strides or min(self.strides) < 1:
+            raise ValueError(f"strides is {self.strides}: give some that the network has, such as [8, 16, 32]")
+        for name in ("most_overlap", "threshold"):
+            if not 0 <= getattr(self, name) <= 1:
+                raise ValueError(f"{name} is {getattr(self, name)}: give a number in [0, 1]")
+
+
+@dataclasses.dataclass(frozen=True)
+class TrainEmbedding:
+    """Training of an embedding on the network of an architecture: `jnas train WHAT --task recognition --data DATA`."""
+
+    genotype: str
+    data: str = "fashion-mnist-slice"
+    image_size: int | None = None
+    space: str = "nasbench201"
+    seed: int = 0
+    # the network
+    channels: int = 8
+    depth: int | None = None  # cells, or cells a stage for NAS-Bench-201; null: the fewest with three resolutions
+    stem: Literal["small_image", "imagenet"] = "small_image"
+    dimension: int = 64  # of the embedding
+    temperature: float = 0.1
+    # the training
+    train: Optimisation = Optimisation(epochs=3, batch_size=64, learning_rate=5e-3)
+    augmentation: Augmentation = Augmentation()
+    # the machine
+    steps_per_call: int | None = None
+
+    def __post_init__(self):
+        _check(self, "channels", "dimension", *(["depth"] if self.depth is not None else []))
+        if self.temperature <= 0:
+            raise ValueError(f"temperature is {self.temperature}: give a positive one")
+
+
+def _check(settings, *names: str) -> None:
+    for name in names:
+        if getattr(settings, name) < 1:
+            raise ValueError(f"{name} is {getattr(settings, name)}: give at least 1")
+    if settings.seed < 0:
+        raise ValueError(f"seed is {settings.seed}: give at least 0")

@@ -1,0 +1,58 @@
+"""The settings of a search by trials."""
+
+import dataclasses
+from typing import Literal
+
+from jnas.recipes.settings import Training
+
+COSTS = ("parameters", "flops", "latency")
+
+
+@dataclasses.dataclass(frozen=True)
+class TrialSearch:
+    """A search by trials: what proposes architectures, what judges them, and how the best is trained afterwards."""
+
+    data: str = "fashion-mnist-slice"
+    image_size: int | None = None  # side to which the images of a folder are resized
+    space: str = "nasbench201"
+    seed: int = 0
+    searcher: Literal["random", "evolution", "gaussian_process", "tpe", "nsga2"] = "evolution"
+    population: int = 8  # of evolution and NSGA-II; architectures drawn at random before a model is asked
+    num_evaluations: int = 16
+    ask_size: int = 1  # architectures asked at once
+    # what judges an architecture
+    objective: Literal["training", "own_training", "shared_weights", "table"] = "training"
+    # of a trial, or of the supernet that trials share
+    trial: Training = Training(channels=6, depth=1, epochs=1, batch_size=32)
+    train_images: int = 1024  # of the training images, for the trials
+    validation_images: int = 1000  # further training images, that judge
+    table: str = ""  # a CSV file, see `truth_table.table`
+    table_column: str = "score"
+    # what it costs: millions of parameters, millions of operations an image, milliseconds an image
+    costs: dict[str, float] = dataclasses.field(default_factory=dict)  # name -> weight, taken off the score
+    beside: list[str] = dataclasses.field(default_factory=list)  # names, minimised beside it: there is a Pareto front
+    # trials that go wrong
+    max_failures: int = 10  # at which the search ends
+    max_retries: int = 3  # of a trial whose worker died
+    lease_seconds: float = 60.0  # without a sign of life, after which a worker elsewhere counts as dead
+    # afterwards
+    random_cells: int = 3  # drawn at random and trained in the same way
+    train: Training = Training()
+    steps_per_call: int | None = None
+
+    def __post_init__(self):
+        for name, least in (
+            ("num_evaluations", 1), ("ask_size", 1), ("population", 2), ("train_images", 1), ("validation_images", 2),
+            ("max_failures", 1), ("max_retries", 0), ("random_cells", 0), ("seed", 0),
+        ):  # fmt: skip
+            if getattr(self, name) < least:
+                raise ValueError(f"{name} is {getattr(self, name)}: give at least {least}")
+        if self.lease_seconds <= 0:
+            raise ValueError(f"lease_seconds is {self.lease_seconds}: give a positive time")
+        for name in (*self.costs, *self.beside):
+            if name not in COSTS:
+                raise ValueError(f"{name!r} is no cost: choose among {', '.join(COSTS)}")
+        if self.costs and self.beside:
+            raise ValueError("costs are taken off the score and beside stand next to it: set one of them")
+        if (self.objective == "table") != bool(self.table):
+            raise ValueError(f"objective is {self.objective} and table {self.table!r}: set both for a table, or none")

@@ -1,0 +1,77 @@
+"""What architectures are worth where that is known: a table in a file."""
+
+import csv
+import gzip
+import pathlib
+import zlib
+from collections.abc import Iterator
+from typing import Any
+
+import numpy as np
+
+from jnas import files, spaces
+from jnas.errors import UserError
+from jnas.types import Evaluation, Key, Objective
+
+
+def table(path: str | pathlib.Path, space: spaces.CellSpace, *, column: str = "score") -> Objective:
+    """Scores that are known: a benchmark, or what a laboratory measured.
+
+    Args:
+      path: a CSV file, also .gz, whose first line names the columns; one is called "architecture" and holds strings as
+        `spaces.from_string` reads them; other columns with numbers become metrics.
+      space: of the architectures.
+      column: of the score, larger is better.
+
+    Returns:
+      An objective; an architecture that the file lacks fails its trial.
+
+    Raises:
+      UserError: if the file cannot be read, lacks a column, or holds an architecture twice.
+    """
+    rows: dict[bytes, dict[str, float]] = {}
+    opened = gzip.open if str(path).endswith(".gz") else open
+    with files.explain("read", path), opened(path, "rt", newline="", encoding="utf-8") as file:
+        reader = csv.DictReader(file)
+        lines = _readable(reader, path)
+        columns = reader.fieldnames or () if next(lines) else ()
+        for name in ("architecture", column):
+            if name not in columns:
+                raise UserError(f"{path} has no column {name!r}: it has {', '.join(columns) or 'none'}")
+        for line in lines:
+            try:
+                if None in line or None in line.values():
+                    raise ValueError("it has more or fewer fields than the first line")
+                code = np.asarray(spaces.from_string(space, line.pop("architecture")), np.int32)
+                numbers = {name: number for name, text in line.items() if (number := _number(text)) is not None}
+                score = numbers[column]
+            except (ValueError, KeyError) as error:
+                raise UserError(f"line {reader.line_num} of {path} cannot be used: {error}") from error
+            if code.tobytes() in rows:
+                raise UserError(f"line {reader.line_num} of {path} has an architecture again: keep one line of each")
+            rows[code.tobytes()] = {**numbers, column: score}
+
+    def objective(arch: np.ndarray, key: Key) -> Evaluation:
+        del key
+        found = rows.get(np.asarray(arch, np.int32).tobytes())
+        if found is None:
+            raise LookupError(f"{path} has no line for {spaces.to_string(space, arch)}")
+        return Evaluation(found[column], found)
+
+    return objective
+
+
+def _readable(reader: csv.DictReader, path) -> Iterator[dict[str, Any]]:
+    """The first line's names, then the lines; one sentence where the file is cut off or no text."""
+    try:
+        yield dict.fromkeys(reader.fieldnames or ("none",))
+        yield from reader
+    except (EOFError, csv.Error, UnicodeDecodeError, zlib.error) as error:
+        raise UserError(f"{path} cannot be read as CSV ({error}): write it anew") from error
+
+
+def _number(text: str | None) -> float | None:
+    try:
+        return float(text or "")
+    except ValueError:
+        return None

@@ -1,0 +1,204 @@
+"""Fine-tuning: a trained network, with a new classifier, fitted to new images."""
+
+import dataclasses
+import pathlib
+import time
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+
+from jnas import bilevel, data, files, nets, spaces
+from jnas.nets.quant.sizes import layer_sizes
+from jnas.recipes import run_folder, train_network
+from jnas.recipes.classification import TrainingBatch, classifier_loss, evaluate
+from jnas.recipes.config import build
+from jnas.recipes.models import Model
+from jnas.recipes.settings import Training
+from jnas.recipes.zoo.settings import FineTuning
+from jnas.train import fit
+from jnas.types import Key, PyTree, Source
+
+CLASSIFIER = "classifier"
+
+
+def fine_tune(
+    model: Model, train: data.Dataset, validation: data.Dataset, settings: FineTuning, folder: pathlib.Path, seed: int
+) -> dict[str, Any]:
+    """Fit a trained network to new images; resumes, and does nothing if it is done.
+
+    Args:
+      model: the network; its mean and deviation normalise the new images, too.
+      train: the images to learn from, see `as_read_by`.
+      validation: the images to measure on.
+      settings: the hyper-parameters.
+      folder: gets metrics, checkpoints, network.json, weights.npz, result.json, as a training from scratch does.
+      seed: of the classifier, order and augmentation.
+
+    Returns:
+      The result, as written to `folder/result.json`; "test_accuracy" there is that on `validation`.
+
+    Raises:
+      ValueError: if the batch is larger than the data set.
+    """
+    done = run_folder.read_json(folder / run_folder.RESULT)
+    if done is not None:
+        return done
+    net, training = adapted(model, train.num_classes)
+    augment = dataclasses.replace(normalisation_of(model), **_augmentation(settings))
+    steps_per_epoch = max(1, len(train) // settings.batch_size)
+    num_steps = settings.epochs * steps_per_epoch
+    still = frozen_parts(model, settings.frozen)
+    learner = bilevel.supervised(
+        classifier_loss(net, auxiliary_weight=0.0, smoothing=0.0),
+        lambda key: start(model, net, key, train.shape),
+        optax.chain(
+            optax.identity() if settings.clip is None else optax.clip_by_global_norm(settings.clip),
+            optax.add_decayed_weights(settings.weight_decay),
+            optax.sgd(
+                optax.cosine_decay_schedule(settings.learning_rate, num_steps),
+                settings.heavy_ball or None,
+                nesterov=settings.heavy_ball > 0,
+            ),
+            _held(still),
+        ),
+    )
+    source = data.supervised_source(train, batch_size=min(settings.batch_size, len(train)), augment=augment)
+    files.prepare_folder(folder)
+    started = time.time()
+    state = fit(
+        learner,
+        _plain(source),
+        key=jax.random.fold_in(jax.random.key(seed), 2),
+        num_steps=num_steps,
+        hooks=run_folder.hooks(folder, f"fine-tune {folder.name}", "loss", "accuracy"),
+        checkpoint_dir=folder / "checkpoints",
+        checkpoint_every=steps_per_epoch,
+    )
+    measured = evaluate(net, state.point.weights, state.variables, validation, augment)
+    seconds = round(time.time() - started, 2)
+    files.save_tree(folder / train_network.WEIGHTS, {"params": state.point.weights, "batch_stats": state.variables})
+    facts = model.facts | {
+        "training": dataclasses.asdict(training), "num_classes": train.num_classes, "shape": train.shape,
+        "class_names": list(train.class_names),
+    }  # fmt: skip
+    run_folder.write_json(folder / train_network.NETWORK, facts)
+    result = {
+        "name": folder.name, "genotype": facts["genotype"], "space": facts["space"],
+        "parameters": nets.count_parameters(state.point.weights), "channels": training.channels,
+        "depth": training.depth, "epochs": settings.epochs, "test_accuracy": measured["accuracy"],
+        "test_loss": measured["loss"], "seconds": seconds, "seed": seed, "frozen": still,
+        "fine_tuning": dataclasses.asdict(settings),
+    }  # fmt: skip
+    run_folder.write_json(folder / run_folder.RESULT, result)
+    return result
+
+
+def adapted(model: Model, num_classes: int) -> tuple[nets.FoundNetwork, Training]:
+    """The same network for another number of classes, without an auxiliary head, and its settings."""
+    space = spaces.network_space(model.facts["space"])
+    fixed = spaces.fix(space, spaces.from_string(space, model.facts["genotype"]))
+    training = dataclasses.replace(build(Training, model.facts["training"]), auxiliary=0.0)
+    return train_network.network(fixed, training, num_classes), training
+
+
+def start(model: Model, net: nets.FoundNetwork, key: Key, shape: tuple[int, int, int]):
+    """Where fine-tuning starts: the weights of the model, and a new classifier.
+
+    Args:
+      model: the trained network.
+      net: the same network for the new classes.
+      key: of the classifier.
+      shape: of the new images; as many channels as before.
+
+    Returns:
+      `(point, running statistics)`.
+    """
+    params, stats = nets.initialise(net, key, shape)
+
+    def kept(new: PyTree, old: PyTree) -> PyTree:
+        return {name: leaf if name == CLASSIFIER else old[name] for name, leaf in new.items()}
+
+    return bilevel.Point(kept(params, model.weights["params"]), ()), kept(stats, model.weights["batch_stats"])
+
+
+def frozen_parts(model: Model, share: float) -> list[str]:
+    """The names of the network's parts that stand still, in their order from the image on.
+
+    Args:
+      model: the network.
+      share: of the parts with weights, in [0, 1]; the classifier is none of them.
+
+    Returns:
+      Names at the top of the tree of parameters.
+    """
+    order = [path[0] for path in layer_sizes(model.net, model.shape)]
+    parts = [name for name in dict.fromkeys(order) if name != CLASSIFIER and name in model.weights["params"]]
+    return parts[: round(share * len(parts))]
+
+
+def as_read_by(model: Model, dataset: data.Dataset) -> data.Dataset:
+    """The images with as many channels as a network reads: grey ones repeated, colours averaged to grey.
+
+    Raises:
+      ValueError: if neither helps.
+    """
+    height, width, channels = dataset.shape
+    wanted = model.shape[-1]
+    if channels == wanted:
+        return dataset
+    pixels = dataset.images.reshape(-1, channels)
+    if channels == 1:
+        changed = np.repeat(pixels, wanted, axis=1)
+    elif wanted == 1:
+        changed = np.round(pixels.mean(1, keepdims=True)).astype(np.uint8)
+    else:
+        raise ValueError(
+            f"{dataset.name} has images of {channels} channels and {model.folder.name} reads {wanted}: "
+            "give images of as many, or of one"
+        )
+    return dataclasses.replace(dataset, images=changed.reshape(len(dataset), -1), shape=(height, width, wanted))
+
+
+def normalisation_of(model: Model) -> data.Augment:
+    """The normalisation that a network was trained with, and no augmentation."""
+    return data.Augment(mean=tuple(model.facts["mean"]), std=tuple(model.facts["std"]))
+
+
+def features_of(model: Model):
+    """The frozen features of a network, for `data.description.describe`: the last state, averaged over pixels.
+
+    Returns:
+      `(weights, pixels [batch, height, width, channels] in [0, 1]) -> [batch, dimension]`.
+    """
+    mean, std = (np.asarray(model.facts[name], np.float32).reshape(1, 1, 1, -1) for name in ("mean", "std"))
+
+    def features(weights, pixels):
+        states = model.net.apply(weights, (pixels - mean) / std, train=False, features=True)
+        return jnp.mean(states[max(states)], (1, 2))
+
+    return features
+
+
+def _augmentation(settings: FineTuning) -> dict[str, Any]:
+    return dataclasses.asdict(settings.augmentation)
+
+
+def _held(still: list[str]) -> optax.GradientTransformation:
+    """Takes away the steps of the parts that stand still: last in the chain, or weight decay would move them."""
+
+    def hold(updates: Any, params: Any = None) -> Any:
+        del params
+        weights = {
+            name: jax.tree.map(jnp.zeros_like, part) if name in still else part
+            for name, part in updates.weights.items()
+        }
+        return bilevel.Point(weights, updates.alpha)
+
+    return optax.stateless(hold)
+
+
+def _plain(source: Source) -> Source:
+    return source._replace(batch=lambda arrays, step, key: TrainingBatch(source.batch(arrays, step, key)))

@@ -1,0 +1,180 @@
+"""Networks into a zoo and out of it: what a run trained, counted, measured on this device, and read back."""
+
+import datetime
+import functools
+import hashlib
+import json
+import os
+import pathlib
+import statistics
+import tempfile
+import time
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+
+from jnas import distributed, nets
+from jnas.errors import UserError
+from jnas.recipes import models, run_folder, train_network
+from jnas.recipes.classification import TrainingBatch, classifier_loss
+from jnas.recipes.zoo import candidates, entries
+from jnas.recipes.zoo import place as zoo_place
+from jnas.types import Array, Context, Examples
+
+FILES = (train_network.NETWORK, train_network.WEIGHTS)
+
+
+class Pretrained(NamedTuple):
+    """A network of a zoo, ready to be used."""
+
+    facts: dict[str, Any]
+    model: models.Model
+
+
+def add_network(
+    zoo_folder: str | os.PathLike[str], trained: str | os.PathLike[str], *, name: str | None, data: str | None,
+    licence: str,
+) -> dict[str, Any]:  # fmt: skip
+    """Put a network that jnas trained into a zoo.
+
+    Args:
+      zoo_folder: the zoo; made if absent.
+      trained: `RUN` or `RUN/train/NAME`.
+      name: of the entry; None: from the data set, the space and the digest of the weights.
+      data: what it was trained on; None: as the run says.
+      licence: of the weights.
+
+    Returns:
+      The facts of the entry; `new` says whether it was not there before.
+
+    Raises:
+      UserError: if there is no trained classifier, or its accuracy or data set is not known.
+    """
+    zoo_place.to_write(zoo_folder)
+    folder = models.network_folder(trained)
+    model = models.load_model(folder)
+    if model.task != models.CLASSIFICATION:
+        raise UserError(f"{folder} was trained for {model.task}: a zoo holds networks for classification")
+    result = run_folder.read_json(folder / run_folder.RESULT) or {}
+    if "test_accuracy" not in result:
+        raise UserError(f"{folder / run_folder.RESULT} says no test_accuracy: train the network to the end")
+    whole = run_folder.read_json(folder.parent.parent / run_folder.RESULT) or {}
+    of_run = whole.get("data", {})
+    if (folder / "choice.json").is_file():  # fine-tuned by jnas select: its own result is of the validation images
+        if whole.get("found", {}).get("name") != folder.name:
+            raise UserError(f"{folder} was measured on validation images only: add the network that the run chose")
+        result = whole["found"]
+    data = data or of_run.get("name")
+    if not data:
+        raise UserError(f"{folder} does not say what data it was trained on: give --data NAME")
+    contents = {file: (folder / file).read_bytes() for file in FILES}
+    digest = hashlib.sha256(contents[train_network.WEIGHTS]).hexdigest()
+    facts = {
+        "genotype": model.facts["genotype"], "space": model.facts["space"], "data": data,
+        "shape": list(model.shape), "num_classes": model.facts["num_classes"], "examples": of_run.get("train"),
+        "accuracy": result["test_accuracy"], "epochs": result.get("epochs"),
+        "parameters": nets.count_parameters(model.weights["params"]), "flops": count_flops(model),
+        "licence": licence, "added": datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
+    }  # fmt: skip
+    name = name or f"{entries.slug(data)}-{entries.slug(facts['space'])[:40]}-{digest[:8]}"
+    new = entries.add(zoo_folder, entries.NETWORKS, name, facts, contents)
+    return {**facts, "name": name, "new": new}
+
+
+def load(zoo_folder: str | os.PathLike[str], name: str) -> Pretrained:
+    """A network of a zoo with its weights, after every checksum was compared.
+
+    Raises:
+      UserError: if there is none of that name, or its files are not as they were added.
+    """
+    facts, contents = entries.read(zoo_folder, entries.NETWORKS, name)
+    place = zoo_place.place_of(zoo_folder)
+    if isinstance(place, pathlib.Path):
+        return Pretrained(facts, models.load_model(place / entries.NETWORKS / name))
+    with tempfile.TemporaryDirectory() as folder:
+        copy = pathlib.Path(folder) / name
+        copy.mkdir()
+        for file, content in contents.items():
+            (copy / file).write_bytes(content)
+        return Pretrained(facts, models.load_model(copy))
+
+
+def count_flops(model: models.Model) -> float:
+    """Operations of the forward pass of one image, two for a multiply-add, as XLA counts the program it was given."""
+    forward = functools.partial(_forward, model.net)
+    image = jax.ShapeDtypeStruct((1, *model.shape), jnp.float32)
+    analysis = jax.jit(forward).lower(jax.eval_shape(lambda: model.weights), image).cost_analysis()
+    return float(dict(analysis or {}).get("flops", 0.0))
+
+
+def measure(
+    zoo_folder: str | os.PathLike[str], name: str, *, batch_size: int, repeats: int = 7, keep: bool = True
+) -> list[candidates.Cost]:
+    """Measure a network on this device.
+
+    Args:
+      zoo_folder: the zoo.
+      name: of the network.
+      batch_size: of the step of training.
+      repeats: timed calls of each program; the median counts.
+      keep: write what was measured to the zoo.
+
+    Returns:
+      The time of one image alone and of a step of training, compilation left out.
+
+    Raises:
+      UserError: if there is no such network, or the zoo cannot be written.
+    """
+    if keep:
+        zoo_place.to_write(zoo_folder)
+    facts, model = load(zoo_folder, name)
+    device = str(distributed.environment()["device"])
+    image = jnp.zeros((1, *model.shape))
+    forward = jax.jit(functools.partial(_forward, model.net))
+    seconds = {(candidates.INFERENCE, 1): _median(lambda: forward(model.weights, image), repeats)}
+    batch = TrainingBatch(
+        Examples(jnp.zeros((batch_size, *model.shape)), jnp.asarray(np.arange(batch_size) % facts["num_classes"]))
+    )
+    train = jax.jit(functools.partial(_training_step, model.net))
+    seconds[candidates.TRAINING, batch_size] = _median(lambda: train(model.weights, batch), repeats)
+    found = [candidates.Cost(device, kind, size, time, size / time) for (kind, size), time in seconds.items()]
+    for cost in found if keep else ():
+        about = {"sha256": facts["sha256"][train_network.WEIGHTS], "repeats": repeats, "jax": jax.__version__}
+        file = f"{entries.slug(cost.device)}-{cost.kind}-{cost.batch_size}"
+        entries.note(zoo_folder, entries.COSTS, name, file, facts={**cost._asdict(), **about})
+    return found
+
+
+def add_table(
+    zoo_folder: str | os.PathLike[str], rows: list[dict[str, Any]], *, name: str, source: str, licence: str
+) -> bool:
+    """Put records of others' models into a zoo, see `candidates.read_tables`; whether they were not there before."""
+    lines = "".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows)
+    facts = {"models": len(rows), "source": source, "licence": licence}
+    return entries.add(zoo_folder, entries.TABLES, name, facts, {"models.jsonl": lines.encode()})
+
+
+def _forward(net, weights, image: Array) -> Array:
+    return net.apply(weights, image, train=False).main
+
+
+def _training_step(net, weights, batch: TrainingBatch):
+    def loss(params):
+        context = Context(weights["batch_stats"], jax.random.key(0))
+        return classifier_loss(net, auxiliary_weight=0.0, smoothing=0.0)(params, (), batch, context)
+
+    gradient, _ = jax.grad(loss, has_aux=True)(weights["params"])
+    return optax.apply_updates(weights["params"], jax.tree.map(lambda g: -1e-3 * g, gradient))
+
+
+def _median(call, repeats: int) -> float:
+    jax.block_until_ready(call())  # compiles
+    times = []
+    for _ in range(repeats):
+        started = time.perf_counter()
+        jax.block_until_ready(call())
+        times.append(time.perf_counter() - started)
+    return statistics.median(times)

@@ -1,0 +1,245 @@
+"""Choosing a network of a zoo, and how to fine-tune it, for a new task: predict, choose, fine-tune, record, update."""
+
+import dataclasses
+import datetime
+import json
+import math
+import pathlib
+import time
+from collections.abc import Sequence
+from typing import Any
+
+import jax
+import numpy as np
+
+from jnas import data, distributed, files, report
+from jnas.data.description import describe
+from jnas.errors import UserError
+from jnas.recipes import models, run_folder
+from jnas.recipes.zoo import candidates, entries, finetune, networks
+from jnas.recipes.zoo.place import writable
+from jnas.recipes.zoo.ranking import NAMES, TASK, Choice, carrying, ranked, records_of
+from jnas.recipes.zoo.settings import Selection
+
+BEGUN = "records.json"
+INTERVAL = 1.6449  # deviations on either side of the mean: 90 % of a normal distribution
+
+
+def run(config: Selection, folder: str | pathlib.Path) -> dict[str, Any]:
+    """Choose and fine-tune in a run folder; run again, it resumes, or returns what it found.
+
+    Args:
+      config: the task, the limits, the grid and the predictor.
+      folder: of the run.
+
+    Returns:
+      The result, as written to `result.json`.
+
+    Raises:
+      UserError: if nothing keeps the limits, or the data or the zoo cannot be used.
+    """
+    started = time.time()
+    with run_folder.as_user_input():
+        splits = run_folder.load_data(config.data, config.image_size)
+        train, validation = data.split(splits.train, jax.random.key(config.seed), 1 - config.validation)
+        kept, complaints = allowed(config)
+        check_budget(config, kept, len(train))
+    grid = {name: list(getattr(config, name)) for name in ("frozen", "learning_rates", "epochs")}  # as YAML reads them
+    path = run_folder.begin(folder, dataclasses.replace(config, **grid, zoo=files.masked(config.zoo)), "select")
+    done = run_folder.read_json(path / run_folder.RESULT)
+    if done is not None:
+        return done
+    choices = list_choices(config, kept, train)
+    # Those at the start of the run, kept: a run that goes on must rank as it did before it wrote records of its own.
+    begun = run_folder.read_json(path / BEGUN)
+    records, more = records_of(config.zoo) if begun is None else (begun, [])
+    run_folder.write_json(path / BEGUN, records)
+    rest, spent, trials = choices, 0.0, []
+    ranking: list[dict[str, Any]] = []
+    while rest and len(trials) < config.trials:
+        affordable = [choice for choice in rest if config.budget is None or spent + choice.seconds <= config.budget]
+        if not affordable:
+            break
+        order, predicted = ranked(config, affordable, records, task=task_name(config, train))
+        ranking = ranking or [described(affordable[at], predicted, at, affordable) for at in order[: config.top]]
+        first = int(order[0])
+        choice = affordable[first]
+        place = path / "train" / f"trial-{len(trials) + 1}"
+        begin_trial(place, choice)
+        trial = try_one(config, choice, (train, validation), place)
+        trial["predicted"] = described(choice, predicted, first, affordable)
+        trials.append(trial)
+        spent += choice.seconds
+        record = {
+            "task": task_name(config, train), "features": dict(zip(NAMES, map(float, choice.features), strict=True)),
+            "score": trial["test_accuracy"], "model": choice.candidate.name, "seconds": trial["seconds"],
+        }  # fmt: skip
+        if writable(config.zoo):
+            entries.note(config.zoo, entries.RECORDS, "", facts=record)
+        records = [*records, record]
+        rest = [other for other in rest if other is not choice]
+    best = max(trials, key=lambda trial: trial["test_accuracy"])
+    best["validation_accuracy"] = best["test_accuracy"]
+    summary = finish(config, path, best, trials, ranking, kept, splits, len(validation), started)
+    summary["selection"] |= {
+        "left out": complaints + more, "records": [len(records), config.least_records],
+        "carried by": carrying(config, records),
+    }  # fmt: skip
+    run_folder.write_json(path / run_folder.RESULT, summary)
+    report.write_report(path)
+    return summary
+
+
+def begin_trial(place: pathlib.Path, choice: Choice) -> None:
+    """Note what a trial is of, so that a run that goes on credits no trial to another network.
+
+    Raises:
+      UserError: if its folder was begun with another choice, because the zoo has changed meanwhile.
+    """
+    chosen = {"model": choice.candidate.name, "settings": dataclasses.asdict(choice.settings)}
+    chosen = json.loads(json.dumps(chosen))
+    before = run_folder.read_json(place / "choice.json")
+    if before is not None and before != chosen:
+        raise UserError(
+            f"{place} was begun with {before['model']} and {chosen['model']} is chosen now, for the zoo has changed: "
+            "give another folder with --out"
+        )
+    files.prepare_folder(place)
+    run_folder.write_json(place / "choice.json", chosen)
+
+
+def allowed(config: Selection) -> tuple[list[candidates.Candidate], list[str]]:
+    """The networks of the zoo whose weights are here and that keep the limits; and what was left out as damaged.
+
+    Raises:
+      UserError: if there is none.
+    """
+    found, complaints = candidates.of_zoo(config.zoo)
+    here = [candidate for candidate in found if not candidate.table]
+    if not here:
+        raise UserError(f"{files.masked(config.zoo)} has no network with weights: add some with jnas zoo add ZOO RUN")
+    device = config.device or str(distributed.environment()["device"])
+    if config.budget is not None or config.max_latency or config.min_throughput or config.min_training:
+        here = measured(config, here, device)
+    scaled = (config.max_params, 1e6), (config.max_flops, 1e9), (config.max_latency, 1e-3)
+    most = [None if value is None else value * unit for value, unit in scaled]
+    limits = candidates.Limits(most[0], most[1], most[2], config.min_throughput, config.min_training, device)
+    return candidates.within(here, limits), complaints
+
+
+def check_budget(config: Selection, kept: Sequence[candidates.Candidate], num_examples: int) -> None:
+    """Raises a UserError unless some candidate's fine-tuning fits into the budget."""
+    if config.budget is None:
+        return
+    device = config.device or str(distributed.environment()["device"])
+    steps = min(s.epochs * max(1, num_examples // s.batch_size) for s in config.grid())
+    least = min((step * steps for c in kept if (step := step_seconds(c, device, config)) is not None), default=None)
+    if least is None:
+        raise UserError(
+            f"no step of {config.fine_tuning.batch_size} images was measured on {device!r}: run jnas zoo measure there"
+        )
+    if least > config.budget:
+        raise UserError(
+            f"no fine-tuning takes at most {config.budget} seconds (budget): the shortest takes {least:.4g} as measured"
+        )
+
+
+def measured(config: Selection, here: Sequence[candidates.Candidate], device: str) -> list[candidates.Candidate]:
+    """Measures what was never measured on this device; another device's times stay as they are."""
+    found = []
+    for one in here:
+        if device == str(distributed.environment()["device"]) and step_seconds(one, device, config) is None:
+            costs = networks.measure(
+                config.zoo, one.name, batch_size=config.fine_tuning.batch_size, keep=writable(config.zoo)
+            )
+            one = one._replace(costs=(*one.costs, *costs))
+        found.append(one)
+    return found
+
+
+def step_seconds(candidate: candidates.Candidate, device: str, config: Selection) -> float | None:
+    """Seconds of a step of fine-tuning on a device, None if it was not measured."""
+    size = config.fine_tuning.batch_size
+    return min(
+        (
+            cost.seconds
+            for cost in candidate.costs
+            if (cost.device, cost.kind, cost.batch_size) == (device, candidates.TRAINING, size)
+        ),
+        default=None,
+    )
+
+
+def list_choices(config: Selection, kept: Sequence[candidates.Candidate], train: data.Dataset) -> list[Choice]:
+    """Every network with every setting, with what a predictor reads: each network looks at the images once."""
+    choices = []
+    device = config.device or str(distributed.environment()["device"])
+    for candidate in kept:
+        model = networks.load(config.zoo, candidate.name).model
+        with run_folder.as_user_input():
+            images = finetune.as_read_by(model, train)
+        seen = describe(images, finetune.features_of(model), model.weights)
+        step = step_seconds(candidate, device, config)
+        for settings in config.grid():
+            steps = settings.epochs * max(1, len(train) // settings.batch_size)
+            row = np.array([
+                math.log10(max(candidate.parameters or 1, 1)), math.log10(max(candidate.flops or 1, 1)),
+                candidate.accuracy or 0.0, seen.nearest_centroid, seen.logme, settings.frozen,
+                math.log10(settings.learning_rate), math.log10(steps),
+                *(getattr(seen, name.removeprefix("task: ")) for name in TASK),
+            ])  # fmt: skip
+            choices.append(Choice(candidate, settings, row, math.nan if step is None else steps * step))
+    return choices
+
+
+def described(choice: Choice, predicted, at: int, among: Sequence[Choice]) -> dict[str, Any]:
+    """A choice in words and numbers, for the page."""
+    column = NAMES.index("fit: nearest centroid")
+    rank = 1 + len({c.candidate.name for c in among if c.features[column] > choice.features[column]})
+    number = len({c.candidate.name for c in among})
+    one = choice.candidate
+    line = {
+        "model": one.name, "frozen": choice.settings.frozen, "learning rate": choice.settings.learning_rate,
+        "epochs": choice.settings.epochs, "parameters": one.parameters, "seconds": choice.seconds,
+        "reasons": f"its frozen features tell {100 * choice.features[column]:.0f} % of the images apart, rank {rank} "
+        f"of {number}; {100 * (one.accuracy or 0):.1f} % on what it was trained on",
+    }  # fmt: skip
+    if predicted is not None:
+        mean, std = float(predicted[0][at]), float(predicted[1][at])
+        line |= {"mean": mean, "low": mean - INTERVAL * std, "high": mean + INTERVAL * std}
+    return {key: None if isinstance(value, float) and math.isnan(value) else value for key, value in line.items()}
+
+
+def try_one(config: Selection, choice: Choice, sets, folder: pathlib.Path) -> dict[str, Any]:
+    """Fine-tune a choice on the training images and measure it on the validation images."""
+    model = networks.load(config.zoo, choice.candidate.name).model
+    with run_folder.as_user_input():
+        train, validation = (finetune.as_read_by(model, part) for part in sets)
+    result = finetune.fine_tune(model, train, validation, choice.settings, folder, config.seed)
+    return {**result, "model": choice.candidate.name}
+
+
+def task_name(config: Selection, train: data.Dataset) -> str:
+    """What makes records those of one task: the data and how many images of them."""
+    return f"{train.name} ({len(train)} images, {train.num_classes} classes)"
+
+
+def finish(config, path, best, trials, ranking, kept, splits, num_validation, started) -> dict[str, Any]:
+    """Measures the best trial on the test images, once, and puts everything into one result."""
+    model = models.load_model(path / "train" / best["name"])
+    with run_folder.as_user_input():
+        test = finetune.as_read_by(model, splits.test)
+    measured_on = finetune.evaluate(
+        model.net, model.weights["params"], model.weights["batch_stats"], test, finetune.normalisation_of(model)
+    )
+    found = {**best, "test_accuracy": measured_on["accuracy"], "test_loss": measured_on["loss"]}
+    front = [
+        {"model": c.name, "accuracy": c.accuracy, "parameters": c.parameters, "flops": c.flops} for c in kept
+    ]  # fmt: skip
+    return {
+        "genotype": best["genotype"], "space": best["space"], "method": "selection", "seed": config.seed,
+        "seconds": round(time.time() - started, 2), "found": found, "random": [],
+        "data": finetune.train_network.describe(splits, num_validation),
+        "selection": {"ranking": ranking, "trials": trials, "candidates": front,
+                      "ended": datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds")},
+    }  # fmt: skip

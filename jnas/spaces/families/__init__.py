@@ -1,0 +1,1 @@
+"""The spaces of the literature, and generated ones."""

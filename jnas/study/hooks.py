@@ -1,0 +1,89 @@
+"""What looks on while `search` runs: the counterparts of the hooks of `fit`."""
+
+import json
+import os
+import sys
+from collections.abc import Callable
+from typing import Any, TextIO
+
+from jnas.files.writing import atomic_write, prepare_folder
+from jnas.study.trials import Progress, Trial
+
+TrialHook = Callable[[Progress], None]
+
+
+def trials_progress(description: str, stream: TextIO | None = None) -> TrialHook:
+    """Print a line for every trial that has finished, by this worker or another.
+
+    Args:
+      description: the name of what runs.
+      stream: where to write; None is the standard error.
+    """
+
+    def report(progress: Progress) -> None:
+        count = len(progress.trials) - sum(trial.error is None for trial in progress.new)
+        for trial in progress.new:
+            count += trial.error is None
+            words = trial.error or "  ".join(f"{score:.4g}" for score in trial.scores)
+            line = f"{description} {count}/{progress.num_evaluations}  trial {trial.number}: {words}"
+            if progress.best is not None:
+                line += f"  best {progress.best.scores[0]:.4g}"
+            print(f"{line}  {trial.seconds:.1f} s", file=stream or sys.stderr, flush=True)
+
+    return report
+
+
+def trials_jsonl(path: str | os.PathLike[str], describe: Callable[[Any], str] | None = None) -> TrialHook:
+    """Keep a file of JSON lines that shows the study: one finished trial a line, in the order of their numbers.
+
+    The file is written anew each time, whole or not at all, from what the study holds: whoever was killed when, it has
+    no gap and no repeat.
+
+    Args:
+      path: the file; its folder is made if absent.
+      describe: the name of an architecture, put into each line.
+    """
+    prepare_folder(os.path.dirname(os.fspath(path)) or ".")
+    failed: dict[int, Trial] = {}
+
+    def write(progress: Progress) -> None:
+        failed.update({trial.number: trial for trial in progress.new if trial.error is not None})
+        trials = sorted((*progress.trials, *failed.values()), key=lambda trial: trial.number)
+        atomic_write(path, "".join(json.dumps(_line(trial, describe), allow_nan=False) + "\n" for trial in trials))
+
+    return write
+
+
+def trials_tensorboard(path: str | os.PathLike[str]) -> TrialHook:
+    """Write the score of each trial, and the best so far, as TensorBoard curves over the number of the trial.
+
+    Args:
+      path: the folder for the event files. A worker that takes up a study writes all its trials again, into a file of
+        its own that hides the earlier ones: one worker at a time should.
+    """
+    writer: Any = None
+
+    def write(progress: Progress) -> None:
+        nonlocal writer
+        from tensorboardX import SummaryWriter
+
+        if writer is None:
+            suffix = f".trials-{len(progress.trials)}-{os.getpid()}"
+            writer = SummaryWriter(str(prepare_folder(path)), filename_suffix=suffix, purge_step=0)
+        for trial in progress.new:
+            for n, score in enumerate(trial.scores):
+                writer.add_scalar(f"score_{n}" if len(trial.scores) > 1 else "score", score, trial.number)
+        if progress.best is not None:
+            writer.add_scalar("best_score", progress.best.scores[0], progress.new[-1].number)
+        writer.flush()
+
+    return write
+
+
+def _line(trial: Trial, describe: Callable[[Any], str] | None) -> dict[str, Any]:
+    return {
+        "trial": trial.number, "code": trial.code.tolist(),
+        **({} if describe is None or not len(trial.code) else {"architecture": describe(trial.code)}),
+        "scores": list(trial.scores), "metrics": trial.metrics, "seconds": round(trial.seconds, 3),
+        **({} if trial.error is None else {"error": trial.error}),
+    }  # fmt: skip

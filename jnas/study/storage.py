@@ -1,0 +1,168 @@
+"""Where trials are kept: an Optuna study in a file, a database, a key-value server, or in memory."""
+
+import contextlib
+import json
+import logging
+import os
+import re
+import time
+import warnings
+from collections.abc import Hashable, Iterator, Mapping, Sequence
+from typing import TYPE_CHECKING, Any, Literal
+
+from jnas.errors import UserError
+from jnas.files.locks import JournalLock
+from jnas.files.urls import masked
+from jnas.files.writing import explain
+
+if TYPE_CHECKING:
+    import optuna
+
+CHOICES, ABOUT = "choices", "about"  # user attributes of a study
+MOST_LABELS = 32  # a choice with more options is kept as the index of the option: labels are stored with every trial
+
+
+def open_study(
+    storage: str | os.PathLike[str] | None = None,
+    *,
+    name: str = "search",
+    objectives: Mapping[str, Literal["maximize", "minimize"]] | None = None,
+    choices: Sequence[tuple[str, Sequence[Hashable]]] = (),
+    about: Mapping[str, Any] | None = None,
+) -> "optuna.Study":
+    """Open a study for `search`, or make it if there is none of this name; many processes may do so at once.
+
+    What comes back is a study of Optuna's: its Pareto front, its importance plots and optuna-dashboard work on it.
+
+    >>> from jnas import spaces
+    >>> study = open_study(choices=spaces.nasbench201().choices)
+    >>> study.user_attrs["choices"][0]
+    ['cell/0->1', ['none', 'skip_connect', 'nor_conv_1x1', 'nor_conv_3x3', 'avg_pool_3x3']]
+
+    Args:
+      storage: the path of a journal file, which several processes of one machine or of one network file system may
+        share, made if absent; a URL of a database, `sqlite:///FILE`, `postgresql+psycopg://USER@HOST/NAME`,
+        `mysql+pymysql://...`, or of a server, `redis://HOST`; None: in memory, for one process.
+      name: of the study in its storage.
+      objectives: their names and directions, in the order of the scores; None: one "score" to maximise.
+      choices: of the space, `space.choices`: trials then show what was chosen by name.
+      about: what must agree between all who share the study, values of JSON: settings, say.
+
+    Returns:
+      The study.
+
+    Raises:
+      UserError: if the storage cannot be reached, or holds another search of this name.
+    """
+    objectives = objectives or {"score": "maximize"}
+    labels = [[choice, [_label(option) for option in options]] for choice, options in choices]
+    attrs = {CHOICES: labels, ABOUT: json.loads(json.dumps(dict(about or {})))}
+    shown = "memory" if storage is None else masked(os.fspath(storage))
+    with _explained(shown):
+        import optuna
+
+        study = optuna.create_study(
+            storage=_storage(storage), study_name=name, directions=list(objectives.values()), load_if_exists=True,
+            sampler=optuna.samplers.RandomSampler(),  # never asked: the architectures come from a searcher
+        )  # fmt: skip
+        difference = _difference(study, list(objectives.values()), attrs)
+        if difference:
+            close_study(study)
+            raise UserError(
+                f"study {name!r} in {shown} is of another search, {difference}: choose another name or storage"
+            )
+        for key in attrs.keys() - study.user_attrs.keys():
+            study.set_user_attr(key, attrs[key])
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", optuna.exceptions.ExperimentalWarning)
+            study.set_metric_names(list(objectives))
+    return study
+
+
+def close_study(study: "optuna.Study") -> None:
+    """Close the connections to a database; a study of another storage is left as it is."""
+    study._storage.remove_session()
+    pool = getattr(getattr(study._storage, "_backend", study._storage), "engine", None)
+    if pool is not None:
+        pool.dispose()
+
+
+def _label(option: Hashable) -> str:
+    """An option in a word or two, without commas and quotes."""
+    if isinstance(option, tuple):
+        return " ".join(_label(part) for part in option)
+    return str(option)
+
+
+def _difference(study: "optuna.Study", directions: list[str], attrs: dict[str, Any]) -> str:
+    """How a study that was found is not the one that is wanted, in words; empty if it is."""
+    if [direction.name.lower() for direction in study.directions] != directions:
+        return "its objectives differ"
+    for name, new in attrs.items():
+        old = study.user_attrs.get(name, new)
+        if old != new and isinstance(old, dict):
+            key = next(key for key in [*new, *old] if old.get(key) != new.get(key))
+            return f"{key} is {old.get(key)!r} and not {new.get(key)!r}"
+        if old != new:
+            return f"its {name} differ"
+    return ""
+
+
+def _storage(storage: str | os.PathLike[str] | None) -> "optuna.storages.BaseStorage":
+    import optuna
+    from optuna.storages import journal
+
+    if storage is None:
+        return optuna.storages.InMemoryStorage()
+    url = os.fspath(storage)
+    if "://" not in url:
+        with explain("write", url):
+            lock: Any = JournalLock(url)
+            return optuna.storages.JournalStorage(journal.JournalFileBackend(url, lock_obj=lock))
+    if url.startswith(("redis://", "rediss://")):
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", optuna.exceptions.ExperimentalWarning)
+            return optuna.storages.JournalStorage(journal.JournalRedisBackend(url))
+    # SQLite gives up after 5 s behind another writer; a connection that lay idle during a long trial is tried first.
+    options = {"connect_args": {"timeout": 60}} if url.startswith("sqlite") else {"pool_pre_ping": True}
+    for attempt in range(5):
+        try:
+            return optuna.storages.RDBStorage(url, engine_kwargs=options)
+        except (optuna.exceptions.StorageInternalError, RuntimeError):
+            raise
+        except Exception as error:  # two processes that make the tables at once: one is told that they are there
+            if attempt == 4 or not re.search("exist|duplicate", str(error), re.IGNORECASE):
+                raise
+            time.sleep(0.2 * 2**attempt)
+    raise AssertionError
+
+
+@contextlib.contextmanager
+def _explained(shown: str) -> Iterator[None]:
+    """What a storage refuses, in one sentence and without its password; and what Optuna has to say, left unsaid."""
+    import optuna
+    import sqlalchemy.exc
+
+    logger, level = logging.getLogger("optuna"), optuna.logging.get_verbosity()
+    logger.setLevel(logging.ERROR)
+    try:
+        yield
+    except UserError:
+        raise
+    except ImportError as error:
+        missing = getattr(error, "name", None) or "its driver"
+        hint = " (pip install 'jnas[postgres]')" if "psycopg" in str(missing) else ""
+        raise UserError(f"{shown} needs {missing}, which is not installed: install it{hint}") from error
+    except (sqlalchemy.exc.SQLAlchemyError, optuna.exceptions.OptunaError, RuntimeError, ValueError) as error:
+        reason = masked(str(error.__cause__ or error)).strip().splitlines() or [type(error).__name__]
+        raise UserError(f"{shown} cannot hold a study ({reason[0]}): check the address and its server") from error
+    except Exception as error:
+        if not type(error).__module__.startswith(
+            "redis"
+        ):  # which may not be installed, so its errors have no name here
+            raise
+        raise UserError(
+            f"{shown} cannot hold a study ({masked(str(error))}): check the address and its server"
+        ) from error
+    finally:
+        logger.setLevel(level)

@@ -1,0 +1,28 @@
+"""The gradient loop: `fit` runs a `Learner`, a `Hook` looks on, `Checkpoints` makes the run survive.
+
+It knows no network, space or method.
+"""
+
+from jnas.train.checkpoint import Checkpoints
+from jnas.train.fit import MOST_STEPS_PER_CALL, fit
+from jnas.train.hooks import Event, Hook, at_multiples, of_run, progress, tensorboard
+from jnas.train.profile import profile, profiling
+from jnas.train.program import Runs
+from jnas.train.records import jsonl_each, jsonl_log
+
+__all__ = [
+    "MOST_STEPS_PER_CALL",
+    "Checkpoints",
+    "Event",
+    "Hook",
+    "Runs",
+    "at_multiples",
+    "fit",
+    "jsonl_each",
+    "jsonl_log",
+    "of_run",
+    "profile",
+    "profiling",
+    "progress",
+    "tensorboard",
+]

@@ -1,0 +1,156 @@
+"""The checkpoints of a run: written in the background, complete or absent, the newest one restored."""
+
+import logging
+import os
+import re
+from typing import Any
+
+import jax
+import numpy as np
+
+from jnas.errors import UserError
+from jnas.files.trees import describe, first_difference
+from jnas.files.writing import prepare_folder
+from jnas.types import State
+
+# How a failed write reads when it comes from the storage library, which knows no OSError.
+_REFUSED = re.compile(r"os_error_code='(\d+)'")
+
+
+class Checkpoints:
+    """A folder of checkpoints, one a step.
+
+    Use it where a state must survive a crash; for final weights see `save_tree`. A save copies the state and goes on
+    in the background; a checkpoint appears under its name only when it is complete, so a kill in the middle leaves the
+    older ones. In a run of several processes every process calls every method.
+
+    Args:
+      folder: made if absent; leftovers of killed saves in it are removed.
+      max_to_keep: how many of the newest checkpoints stay.
+
+    Raises:
+      UserError: if the folder cannot be written.
+    """
+
+    def __init__(self, folder: str | os.PathLike[str], *, max_to_keep: int = 2):
+        import orbax.checkpoint as ocp
+
+        self.folder = prepare_folder(os.path.abspath(folder))
+        self._args = ocp.args
+        self._saving: int | None = None
+        options = ocp.CheckpointManagerOptions(
+            preservation_policy=ocp.checkpoint_managers.LatestN(max_to_keep),
+            cleanup_tmp_directories=True,
+            # When that fails, the threads that wait for the folder keep the process alive for minutes.
+            async_options=ocp.AsyncOptions(create_directories_asynchronously=False),
+        )
+        # Orbax logs the traceback of a failed write once a thread; the failure itself is raised and answered below.
+        logging.getLogger("absl").addFilter(_not_orbax)
+        self._manager = ocp.CheckpointManager(self.folder, options=options)
+
+    def latest(self) -> int | None:
+        """The step of the newest complete checkpoint, or None."""
+        return self._manager.latest_step()
+
+    def save(self, step: int, state: State, meta: dict[str, Any]) -> None:
+        """Start writing a checkpoint, after waiting for the one before it.
+
+        Args:
+          step: under which it is filed.
+          state: any tree of arrays, typed keys and empty arrays included; it may be donated as soon as this returns.
+          meta: values of JSON that `restore` hands back.
+
+        Raises:
+          UserError: if this or the previous checkpoint cannot be written.
+        """
+        self.wait()
+        self._saving = step
+        # Leaves by number: the tree is the caller's, who has it again when restoring. Empty arrays cannot be stored.
+        leaves = {str(i): leaf for i, leaf in enumerate(jax.tree.leaves(state)) if leaf.size}
+        stored = self._args.Composite(
+            state=self._args.StandardSave(leaves), meta=self._args.JsonSave({"user": meta, "leaves": describe(state)})
+        )
+        try:
+            self._manager.save(step, args=stored)
+        except (OSError, ValueError) as error:
+            self._refuse(error)
+
+    def restore(self, abstract: State) -> tuple[int, State, dict[str, Any]]:
+        """Read the newest complete checkpoint.
+
+        Args:
+          abstract: the tree to fill, of `jax.ShapeDtypeStruct` with shardings, or of arrays.
+
+        Returns:
+          The step, the state placed as `abstract` says, and what was saved as `meta`.
+
+        Raises:
+          UserError: if there is none, if it belongs to another tree, or if it cannot be read.
+        """
+        step = self.latest()
+        if step is None:
+            raise UserError(f"{self.folder} holds no checkpoint: name the folder of a run that has saved one")
+        where = f"the checkpoint of step {step} in {self.folder}"
+        leaves, tree = jax.tree.flatten(abstract)
+        wanted = {str(i): leaf for i, leaf in enumerate(leaves) if leaf.size}
+        try:
+            meta = self._manager.restore(step, args=self._args.Composite(meta=self._args.JsonRestore()))["meta"]
+            difference = first_difference(meta["leaves"], describe(abstract))
+            if difference is None:
+                read = self._args.Composite(state=self._args.StandardRestore(wanted))
+                found = self._manager.restore(step, args=read)["state"]
+        except (OSError, ValueError, KeyError, TypeError) as error:  # whatever damage makes the reader stumble over
+            raise UserError(
+                f"{where} cannot be read ({type(error).__name__}): "
+                f"delete {self.folder / str(step)} to go on from the one before it"
+            ) from error
+        if difference is not None:
+            raise UserError(
+                f"{where} belongs to another run: {difference}; restore its settings or choose another folder"
+            )
+        filled = [found[str(i)] if leaf.size else _empty(leaf) for i, leaf in enumerate(leaves)]
+        return step, jax.tree.unflatten(tree, filled), meta["user"]
+
+    def wait(self) -> None:
+        """Return when the last `save` is on disk.
+
+        Raises:
+          UserError: if it could not be written.
+        """
+        try:
+            self._manager.wait_until_finished()
+        except (OSError, ValueError) as error:
+            self._refuse(error)
+
+    def __enter__(self) -> "Checkpoints":
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """Wait for the background work and end it."""
+        try:
+            self._manager.close()
+        finally:
+            logging.getLogger("absl").removeFilter(_not_orbax)
+
+    def _refuse(self, error: OSError | ValueError) -> None:
+        if isinstance(error, OSError):
+            reason = error.strerror or str(error)
+        elif found := _REFUSED.search(str(error)):
+            reason = os.strerror(int(found[1]))
+        else:
+            raise error
+        raise UserError(
+            f"cannot write the checkpoint of step {self._saving} to {self.folder}: {reason}; "
+            "free the disk or choose another folder"
+        ) from error
+
+
+def _empty(leaf) -> jax.Array:
+    return jax.device_put(np.zeros(leaf.shape, leaf.dtype), leaf.sharding)
+
+
+def _not_orbax(record: logging.LogRecord) -> bool:
+    return f"{os.sep}orbax{os.sep}" not in record.pathname

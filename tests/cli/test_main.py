@@ -1,0 +1,193 @@
+"""Bad input: one sentence, exit status 2, nothing half-written. And what the smaller commands print."""
+
+import json
+import os
+import subprocess
+import sys
+
+import numpy as np
+import pytest
+from tiny import TINY
+
+from jnas.cli.main import main
+
+SKIPS = "|skip_connect~0|+|skip_connect~0|skip_connect~1|+|skip_connect~0|skip_connect~1|skip_connect~2|"
+
+
+def refused(capsys, *words, status=2):
+    """Runs the program in this process; returns the one line that it answers."""
+    try:
+        code = main([str(word) for word in words])
+    except SystemExit as stop:
+        code = stop.code
+    out, err = capsys.readouterr()
+    assert code == status, (code, out, err)
+    assert out == ""
+    assert len(err.strip().splitlines()) == 1, err
+    assert err.startswith("jnas")
+    assert "Traceback" not in err
+    return err
+
+
+def yaml_file(tmp_path, text):
+    path = tmp_path / "settings.yaml"
+    path.write_text(text)
+    return path
+
+
+@pytest.mark.parametrize(
+    ("words", "sentence"),
+    [
+        (["search", "--nonsense"], "unrecognized arguments: --nonsense"),
+        (["sarch"], "invalid choice: 'sarch'"),
+        (["search", "chanels=3"], "unknown key chanels: did you mean channels?"),
+        (["search", "train.epoch=3"], "unknown key train.epoch: did you mean train.epochs?"),
+        (["search", "channels=many"], "channels is 'many': give a valid integer"),
+        (["search", "channels=0"], "channels is 0: give at least 1"),
+        (["search", "estimator=magic"], "estimator is 'magic': give 'first_order'"),
+        (["search", "train=3"], "train is 3 and not a mapping"),
+        (["search", "channels"], "'channels' is no preset, YAML file or key=value"),
+        (["search", "missing.yaml"], "cannot read missing.yaml: No such file"),
+        (["search", "space=darts3"], "darts3"),
+        (["search", "data=cifar11"], "no data set is called 'cifar11'"),
+        (["search", "data=missing.npz"], "missing.npz"),
+        (["search", "batch_size=100000"], "batch size 100000 with 2500 examples"),
+        (["search", "weights.heavy_ball=0.9"], "heavy_ball is 0.9 under momentum=storm"),
+        (["search", "inner_fraction=1.5"], "inner_fraction is 1.5"),
+        (["search", "train.batch_size=100000"], "batch size 100000"),
+        (["search", "damping=-1"], "damping is -1.0: give at least 0"),
+        (["search", "neumann_step=-1"], "step_size is -1.0"),
+        (["search", "weights.coefficient.initial=2"], "initial=2.0"),
+        (["train", "|nor_conv_9x9~0|"], "nor_conv_9x9"),
+        (["train", "DARTS_V9"], "DARTS_V9"),
+        (["evaluate", "nowhere"], "nowhere is no run"),
+        (["report", "nowhere"], "nowhere"),
+        (["spaces", "nowhere"], "nowhere"),
+    ],
+)
+def test_bad_words(words, sentence, capsys, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    assert sentence in refused(capsys, *words)
+    assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize(
+    ("text", "sentence"),
+    [
+        ("channels: [1", "is not YAML at line 1"),
+        ("- 3", "holds a list and not a mapping"),
+        ("chanels: 3", "did you mean channels?"),
+        ("train: {epochs: few}", "train.epochs is 'few'"),
+    ],
+)
+def test_bad_settings_files(text, sentence, capsys, tmp_path):
+    assert sentence in refused(capsys, "search", yaml_file(tmp_path, text), "--out", tmp_path / "run")
+    assert not (tmp_path / "run").exists()
+
+
+def test_a_settings_file_that_is_no_text(capsys, tmp_path):
+    path = tmp_path / "settings.yaml"
+    path.write_bytes(b"\xff\xfe\x00")
+    assert "is no text" in refused(capsys, "search", path)
+
+
+def test_corrupt_data_and_images_of_another_shape(capsys, tmp_path):
+    path = tmp_path / "data.npz"
+    path.write_bytes(b"PK\x03\x04 torn")
+    assert "data.npz" in refused(capsys, "search", f"data={path}", "--out", tmp_path / "run")
+    labels = np.arange(10)
+    np.savez(
+        path, x_train=np.zeros((10, 8), np.uint8), y_train=labels, x_test=np.zeros((10, 8), np.uint8), y_test=labels
+    )
+    assert "data.npz" in refused(capsys, "search", f"data={path}", "--out", tmp_path / "run")
+    assert not (tmp_path / "run").exists()
+
+
+def test_the_folder_of_another_run_is_left_alone(finished, images, capsys, tmp_path):
+    folder, _ = finished
+    sentence = refused(capsys, "search", f"data={images}", *TINY, "epochs=3", "--out", folder)
+    assert "holds a run with epochs=2 and not 3" in sentence
+    (tmp_path / "other").mkdir()
+    (tmp_path / "other" / "thesis.tex").write_text("\\begin")
+    assert "is not empty" in refused(capsys, "search", f"data={images}", *TINY, "--out", tmp_path / "other")
+    assert [p.name for p in (tmp_path / "other").iterdir()] == ["thesis.tex"]
+
+
+def test_a_folder_that_cannot_be_written(images, capsys, tmp_path):
+    (tmp_path / "file").write_text("")
+    assert "file/run" in refused(capsys, "search", f"data={images}", *TINY, "--out", tmp_path / "file" / "run")
+    assert "/proc/run" in refused(capsys, "search", f"data={images}", *TINY, "--out", "/proc/run")
+
+
+def test_a_full_disk_in_the_middle(images, command, tmp_path):
+    """A limit on the size of files makes every longer write fail, as a full disk does."""
+    folder = tmp_path / "run"
+    words = ["train", SKIPS, f"data={images}", "train.channels=2", "train.epochs=1", "train.batch_size=20"]
+    words += ["--out", str(folder)]
+    code = (
+        "import resource, sys; resource.setrlimit(resource.RLIMIT_FSIZE, (1500, 1500)); "
+        f"from jnas.cli import entry; sys.argv[1:] = {words!r}; entry()"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", code], capture_output=True, text=True, timeout=600,
+        env={**os.environ, "JNAS_CACHE_DIR": ""},
+    )  # fmt: skip
+    assert done.returncode == 2, done.stderr
+    # Threads of the storage library may complain beside it; ours is one sentence.
+    ours = [line for line in done.stderr.splitlines() if line.startswith("jnas: ")]
+    assert len(ours) == 1, done.stderr
+    assert "cannot write" in ours[0]
+    assert "choose another" in ours[0]
+    assert not (folder / "result.json").exists()
+    again = command(*words)  # with room again, the same command goes on
+    assert again.returncode == 0, again.stderr
+
+
+def test_evaluate_repeats_the_reported_accuracy(finished, capsys):
+    folder, _ = finished
+    assert main(["evaluate", str(folder)]) == 0
+    measured = json.loads(capsys.readouterr().out)
+    found = json.loads((folder / "result.json").read_text())["found"]
+    assert measured["accuracy"] == found["test_accuracy"]
+    assert measured["loss"] == pytest.approx(found["test_loss"], rel=1e-5)
+    assert main(["evaluate", str(folder / "train" / "random-0"), "--split", "train"]) == 0
+    assert json.loads(capsys.readouterr().out)["examples"] == 120
+
+
+def test_damaged_weights_are_named(finished, capsys, tmp_path):
+    import shutil
+
+    shutil.copytree(finished[0], tmp_path / "run")
+    weights = tmp_path / "run" / "train" / "found" / "weights.npz"
+    weights.write_bytes(weights.read_bytes()[:100])
+    assert "weights.npz" in refused(capsys, "evaluate", tmp_path / "run")
+
+
+def test_data_of_another_shape_are_refused_by_evaluate(finished, capsys):
+    assert "and the network reads" in refused(capsys, "evaluate", finished[0], "--data", "fashion-mnist-slice")
+
+
+@pytest.mark.usefixtures("standard_promotion")
+def test_training_what_a_search_found(finished, images, capsys, tmp_path):
+    folder, _ = finished
+    assert main(["train", str(folder), "train.epochs=1", "--out", str(tmp_path / "run")]) == 0
+    result = json.loads((tmp_path / "run" / "result.json").read_text())
+    assert result["genotype"] == json.loads((folder / "result.json").read_text())["genotype"]
+    assert main(["evaluate", str(tmp_path / "run")]) == 0
+    assert main(["report", str(tmp_path / "run")]) == 0
+    assert (tmp_path / "run" / "report.html").is_file()
+    capsys.readouterr()
+    assert main(["report", str(folder), str(tmp_path / "run")]) == 0
+    assert "nasbench201" in capsys.readouterr().out
+
+
+def test_spaces_and_settings_are_shown(capsys):
+    assert main(["spaces"]) == 0
+    out = capsys.readouterr().out
+    assert "nasbench201: 15,625 architectures" in out
+    assert main(["spaces", "nasbench201"]) == 0
+    assert "nor_conv_3x3" in capsys.readouterr().out
+    assert main(["search", "default", "weights.learning_rate=0.3", "--show"]) == 0
+    out = capsys.readouterr().out
+    assert "learning_rate: 0.3" in out
+    assert "optimiser: sgd" in out  # the other parts of `weights` keep their defaults

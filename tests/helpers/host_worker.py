@@ -1,0 +1,123 @@
+"""A small search on real images that are streamed from disk; as a script one process of it, as `test_hosts.py` says.
+
+`python host_worker.py JSON`: the arguments of `Hosts` as "hosts", and those of `search`.
+"""
+
+import functools
+import json
+import os
+import pathlib
+import signal
+import sys
+import time
+
+import jax
+import numpy as np
+import optax
+from jax.sharding import Mesh
+
+from jnas import bilevel, data, distributed, nets, spaces, train
+from jnas.distributed import hosts
+from jnas.errors import Interrupted, UserError
+from jnas.recipes.supernet import supernet_problem
+from jnas.train.program import split_key
+
+BATCH, STEPS, EPOCH, SIDE = 8, 12, 6, 8  # examples a batch, steps of the run, batches an epoch, pixels
+
+
+class Recorded:
+    """A data source that notes which examples are read."""
+
+    def __init__(self, source):
+        self.source, self.reads = source, []
+
+    def __len__(self):
+        return len(self.source)
+
+    def __getitem__(self, index):
+        self.reads.append(index)
+        return self.source[index]
+
+
+@functools.cache
+def learner():
+    space = spaces.nasbench201()
+    space = spaces.narrow(space, {"cell": [["skip_connect", "nor_conv_1x1"], *[["none", "skip_connect"]] * 5]})
+    net = nets.Network(
+        space, ("cell",), channels=2, num_classes=10, stem_multiplier=1, project_inputs=False, remat=False,
+        edge_strategy="unroll",
+    )  # fmt: skip
+    problem, _ = supernet_problem(net)
+
+    def init(key):
+        weights_key, alpha_key = jax.random.split(key)
+        params, stats = nets.initialise(net, weights_key, (SIDE, SIDE, 1))
+        return bilevel.Point(params, spaces.init_alpha(space, alpha_key, 0.1)), stats
+
+    tx = optax.chain(
+        bilevel.storm(bilevel.decaying()),
+        optax.partition({"weights": optax.sgd(0.05), "alpha": optax.sgd(0.5)}, bilevel.Point("weights", "alpha")),
+    )
+    return space, bilevel.simultaneous(problem, bilevel.first_order(), init, tx, one_vector=True)
+
+
+def search(*, folder, images, mesh=None, act=None):
+    """Run the search, from its checkpoints in `folder` if there are any.
+
+    `act`: (step, process, signal): the process sends itself the signal after the step, and notes the time in
+    `folder/acted`. Returns what is to be compared.
+    """
+    source, _ = data.open_tfds(images)
+    inner, outer = (Recorded(part) for part in data.split_stream(source, jax.random.key(5), 0.5))
+    key = jax.random.key(3)
+    space, of_space = learner()
+
+    def steps_done(event):
+        if act is not None and event.step == act[0] and jax.process_index() == act[1]:
+            pathlib.Path(folder, "acted").write_text(str(time.time()))
+            os.kill(os.getpid(), getattr(signal, act[2]))
+
+    batches = data.bilevel_stream_source(
+        inner, outer, batch_size=BATCH, augment=data.Augment(flip=True), key=split_key(key).data
+    )
+    for part in (inner, outer):
+        part.reads.clear()  # the first example, for its shape
+    state = train.fit(
+        of_space, batches, key=key, num_steps=STEPS, mesh=mesh, steps_per_call=1, checkpoint_every=2,
+        checkpoint_dir=f"{folder}/checkpoints",
+        hooks=[train.Hook(steps=steps_done), train.jsonl_log(f"{folder}/log.jsonl")],
+    )  # fmt: skip
+    alpha = np.asarray(state.point.alpha["cell"])
+    return {
+        "process": jax.process_index(),
+        "devices": jax.device_count(),
+        "alpha": alpha.tolist(),
+        "weights": np.concatenate([np.ravel(leaf) for leaf in jax.tree.leaves(state.point.weights)]).tolist(),
+        "genotype": spaces.to_string(space, spaces.discretise(space, {"cell": alpha})),
+        "inner": inner.reads,
+        "outer": outer.reads,
+    }
+
+
+def main(spec):
+    distributed.enable_compilation_cache()
+    jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.0)
+    jax.config.update("jax_num_cpu_devices", spec.pop("devices", 1))
+    with hosts.joined(hosts.Hosts(**spec.pop("hosts"))):
+        mesh = distributed.data_mesh()
+        order = spec.pop("order", None)
+        if order is not None:  # of the devices along the mesh
+            mesh = Mesh(mesh.devices[order], mesh.axis_names, axis_types=mesh.axis_types)
+        result = search(mesh=mesh, **spec)
+        everywhere = hosts.from_first(lambda: {"from": jax.process_index()})
+        print("RESULT", json.dumps(result | everywhere), flush=True)
+
+
+if __name__ == "__main__":
+    try:
+        main(json.loads(sys.argv[1]))
+    except Interrupted as error:
+        print(error, flush=True)
+        sys.exit(143)
+    except UserError as error:
+        sys.exit(f"jnas: {error}")

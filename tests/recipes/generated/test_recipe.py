@@ -1,0 +1,299 @@
+"""The search over spaces against a family whose best member is known, its criterion, and a run killed on the way."""
+
+import itertools
+import json
+
+import jax
+import numpy as np
+import pytest
+
+from jnas import data, searchers, spaces
+from jnas.cli import main
+from jnas.errors import UserError
+from jnas.recipes import config, train_network
+from jnas.recipes.generated import model_search
+from jnas.recipes.generated import recipe as generated
+from jnas.recipes.generated.evaluator import Kept, draw
+from jnas.recipes.generated.settings import ModelLevel, SpaceSearch, Strategies
+from jnas.recipes.generated.strategies import family_of
+from jnas.report.space_search import chain_chart, level_charts, read_levels, space_table, words
+from jnas.types import Evaluation
+
+WORTH = {"skip_connect": 0.0, "max_pool_3x3": 0.1, "conv_1x1": 0.4, "conv_3x3": 1.0}
+FAMILY = spaces.union("types", {"types": spaces.layer_types_and_depth(tuple(WORTH), (2, 3))})  # 22 spaces
+BEST = "chain-3:conv_1x1,conv_3x3"  # on average the best pair in the deepest chain
+
+
+def worth(space, arch):
+    layers = spaces.fix(space, arch).layers
+    return Evaluation(sum(WORTH[word] for (word,) in layers), {"layers": len(layers)})
+
+
+def settings(**changes):
+    return SpaceSearch(samples=2, outer=ModelLevel(4, 12), inner=ModelLevel(4, 4), **changes)
+
+
+def facts(folder):
+    """What a search leaves, but for times."""
+    files = [folder / level / name for level in ("spaces", "networks") for name in ("found.json", "model.jsonl")]
+    lines = [json.loads(line) for line in (folder / "evaluations.jsonl").read_text().splitlines()]
+    return [path.read_text() for path in files], [{**line, "seconds": 0} for line in lines]
+
+
+@pytest.fixture(scope="module")
+def whole(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("runs") / "whole"
+    with jax.numpy_dtype_promotion("standard"):
+        return folder, generated.search(settings(), FAMILY, worth, folder)
+
+
+def test_both_levels_find_the_best_there_is(whole):
+    folder, result = whole
+    means = {}
+    for member in FAMILY.members():
+        codes = itertools.product(*(range(len(choice.options)) for choice in member.space.choices))
+        means[member.space.name] = np.mean([worth(member.space, code).score for code in codes])
+    assert max(means, key=means.__getitem__) == BEST
+    assert result["space"] == BEST
+    assert result["genotype"] == "chain:conv_3x3+conv_3x3+conv_3x3"
+    outer = json.loads((folder / "spaces" / "found.json").read_text())
+    assert outer["members"] == 22
+    assert len(outer["trials"]) <= 12
+    judged = (folder / "evaluations.jsonl").read_text().splitlines()
+    assert result["steps"] == len(judged) == len({json.loads(line)["genotype"] for line in judged})  # none twice
+
+
+def test_a_search_killed_anywhere_ends_in_the_same_files(whole, tmp_path, standard_promotion):
+    """Killed in the middle of a space, between two of them and inside the chosen one."""
+    folder, result = whole
+    stops = [3, 4, 9, result["steps"] - 1]
+
+    class Killed(BaseException):
+        pass
+
+    calls = []
+
+    def judge(space, arch):
+        if stops and len(calls) == stops[0]:
+            stops.pop(0)
+            raise Killed
+        calls.append(1)
+        return worth(space, arch)
+
+    while stops:
+        with pytest.raises(Killed):
+            generated.search(settings(), FAMILY, judge, tmp_path / "run")
+    again = generated.search(settings(), FAMILY, judge, tmp_path / "run")
+    assert len(calls) == result["steps"]  # nothing was judged twice
+    assert facts(tmp_path / "run") == facts(folder)
+    assert {**again, "seconds": 0} == {**result, "seconds": 0}
+
+
+def test_the_page_shows_the_spaces_the_model_and_the_network(whole):
+    folder, result = whole
+    levels = read_levels(folder)
+    assert set(levels) == {"spaces", "networks"}
+    assert [chart.title for chart in level_charts(levels)][:2] == ["Spaces tried", "Networks tried in the chosen space"]
+    table = space_table(levels)
+    scores = [float(row[2]) for row in table.rows]
+    assert scores == sorted(scores, reverse=True)
+    assert sum(row[0].endswith("*") for row in table.rows) <= 1
+    assert BEST in words(levels)[0]
+    assert "3 layers: conv_3x3, conv_3x3, conv_3x3" in chain_chart(result["genotype"]).alt
+    assert chain_chart("|nor_conv_3x3~0|") is None
+    assert read_levels(folder / "nowhere") == {}
+
+
+def still(values):
+    """A model whose posterior and hyper-parameters are what the test says at each number of observations."""
+
+    def at(state):
+        return values[min(int(state.known.sum()), len(values)) - 1]
+
+    def fit(state, key):
+        hyper = searchers.gp.Hyperparameters(np.float32(at(state)), np.float32(0), np.zeros(1, np.float32))
+        return searchers.gp.Fit(hyper, np.float32(0), np.float32(0))
+
+    def predict(state, hyper, codes):
+        return np.where(codes[:, 0] == 1, 1.0, 0.0), np.full(len(codes), 0.5)
+
+    return searchers.Surrogate(fit, predict)
+
+
+def test_the_search_stops_when_the_hyperparameters_and_the_incumbent_stand_still():
+    space = spaces.chain(("skip_connect", "conv_1x1"), 5)
+
+    def stops_after(values, patience):
+        codes = np.array(list(itertools.product(range(2), repeat=5)), np.int32)
+        codes = codes[np.argsort(-codes[:, 0], kind="stable")]  # the incumbent is there from the start
+
+        def ask(state, key, num):
+            return codes[state.count : state.count + num]
+
+        searcher = searchers.random(space)._replace(ask=ask)
+        # Scores -1 and 1 in turn: their median and spread stay, so that the posterior moves with the model alone.
+        found = model_search.search_until_settled(
+            searcher, still(values), lambda arch, key: Evaluation(float(arch.sum() % 2) * 2 - 1), key=jax.random.key(0),
+            num_initial=2, num_evaluations=12, criterion=model_search.Criterion(0.1, patience),
+            answers=np.array([[1, 0, 0, 0, 0]], np.int32), values=lambda state: np.array([-1.0, 1.0]),
+        )  # fmt: skip
+        assert found.converged == (len(found.scores) < 12)
+        return len(found.scores)
+
+    # Looked at from the second observation on; a first comparison is possible at the third.
+    assert stops_after([0.0] * 12, 1) == 3
+    assert stops_after([0.0] * 12, 3) == 5
+    assert stops_after([0, 0, 0, 0, 1, 1, 1, 1, 1, 1, 1, 1], 3) == 8  # still at 3 and 4, moved at 5, still at 6, 7, 8
+    assert stops_after([0.05 * n for n in range(12)], 2) == 4  # slower than the tolerance
+    assert stops_after([0.2 * n for n in range(12)], 1) == 12  # never
+
+
+def test_clipped_targets_are_in_units_of_the_scores():
+    values = np.array([10.0, 91.0, 92.0, 93.0, 95.0])
+    centre, scale = model_search.centre_and_scale(values)
+    np.testing.assert_allclose(model_search.clipped(values)[1:] * scale + centre, values[1:])
+    assert model_search.clipped(values)[0] == -3
+    assert model_search.centre_and_scale(np.array([1.0, 1.0, 1.0, 5.0])) == (1.0, np.std([1, 1, 1, 5]))
+    assert model_search.centre_and_scale(np.array([2.0])) == (2.0, 1.0)
+
+
+def test_the_model_of_networks_predicts_a_linear_space_from_few_networks(standard_promotion):
+    """Scores linear in the descriptor: networks of five spaces say what the others are worth, whatever was drawn."""
+    descriptor = spaces.describe(FAMILY)
+    weights = np.random.default_rng(0).normal(size=len(descriptor.names))
+    codes = np.arange(22, dtype=np.int32)[:, None]
+    truth = descriptor.of(codes) @ weights
+
+    def evidence(code):
+        strategy, space = FAMILY.member(code)
+        networks = [spaces.fix(space, arch) for arch in draw(space, jax.random.key(int(code[0])), 4)]
+        rows = np.stack([descriptor.of_space(spaces.Member(strategy, network)) for network in networks])
+        return rows, rows @ weights
+
+    kernel = searchers.descriptors.of_descriptors(descriptor.groups)
+    made = searchers.pooled(
+        FAMILY, kernel=kernel, features=descriptor.of, evidence=evidence, transform=model_search.clipped,
+        num_initial=5, num_candidates=32,
+    )  # fmt: skip
+    known = codes[[0, 5, 10, 15, 20, 21]]
+    state = made.searcher.tell(made.searcher.init(), known, truth[known[:, 0]])
+    fitted = made.model.fit(state, jax.random.key(0))
+    mean, _ = made.model.predict(state, fitted.hyper, codes)
+    centre, scale = model_search.centre_and_scale(made.values(state))
+    assert np.corrcoef(centre + scale * np.asarray(mean), truth)[0, 1] > 0.99
+    asked = made.searcher.ask(state, jax.random.key(1), 1)
+    assert asked.shape == (1, 1)
+    assert asked[0, 0] not in known
+
+
+def test_information_asks_for_what_tells_most(standard_promotion):
+    """Among equals in one cluster and one far away, the cluster's member tells about the others."""
+    kernel = searchers.kernels.rbf(1)
+    points = np.array([[0.0], [0.1], [-0.1], [9.0], [0.0]], np.float32)
+    hyper = searchers.gp.Hyperparameters(np.float32(0), np.float32(-4), np.zeros(2, np.float32))
+    data = searchers.gp.Data(points[:1], np.zeros(1, np.float32), np.zeros(1, bool))
+    allowed = np.array([True, True, True, True, False])
+    chosen = searchers.by_information(kernel, hyper, data, np.zeros(1, bool), points, allowed, 1)
+    assert int(chosen[0]) == 0
+    allowed = np.array([False, False, False, True, False])  # of the padding and of what was told nothing is chosen
+    chosen = searchers.by_information(kernel, hyper, data, np.ones(1, bool), points, allowed, 1)
+    assert int(chosen[0]) == 3
+
+
+def test_draws_are_different_and_connected():
+    space = spaces.branched(("none", "skip_connect"), 1)  # one of two networks is connected
+    assert draw(space, jax.random.key(0), 5).tolist() == [[1]]
+    assert len(np.unique(draw(spaces.chain(tuple(WORTH), 2), jax.random.key(0), 16), axis=0)) == 16
+    with pytest.raises(ValueError, match="no connected network"):
+        draw(spaces.branched(("none",), 1), jax.random.key(0), 1)
+
+
+def test_what_was_judged_is_kept_whatever_tore_the_file(tmp_path):
+    space, path = spaces.chain(("skip_connect", "conv_3x3"), 1), tmp_path / "evaluations.jsonl"
+    kept = Kept(path, worth)
+    assert kept(space, [1]) == 1.0
+    with path.open("a") as file:
+        file.write('{"genotype": "chain:skip')
+    again = Kept(path, lambda space, arch: Evaluation(0.25))
+    assert again(space, [1]) == 1.0
+    assert again(space, [0]) == 0.25
+    assert set(Kept(path, worth).rows) == {"chain:conv_3x3", "chain:skip_connect"}
+
+
+def test_the_command_line_knows_chains(capsys):
+    assert main.main(["spaces", "chain-2:skip_connect,conv_3x3-dw"]) == 0
+    assert "4 chains of 2 layers" in capsys.readouterr().out
+    assert main.main(["spaces", "chain-2:conv"]) == 2
+    assert "'conv' is no layer" in capsys.readouterr().err
+    assert main.main(["train", "chain:conv_1x1+skip_connect", "--show"]) == 0
+    assert "space: chain:conv_1x1+skip_connect" in capsys.readouterr().out
+    assert main.main(["search", "space-search", "outer.budget=7", "--show"]) == 0
+    assert "budget: 7" in capsys.readouterr().out
+
+
+def own():
+    """A strategy of a user's."""
+    return [spaces.chain(("skip_connect", "conv_3x3"), 7)]
+
+
+def test_a_user_adds_a_strategy_by_one_function():
+    family = family_of(Strategies(names=f"layer_types {__name__}:own"))
+    assert list(family.members())[-1] == spaces.Member(f"{__name__}:own", own()[0])
+
+
+@pytest.mark.parametrize(
+    ("names", "words"),
+    [("layers", "unknown"), ("nowhere:own", "cannot be imported"), (f"{__name__}:settings", "generates|Space|not")],
+)
+def test_bad_strategies_are_refused(names, words):
+    with pytest.raises((ValueError, TypeError), match=words):
+        family_of(Strategies(names=names))
+
+
+@pytest.mark.parametrize(
+    ("changes", "words"),
+    [
+        ({"outer": {"initial": 9, "budget": 8}}, "initial is 9"),
+        ({"summary": "quantile"}, "evidence=summaries"),
+        ({"samples": 0}, "samples is 0"),
+        ({"outer": {"acquisition": "luck"}}, "improvement"),
+    ],
+)
+def test_bad_settings_are_refused(changes, words):
+    with pytest.raises(UserError, match=words):
+        config.build(SpaceSearch, changes)
+
+
+def test_a_plan_refuses_what_would_fail_hours_later(images):
+    def plan(**changes):
+        training = {"batch_size": 40, "channels": 4}
+        base = {"data": str(images), "examples": 80, "validation": 40, "judge": training, "train": training}
+        return generated._plan(config.build(SpaceSearch, base, changes), None)
+
+    assert plan().family.name == "generated"
+    with pytest.raises(ValueError, match="are 160 images"):
+        plan(examples=120)
+    with pytest.raises(ValueError, match="groups do not divide"):
+        plan(strategies={"names": "convolutions", "groups": [[1, 3]]})
+    with pytest.raises(ValueError, match="one space"):
+        plan(strategies={"names": "layer_types", "types": "skip_connect conv_3x3"})
+    with pytest.raises(ValueError, match="batch"):
+        plan(judge={"batch_size": 81})
+
+
+@pytest.mark.slow
+def test_the_command_searches_trains_reports_and_reads_its_network_again(images, command, tmp_path):
+    tiny = (
+        f"data={images}", "strategies.names=layer_types_and_depth", "strategies.depths=[1]", "samples=1",
+        "strategies.types=skip_connect nor_conv_1x1 conv_1x1", "examples=40", "validation=40", "outer.initial=2",
+        "outer.budget=2", "inner.initial=2", "inner.budget=2", "random_cells=0", "judge.channels=2", "judge.epochs=1",
+        "judge.batch_size=40", "train.channels=2", "train.epochs=1", "train.batch_size=40",
+    )  # fmt: skip
+    done = command("search", "space-search", *tiny, "--out", tmp_path / "run")
+    assert done.returncode == 0, done.stderr
+    result = json.loads((tmp_path / "run" / "result.json").read_text())
+    assert result["found"]["space"] == result["space"]
+    assert result["genotype"].startswith("chain:")
+    assert "Spaces tried" in (tmp_path / "run" / "report.html").read_text()
+    measured = train_network.measure(tmp_path / "run" / "train" / "found", data.load(str(images)).test)
+    assert measured["accuracy"] == result["found"]["test_accuracy"]

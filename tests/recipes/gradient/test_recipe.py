@@ -1,0 +1,136 @@
+"""The main job, run as a program: what it leaves, that it compiles once, and that it survives being killed."""
+
+import json
+import logging
+import random
+import signal
+import time
+
+import jax
+import pytest
+from tiny import TINY
+
+from jnas import spaces
+from jnas.recipes import config, train_network
+from jnas.recipes.gradient import recipe as gradient
+from jnas.recipes.gradient.settings import Search
+
+
+def lines(path):
+    return [json.loads(line) for line in path.read_text().splitlines()]
+
+
+def test_a_finished_search_leaves_everything(finished):
+    folder, out = finished
+    result = json.loads((folder / "result.json").read_text())
+    steps = lines(folder / "search" / "metrics.jsonl")
+    epochs = lines(folder / "search" / "genotypes.jsonl")
+    assert [row["step"] for row in steps] == list(range(1, 13))  # 60 inner images, batches of 10, 2 epochs
+    assert [row["epoch"] for row in epochs] == [1, 2]
+    assert epochs[-1]["genotype"] == result["genotype"]
+    space = spaces.nasbench201()
+    assert spaces.to_string(space, spaces.from_string(space, result["genotype"])) == result["genotype"]
+    assert (
+        spaces.to_string(
+            space, spaces.discretise(space, {c: jax.numpy.asarray(a) for c, a in epochs[-1]["alpha"].items()})
+        )
+        == result["genotype"]
+    )
+    assert {"inner_loss", "outer_loss", "inverse_residual", "neumann_step_size", "neumann_diverged"} <= set(steps[0])
+    assert len(result["random"]) == 1
+    for name in ("found", "random-0"):
+        assert (folder / "train" / name / "weights.npz").is_file()
+    assert list((folder / "search").glob("events.out.tfevents.*"))
+    assert json.loads((folder / "environment.json").read_text())["jax"] == jax.__version__
+    page = (folder / "report.html").read_text()
+    assert f"{100 * result['found']['test_accuracy']:.2f} %" in page
+    assert "report.html" in out
+    assert result["genotype"] in out
+
+
+def test_a_finished_search_run_again_shows_its_result_and_touches_nothing(finished, images, command):
+    folder, out = finished
+    before = {p: p.stat().st_mtime_ns for p in folder.rglob("*") if p.is_file() and p.name != "report.html"}
+    again = command("search", f"data={images}", *TINY, "--out", folder)
+    assert (again.returncode, again.stdout) == (0, out)
+    assert {p: p.stat().st_mtime_ns for p in folder.rglob("*") if p.is_file() and p.name != "report.html"} == before
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("sent", [signal.SIGKILL, signal.SIGTERM])
+def test_a_search_killed_at_a_random_step_and_resumed_ends_in_the_same_bits(finished, images, command, tmp_path, sent):
+    whole, _ = finished
+    words = ("search", f"data={images}", *TINY, "checkpoint_every=1", "--out", tmp_path / "run")
+    stop_at = random.Random().randrange(1, 12)
+    log = tmp_path / "run" / "search" / "metrics.jsonl"
+    process = command(*words, wait=False)
+    deadline = time.monotonic() + 300
+    while process.poll() is None and time.monotonic() < deadline:
+        if log.is_file() and log.read_bytes().count(b"\n") >= stop_at:
+            break
+        time.sleep(0.005)
+    process.send_signal(sent)
+    _, err = process.communicate(timeout=120)
+    if sent == signal.SIGTERM and process.returncode:
+        assert process.returncode == 143, err
+        assert "SIGTERM" in err.splitlines()[-1]
+    resumed = command(*words)
+    assert resumed.returncode == 0, (stop_at, resumed.stderr)
+
+    without_time = lambda rows: [{k: v for k, v in row.items() if k != "time"} for row in rows]
+    for name in ("search/metrics.jsonl", "search/genotypes.jsonl", "train/found/metrics.jsonl"):
+        assert without_time(lines(tmp_path / "run" / name)) == without_time(lines(whole / name)), (stop_at, name)
+    for network in ("found", "random-0"):
+        weights = f"train/{network}/weights.npz"
+        assert (tmp_path / "run" / weights).read_bytes() == (whole / weights).read_bytes(), (stop_at, network)
+
+
+@pytest.mark.slow
+def test_a_search_compiles_its_step_once(images, tmp_path, caplog):
+    words = config.read_words([f"data={images}", *TINY, "random_cells=0", "estimator=first_order", "momentum=none"])
+    with jax.log_compiles(), caplog.at_level(logging.WARNING), jax.numpy_dtype_promotion("standard"):
+        gradient.run(config.build(Search, words), tmp_path / "run")
+    steps = [r.message for r in caplog.records if r.message.startswith("Compiling jit(run_")]
+    assert len(steps) == 2, steps  # one for the search, one for the training of what it found
+
+
+def test_the_default_method_is_the_double_recursion():
+    """A chain whose first member is `storm` over the whole point, under `simultaneous`."""
+    from jnas import nets
+    from jnas.bilevel import SearchState, StormState
+
+    settings = config.build(Search, config.read_preset("default"))
+    net = gradient.supernet_of(spaces.nasbench201(), settings, 10)
+    learner = gradient.learner_of(settings, net, (28, 28, 1), 100)
+    state = jax.eval_shape(learner.init, jax.random.key(0))
+    assert isinstance(state, SearchState)
+    assert isinstance(state.optimiser[0], StormState)
+    assert state.optimiser[0].previous.weights.shape == (nets.count_parameters(state.point.weights),)
+    assert jax.tree.structure(state.optimiser[0].previous.alpha) == jax.tree.structure(state.point.alpha)
+    assert learner.update.__qualname__.startswith("simultaneous")
+
+
+def test_random_cells_are_connected_and_differ():
+    drawn = train_network.random_cells(spaces.nasbench201(), jax.random.key(1), 5)
+    assert all(spaces.is_connected(spaces.nasbench201(), arch) for arch in drawn)
+    assert len({tuple(arch.tolist()) for arch in drawn}) == 5
+
+
+def test_alpha_stands_still_during_its_warmup(images):
+    """Two of six steps have the rate 0; the weights move at once."""
+    words = [f"data={images}", *TINY, "estimator=first_order"]
+    settings = config.build(Search, config.read_words([*words, "alpha.warmup=0.33", "weights.learning_rate=0.1"]))
+    rate = gradient._rate(settings.alpha, 6)
+    assert [float(rate(step)) > 0 for step in range(6)] == [False, False, True, True, True, True]
+    assert float(gradient._rate(settings.weights, 6)(0)) == pytest.approx(0.1)
+
+
+@pytest.mark.parametrize("name", [name for name in config.presets() if config.kind_of(name) == "search"])
+def test_every_preset_is_valid(name):
+    settings = config.build(Search, config.read_preset(name))
+    space = spaces.by_name(settings.space)
+    net = gradient.supernet_of(space, settings, 10)
+    learner = gradient.learner_of(settings, net, (32, 32, 3), 100)
+    assert learner.update is not None
+    fixed = spaces.fix(space, spaces.sample(space, jax.random.key(0), 1)[0])
+    assert train_network.network(fixed, settings.train, 10).auxiliary == (settings.train.auxiliary > 0)

@@ -1,0 +1,350 @@
+"""The joint search: its parts against what they promise, and a run stopped and taken up again."""
+
+import dataclasses
+import json
+import os
+import pathlib
+import signal
+import subprocess
+import sys
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+import pytest
+import quantised_worker
+from quantised_worker import asked, both_begun, made_up, pretended, run, settings, until
+
+from jnas import data, nets, spaces, study, train
+from jnas.errors import Interrupted, UserError
+from jnas.nets.quant import integer, sizes, units
+from jnas.recipes import models, train_network
+from jnas.recipes.joint import filters, weight_sharing
+from jnas.recipes.joint import plan as quantised_plan
+from jnas.recipes.joint import recipe as joint
+from jnas.recipes.joint import training as quantised_training
+from jnas.recipes.settings import Training
+from jnas.spaces.policy import Method
+
+UNITS = (*(f"cell/{pair}" for pair in ("0_1", "0_2", "0_3", "1_2", "1_3", "2_3")), "residual")
+
+
+@pytest.fixture(scope="module")
+def whole(images, tmp_path_factory):
+    """Folder and result of a run stopped in its search and taken up again, with accuracies and trainings made up."""
+    folder = tmp_path_factory.mktemp("runs") / "whole"
+    search, asked = study.search, []
+
+    def stopping(searcher, objective, **others):
+        def once(arch, key):
+            if len(asked) == 5:
+                asked.append(None)
+                raise Interrupted("stopped by a test")
+            asked.append(arch.tolist())
+            return objective(arch, key)
+
+        return search(searcher, once, **others)
+
+    with pytest.MonkeyPatch.context() as patch, made_up():
+        patch.setattr(study, "search", stopping)
+        with pytest.raises(Interrupted):
+            joint.run(settings(images), folder)
+        result = joint.run(settings(images), folder)
+    return folder, result, [tuple(code) for code in asked if code is not None]
+
+
+def test_a_stopped_search_repeats_no_trial_and_each_search_has_its_share(whole):
+    _, result, asked = whole
+    found = result["quantised"]
+    assert {name: one["evaluations"] for name, one in found.items()} == {"joint": 12, "eight": 12, "then": 12}
+    assert len(asked) == 36
+    assert len(set(asked[:12])) == 12
+    assert len(found["joint"]["curve"]) == 12
+    assert set(found["eight"]["policy"].values()) == {"w8a8"}
+
+
+def test_rewards_are_those_of_accuracy_and_size(whole):
+    _, result, _ = whole
+    for one in result["quantised"].values():
+        arch, columns = (np.array(one[name])[None] for name in ("arch", "columns"))
+        assert one["accuracy"] == pytest.approx(pretended(arch, columns)[0])
+    joint, eight = (result["quantised"][name] for name in ("joint", "eight"))
+    ratio = (joint["reward"] / joint["accuracy"]) / (eight["reward"] / eight["accuracy"])
+    assert ratio == pytest.approx((joint["size"] / eight["size"]) ** -0.07)
+
+
+def test_units_keep_the_methods_below_the_threshold(whole):
+    folder, result, _ = whole
+    stored = json.loads((folder / "sensitivity.json").read_text())["methods"]
+    assert tuple(stored["units"]) == UNITS
+    losses = np.array(stored["losses"]["accuracy"])
+    assert losses[0, 0] > 0.1 > losses[1, 0]
+    assert np.all(losses[:, 1:] == 0)
+    assert result["quantised"]["joint"]["policy"]["cell/0_1"] == "w8a8"
+
+
+def test_every_operator_is_in_a_probe():
+    """Two architectures hold 12 of the 30 operators of the space: the others would count as harmless."""
+    space = spaces.nasbench201()
+    first = np.asarray(spaces.sample(space, jax.random.key(0), 2))
+    archs = filters.covering(space, first, jax.random.key(1))
+    shares = filters.shares(space, archs)
+    np.testing.assert_array_equal(archs[:2], first)
+    assert len(shares) == 30
+    assert sum(shares.values()) == pytest.approx(6)  # one operator an edge in each
+
+
+def test_other_commands_say_that_the_network_is_quantised(whole):
+    with pytest.raises(UserError, match="holds a quantised network"):
+        models.network_folder(next(part for part in whole if isinstance(part, pathlib.Path)))
+
+
+def test_the_page_says_who_won(whole):
+    page = (whole[0] / "report.html").read_text()
+    for text in ("Quantised networks", "found together", "accuracy lost alone", "8 bits everywhere", "in this run"):
+        assert text in page
+
+
+def test_a_finished_run_is_returned_and_one_of_other_settings_refused(whole, images):
+    folder, result, _ = whole
+    assert joint.run(settings(images), folder)["quantised"] == result["quantised"]
+    with pytest.raises(UserError, match="at_once=4 and not 2"):
+        joint.run(settings(images, at_once=2), folder)
+
+
+def test_a_reward_that_stands_still_ends_the_search(images, tmp_path):
+    changes = {"tolerance": 0.0, "window": 2, "compare": False, "reward": {"size": 0.0}, "policy": "w4a8"}
+    config = settings(images, method_threshold=None, num_evaluations=40, **changes)
+    with made_up(lambda archs, columns: np.full(len(archs), 0.5)):
+        result = joint.run(config, tmp_path / "run")
+    found = result["quantised"]["joint"]
+    assert (found["evaluations"], found["converged"]) == (12, True)
+    assert set(found["columns"]) == {0}
+
+
+@pytest.fixture(scope="module")
+def cells():
+    """A space of two edges whose network is one cell, and images for it."""
+    space = spaces.CellSpace(
+        "two", ("cell",), 1, 2, ("skip_connect", "nor_conv_1x1"),
+        ((("skip_connect", "nor_conv_1x1"), (), ("nor_conv_1x1",)),), None, "last",
+    )  # fmt: skip
+    rng = np.random.default_rng(0)
+    pixels, labels = rng.integers(0, 256, (64, 36)).astype(np.uint8), rng.integers(0, 2, 64).astype(np.int32)
+    pixels[labels == 1, :18] //= 4  # dark above: what there is to learn
+    return space, data.Dataset(pixels, labels, (6, 6, 1), 2)
+
+
+def small(space):
+    return nets.Network(space, ("cell",), 4, 2, stem_multiplier=1, project_inputs=False, affine=space.is_fixed)
+
+
+def test_a_supernet_learns_under_random_policies_and_judges_many_at_once(cells):
+    space, images = cells
+    net, start = small(space), weight_sharing.start_supernet(small(space), images.shape)
+    params, _ = jax.eval_shape(start, jax.random.key(0))[0]
+    of = units.units(net, params, units.shared)
+    policies = spaces.policies(of.names, (Method(2, 8), Method(8, 8)))
+    learner = weight_sharing.single_path(net, start, of, policies, space, optax.sgd(0.1))
+    source = data.supervised_source(images, batch_size=32, augment=data.Augment())
+    state = train.fit(learner, source, key=jax.random.key(0), num_steps=60, steps_per_call=60)
+    variables = {"params": state.point.weights, "batch_stats": state.variables}
+    judge = weight_sharing.judge(net, variables, of, policies.methods, space, images, data.Augment())
+    archs, columns = np.array([[0, 0], [1, 0], [1, 0]]), np.array([[1, 1], [1, 1], [0, 0]])
+    together = judge(archs, columns)
+    assert together.min() > 0.8
+    assert together.tolist() == [float(judge(archs[n : n + 1], columns[n : n + 1])[0]) for n in range(3)]
+
+
+def test_training_under_a_policy_ends_in_integers(cells, tmp_path):
+    space, images = cells
+    fixed = spaces.fix(space, np.array([1, 0]))
+    prepared = train_network.Prepared(small(fixed), "two convolutions", space, data.Augment())
+    training = Training(epochs=1, batch_size=32, learning_rate=0.05)
+    policy = {"cell/0_1": Method(4, 8), "cell/1_2": Method(8, 8), "cell/9_9": Method(2, 2)}
+    splits = data.Splits(images.part(np.tile(np.arange(64), 20)), images)  # an epoch has a checkpoint
+    with jax.numpy_dtype_promotion("standard"):
+        result = quantised_training.train(prepared, policy, units.shared, splits, training, tmp_path / "one", 0, 40)
+    assert result["policy"] == {"cell/0_1": "w4a8", "cell/1_2": "w8a8"}
+    assert result["test_accuracy"] > 0.8
+    assert result["integer"]["agreement"] >= 0.98
+    again = quantised_training.train(prepared, policy, units.shared, splits, training, tmp_path / "one", 0)
+    assert again == result
+
+
+def test_a_device_without_integer_products_is_named(cells, monkeypatch):
+    def unable(*_):
+        raise jax.errors.JaxRuntimeError("UNIMPLEMENTED: no convolution of int8\nmore")
+
+    monkeypatch.setattr(integer, "integer_layers", lambda *_: {})
+    monkeypatch.setattr(integer, "integer_apply", lambda *_: unable)
+    one = quantised_training.Quantised(small(cells[0]), units.Units((), ()), (), np.zeros(0, np.int32))
+    variables = {"params": {}, "batch_stats": {}}
+    found = quantised_training.in_integers(one, variables, {}, cells[1], data.Augment(), np.zeros(64, np.int32))
+    sentence = "cpu cannot run this network in integers (UNIMPLEMENTED: no convolution of int8): measure it on a CPU"
+    assert found == {"refused": sentence}
+
+
+def test_traced_mixtures_are_those_of_the_architecture():
+    space = spaces.s2()  # whose nodes keep some of their edges
+    places = weight_sharing.placements(space)
+    mix = jax.jit(lambda arch: weight_sharing.mix_of(places, arch))
+    for arch in np.asarray(spaces.sample(space, jax.random.key(0), 2)):
+        expected, found = spaces.one_hot_alpha(space, arch), mix(jnp.asarray(arch))
+        for cell in space.cells:
+            np.testing.assert_array_equal(found[cell], expected[cell])
+
+
+@pytest.mark.parametrize(
+    ("changes", "sentence"),
+    [
+        ({"methods": "w1a8"}, "is no method"),
+        ({"methods": ""}, "name at least one"),
+        ({"methods": "w4a8 w4a8"}, "each once"),
+        ({"repeats": 0}, "repeats is 0"),
+        ({"learning_rate": 0.0}, "learning_rate 0.0"),
+        ({"operators": "conv_9x9"}, "is not in nasbench201"),
+        ({"operator_threshold": 0.1}, "policy is not"),
+        ({"operator_growth": {"size": 0.1}}, "policy is not"),
+        ({"method_growth": {"speed": 0.1}}, "'speed' is no cost"),
+        ({"beside": ["size"]}, "only searcher=nsga2"),
+        ({"searcher": "nsga2", "beside": ["latency"]}, "name a table"),
+        ({"searcher": "nsga2", "beside": ["size", "size"]}, "name each cost once"),
+        ({"method_growth": {"size": float("nan")}}, "give a finite number"),
+        ({"reward": {"latency": 0.1}}, "name a table"),
+        ({"latency": "missing.json"}, "is no table of latencies"),
+        ({"units": "edges", "supernet": {"depth": 2}}, "set both alike"),
+    ],
+)
+def test_settings_that_do_not_fit_are_refused_and_leave_nothing(images, tmp_path, changes, sentence):
+    with pytest.raises(UserError, match=sentence):
+        joint.run(settings(images, **changes), tmp_path / "run")
+    assert not (tmp_path / "run").exists()
+
+
+@pytest.fixture(scope="module")
+def fronts(images, tmp_path_factory):
+    """Three searches for a front: one of two processes, one killed in its sixth trial and taken up, one undisturbed."""
+    parent = tmp_path_factory.mktemp("fronts")
+    shared, alone = parent / "shared", parent / "alone"
+    command = [sys.executable, quantised_worker.__file__, images, shared, alone]
+    root = str(pathlib.Path(__file__).parents[3])
+    process = subprocess.Popen(list(map(str, command)), env={**os.environ, "PYTHONPATH": root})
+    try:
+        results = {"shared": run(images, shared, both_begun(shared))}
+        until(lambda: len(asked(alone)) == 6 or process.poll() is not None)
+        assert process.poll() is None
+    finally:
+        process.send_signal(signal.SIGKILL)
+        process.wait()
+    results |= {name: run(images, parent / name) for name in ("alone", "undisturbed")}
+    return parent, process.pid, {name: result["quantised"]["joint"] for name, result in results.items()}
+
+
+def test_two_processes_share_the_trials_and_run_none_twice(fronts):
+    parent, other, results = fronts
+    begun = asked(parent / "shared")
+    assert len(begun) == len(set(begun)) == results["shared"]["evaluations"] == 16
+    assert 2 <= len(asked(parent / "shared", other)) <= 14
+
+
+def test_a_search_killed_in_a_trial_ends_with_the_trials_of_an_undisturbed_one(fronts):
+    parent, killed, results = fronts
+    first, second = asked(parent / "alone", killed), asked(parent / "alone", os.getpid())
+    (again,) = set(first) & set(second)
+    assert (len(first), len(second), again) == (6, 11, first[-1])
+    assert set(first + second) == set(asked(parent / "undisturbed"))
+    alone, undisturbed = results["alone"], results["undisturbed"]
+    assert {name: alone[name] for name in ("arch", "columns", "reward")} == {
+        name: undisturbed[name] for name in ("arch", "columns", "reward")
+    }
+    assert sorted(alone["points"]["values"]) == sorted(undisturbed["points"]["values"])
+
+
+def test_a_front_is_what_nothing_beats_and_the_best_reward_is_trained(fronts):
+    parent, _, results = fronts
+    found = results["undisturbed"]
+    points = found["points"]["values"]
+    assert found["points"]["names"] == ["accuracy", "size"]
+    front = [[a, s] for a, s in points if not any(b >= a and t <= s and (b > a or t < s) for b, t in points)]
+    assert [[one["accuracy"], one["size"]] for one in found["front"]] == front
+    assert 1 < len(front) < len(points)
+    candidates = [json.loads(line) for line in asked(parent / "undisturbed")]
+    expected = [pretended(np.array([arch]), np.array([columns]))[0] for arch, columns in candidates]
+    assert [accuracy for accuracy, _ in points] == expected
+    assert found["reward"] == pytest.approx(max(found["curve"]), abs=1e-6)
+    assert "beaten in both by none" in (parent / "undisturbed" / "report.html").read_text()
+
+
+@pytest.fixture(scope="module")
+def target(images, tmp_path_factory):
+    """Settings of a search on a target that is slower with 2 bits than with 8, and their plan."""
+    table = tmp_path_factory.mktemp("target") / "latency.json"
+    table.write_text('{"w2a4": 3.0, "w8a8": 1.0, "w32a32": 1.0}')
+    changes = {"latency": str(table), "method_growth": {"latency": 0.0}, "sensitivity_from": "w8a8"}
+    config = settings(images, method_threshold=None, **changes)
+    plan = quantised_plan.make_plan(config)
+    return dataclasses.replace(config, method_growth={}), plan
+
+
+def weak(of=None, at_once=None):
+    """A quarter of the accuracy is lost by 2 bits of the convolution on the first edge."""
+    at = 0 if of is None else of.names.index("cell/0_1/nor_conv_1x1")
+    return lambda archs, columns: 0.5 - 0.125 * ((archs[:, 0] == 1) & (columns[:, at] == 0))
+
+
+@pytest.mark.parametrize(("threshold", "left"), [(0.24, ("skip_connect",)), (0.26, ("skip_connect", "nor_conv_1x1"))])
+def test_an_operator_that_loses_more_than_the_threshold_leaves_its_edge(target, tmp_path, threshold, left):
+    config, plan = target
+    config = dataclasses.replace(config, policy="w2a4", operator_threshold=threshold)
+    space, _ = filters.filtered(config, plan, weak, tmp_path)
+    ((first, *others),) = space.edge_ops
+    assert first == left
+    assert tuple(others) == plan.space.edge_ops[0][1:]
+
+
+def test_a_search_stays_among_the_operators_that_are_left(images, tmp_path):
+    seen = []
+
+    def score(of=None, at_once=None):
+        judge = weak(of)
+
+        def noting(archs, columns):
+            seen.extend(archs.tolist() if of is None else [])
+            return judge(archs, columns)
+
+        return noting
+
+    changes = {"policy": "w2a4", "operator_threshold": 0.1, "method_threshold": None, "compare": False}
+    with made_up(score=score):
+        joint.run(settings(images, **changes), tmp_path / "run")
+    assert len(seen) == 12
+    assert np.any(seen, axis=0).tolist() == [False, True, True, True, True, True]
+    assert "Operators: accuracy lost alone" in (tmp_path / "run" / "report.html").read_text()
+
+
+def test_what_grows_slower_by_a_method_loses_it(target, tmp_path):
+    config, plan = target
+    config = dataclasses.replace(config, method_growth={"latency": 0.0})
+    _, policies = filters.filtered(config, plan, weak, tmp_path)
+    (arch,) = np.asarray(spaces.sample(plan.space, jax.random.fold_in(jax.random.key(0), 2), 1))
+    net = nets.network_for(spaces.fix(plan.space, arch), channels=2, depth=1, num_classes=4)
+    products = dict.fromkeys([*UNITS, None], 0)
+    for path, layer in sizes.layer_sizes(net, plan.splits.train.shape).items():
+        products[units.shared(units.place_of(net, path))] += layer.products
+    losses = json.loads((tmp_path / "sensitivity.json").read_text())["methods"]["losses"]
+    expected = [2 * products[unit] / sum(products.values()) for unit in UNITS]
+    np.testing.assert_allclose(losses["latency"], [[growth, 0, 0] for growth in expected], atol=1e-12)
+    assert 0 < np.count_nonzero(expected) < len(UNITS)
+    two, eight = plan.methods[:2]
+    assert policies.allowed == tuple((eight,) if growth else (two, eight) for growth in expected)
+
+
+@pytest.mark.parametrize(("milliseconds", "left"), [(3.0, 1), (0.5, 2)])
+def test_operators_are_filtered_by_what_they_grow(target, tmp_path, milliseconds, left):
+    config, plan = target
+    config = dataclasses.replace(config, policy="w2a4", operator_growth={"latency": 0.0})
+    plan = plan._replace(latency={**plan.latency, "w2a4": milliseconds})
+    space, _ = filters.filtered(config, plan, weak, tmp_path)
+    assert {len(ops) for ops in space.edge_ops[0]} == {left}

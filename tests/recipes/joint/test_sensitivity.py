@@ -1,0 +1,187 @@
+"""Sensitivities, filters, costs and rewards: against one at a time, and against tables made by hand."""
+
+import math
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from jnas import nets, spaces
+from jnas.errors import UserError
+from jnas.nets.quant import sizes, units
+from jnas.recipes.joint import costs, rewards, sensitivity
+from jnas.spaces.policy import EIGHT, UNQUANTISED, Method, method_of, policies
+
+METHODS = (Method(2, 4), Method(4, 8, "power_of_two"), UNQUANTISED)
+SPACE = spaces.narrow(spaces.nasbench201(), {"cell": [["none", "skip_connect", "nor_conv_1x1"]] * 6})
+CODE = np.array([2, 0, 2, 1, 0, 1])
+NAMES = ("a", "b", "c")
+
+
+@pytest.fixture(scope="module")
+def program():
+    net = nets.Network(SPACE, ("cell",), 4, 3, stem_multiplier=1, project_inputs=False)
+    params, stats = nets.initialise(net, jax.random.key(0), (6, 6, 1))
+    dense = params["classifier"]["Linear_0"]["Dense_0"]
+    dense["bias"] = jnp.zeros_like(dense["bias"])  # which else decides every answer of an untrained network
+    of = units.units(net, params)
+    images = np.random.default_rng(0).normal(size=(30, 6, 6, 1)).astype(np.float32)
+    labels = np.random.default_rng(1).integers(0, 3, 30).astype(np.int32)
+    run = sensitivity.correct_answers(net, of, METHODS, batch_statistics=True, at_once=4)
+    mix = spaces.one_hot_alpha(SPACE, CODE)
+
+    def evaluate(policy):
+        mixes = jax.tree.map(lambda leaf: jnp.broadcast_to(leaf, (len(policy), *leaf.shape)), mix)
+        count = run({"params": params, "batch_stats": stats}, mixes, policy, images, labels)
+        return {"accuracy": np.asarray(count) / 30, "size": np.array([1.0 + (row == 2).sum() for row in policy])}
+
+    return of, evaluate
+
+
+def test_one_program_measures_what_one_at_a_time_does(program):
+    of, evaluate = program
+    reference = np.full(6, 2, np.int32)
+    found = sensitivity.measure(evaluate, of.names, METHODS, reference)
+    base = float(evaluate(reference[None])["accuracy"][0])
+    assert found.reference["accuracy"] == base
+    for unit in (0, 3, 5):  # 0_1 and 1_2 have weights in this cell, 2_3 has none
+        for column in range(3):
+            policy = reference.copy()
+            policy[unit] = column
+            alone = float(evaluate(policy[None])["accuracy"][0])
+            assert found.losses["accuracy"][unit, column] == (base - alone) / base
+    assert np.any(found.losses["accuracy"][[0, 3]] != 0)
+    assert np.all(found.losses["accuracy"][5] == 0)
+    np.testing.assert_allclose(found.losses["size"][:, :2], -1 / 7)
+
+
+def test_passing_is_at_most_the_threshold_and_never_nothing():
+    table = np.array([[0.1, np.nextafter(0.1, 1), 0.0], [0.3, 0.2, 0.4], [-0.1, np.nan, 0.1]])
+    expected = [[True, False, True], [False, True, False], [True, False, True]]
+    assert sensitivity.passing(table, 0.1).tolist() == expected
+    below = sensitivity.passing(table, np.nextafter(0.1, 0))
+    assert below.tolist() == [[False, False, True], [False, True, False], [True, False, False]]
+    assert not sensitivity.passing(np.full((1, 2), np.nan), 1.0).any()
+
+
+def test_methods_are_filtered_unit_by_unit():
+    space = policies(NAMES, METHODS)
+    losses = np.array([[0.1, 0.2, 0.0], [0.5, 0.4, 0.3], [0.0, 0.0, 0.0]])
+    found = sensitivity.Sensitivity(NAMES, METHODS, {}, {"accuracy": losses})
+    left = sensitivity.filter_methods(space, found, "accuracy", 0.1)
+    assert left.allowed == ((METHODS[0], METHODS[2]), (METHODS[2],), METHODS)
+    assert left.columns([1, 0, 1]).tolist() == [2, 2, 1]
+    # What a filter has taken away a later one does not bring back, not even as the least sensitive.
+    again = sensitivity.filter_methods(left, found, "accuracy", -1.0)
+    assert again.allowed[0] == (METHODS[2],)
+    with pytest.raises(ValueError, match="measure these units"):
+        sensitivity.filter_methods(policies(("a",), METHODS), found, "accuracy", 0.1)
+    with pytest.raises(ValueError, match="cannot be w2a4"):
+        left.uniform(METHODS[0])
+
+
+def test_operators_that_do_not_bear_the_policy_leave_the_space():
+    edge = {"nor_conv_1x1": 0.2}
+    left = sensitivity.filter_operators(SPACE, {"cell/0_1": edge, "cell/0_2": edge}, 0.1)
+    assert left.edge_ops[0][0] == ("none", "skip_connect")
+    assert left.edge_ops[0][2] == SPACE.edge_ops[0][2]
+    assert sensitivity.filter_operators(SPACE, {"cell/0_1": edge}, 0.2) == SPACE
+    alone = spaces.narrow(SPACE, {"cell": [["nor_conv_1x1"]] + [["skip_connect"]] * 5})
+    assert sensitivity.filter_operators(alone, {"cell/0_1": edge}, 0.1) == alone
+    with pytest.raises(ValueError, match="is no edge"):
+        sensitivity.filter_operators(SPACE, {"cell/3_0": edge}, 0.1)
+
+
+def test_costs_are_those_of_the_layers():
+    supernet = nets.network_for(SPACE, channels=4, depth=1, num_classes=3)
+    shapes, _ = jax.eval_shape(lambda key: nets.initialise(supernet, key, (8, 8, 1)), jax.random.key(0))
+    of = units.units(supernet, shapes, units.shared)
+    assert of.names == (*(f"cell/{pair}" for pair in ("0_1", "0_2", "0_3", "1_2", "1_3", "2_3")), "residual")
+    latency = {str(method): 0.5 for method in METHODS} | {"w8a8": 1.0}
+    model = costs.cost_model(supernet, (8, 8, 1), of.names, units.shared, METHODS, latency=latency)
+    net = nets.network_for(spaces.fix(SPACE, CODE), channels=4, depth=1, num_classes=3)
+    layers = sizes.layer_sizes(net, (8, 8, 1))
+    ops = costs.operators(model, CODE)
+    columns = np.array([0, 1, 2, 0, 1, 2, 1])
+    size = compute = time = 0.0
+    for path, layer in layers.items():
+        name = units.shared(units.place_of(net, path))
+        method = EIGHT if name is None else METHODS[columns[of.names.index(name)]]
+        size += layer.weights * method.weight_bits / 8 + 8 * layer.channels
+        compute += layer.products * method.weight_bits * method.activation_bits
+        time += layer.products / 1e6 * (1.0 if name is None else 0.5)
+    found = costs.costs(model, ops, columns)
+    assert found == pytest.approx({"size": size, "compute": compute, "latency": time})
+    each = units.units(supernet, shapes, units.shared_operator).names
+    fine = costs.cost_model(supernet, (8, 8, 1), each, units.shared_operator, METHODS, latency=latency)
+    of_edge = [columns[of.names.index("/".join(name.split("/")[:2]))] for name in each]
+    assert costs.costs(fine, costs.operators(fine, CODE), np.array(of_edge)) == found
+    assert costs.largest(model)["size"] > costs.costs(model, ops, np.zeros(7, int))["size"]
+    with pytest.raises(UserError, match="lacks w8a8"):
+        costs.cost_model(supernet, (8, 8, 1), of.names, units.shared, METHODS, latency={str(m): 1 for m in METHODS})
+
+
+def test_costs_of_edges_are_those_of_the_cell_of_their_block():
+    """Blocks of two kinds of cell, whose edges bear the same names."""
+    space = spaces.darts()
+    some = ("none", "skip_connect", "sep_conv_3x3", "dil_conv_5x5")
+    space = spaces.narrow(space, {cell: [some] * space.num_edges for cell in space.cells})
+    supernet = nets.network_for(space, channels=4, depth=3, num_classes=3)
+    assert len(set(supernet.layout)) == 2
+    shapes, _ = jax.eval_shape(lambda key: nets.initialise(supernet, key, (8, 8, 1)), jax.random.key(0))
+    of = units.units(supernet, shapes, units.per_edge)
+    model = costs.cost_model(supernet, (8, 8, 1), of.names, units.per_edge, METHODS)
+    for arch in np.asarray(spaces.sample(space, jax.random.key(1), 2)):
+        net = nets.network_for(spaces.fix(space, arch), channels=4, depth=3, num_classes=3)
+        size = compute = 0.0
+        for path, layer in sizes.layer_sizes(net, (8, 8, 1)).items():
+            method = EIGHT if units.per_edge(units.place_of(net, path)) is None else METHODS[0]
+            size += layer.weights * method.weight_bits / 8 + 8 * layer.channels
+            compute += layer.products * method.weight_bits * method.activation_bits
+        found = costs.costs(model, costs.operators(model, arch), np.zeros(len(of.names), int))
+        assert found == pytest.approx({"size": size, "compute": compute})
+
+
+@pytest.mark.parametrize("text", ['{"w8a8": NaN}', '{"w8a8": -1}', '{"w8a8": 0}', "[1]"])
+def test_a_time_that_is_none_is_refused(tmp_path, text):
+    (tmp_path / "latency.json").write_text(text)
+    with pytest.raises(UserError, match="is no table of latencies"):
+        costs.read_latency(str(tmp_path / "latency.json"))
+
+
+@pytest.mark.parametrize("scale", ["linear", "logarithmic"])
+@pytest.mark.parametrize("shape", ["identity", "exp", "tanh"])
+def test_rewards_rise_with_accuracy_and_fall_with_every_cost(scale, shape):
+    settings = rewards.Reward(1.0, 0.1, 0.2, 0.3, scale=scale, map=shape)
+    score = rewards.reward_of(settings, {"latency": 2.0, "size": 3.0, "compute": 4.0})
+    base = {"accuracy": 0.5, "latency": 1.0, "size": 1.0, "compute": 1.0}
+    assert score({**base, "accuracy": 0.6}) > score(base)
+    for name in ("latency", "size", "compute"):
+        assert score({**base, name: 1.1}) < score(base)
+    if scale == "linear" and shape == "tanh":
+        assert score(base) == pytest.approx(math.tanh(0.5 - 0.1 / 2 - 0.2 / 3 - 0.3 / 4))
+
+
+def test_rewards_without_a_reference_are_refused_and_a_target_replaces_it():
+    with pytest.raises(ValueError, match="set target_latency"):
+        rewards.reward_of(rewards.Reward(latency=0.1), {"size": 1.0})
+    score = rewards.reward_of(rewards.Reward(size=1.0, target_size=4.0), {"size": 1.0})
+    assert score({"accuracy": 1.0, "size": 2.0}) == 0.5
+    with pytest.raises(ValueError, match="give at least 0"):
+        rewards.Reward(size=-1)
+    with pytest.raises(ValueError, match="all weights are 0"):
+        rewards.Reward(accuracy=0)
+
+
+def test_convergence_looks_at_the_best_of_the_last_iterations():
+    rising = [1.0, 1.5, 1.6, 1.61, 1.0, 1.612]
+    assert rewards.converged(rising, window=3, tolerance=0.01)
+    assert not rewards.converged(rising, window=4, tolerance=0.01)
+    assert not rewards.converged(rising[:3], window=3, tolerance=10.0)
+    assert rewards.converged([-2.0, -2.0], window=1, tolerance=0.0)
+
+
+def test_methods_have_names():
+    assert [str(method) for method in METHODS] == ["w2a4", "w4a8-pow2", "w32a32"]
+    assert tuple(method_of(str(method)) for method in METHODS) == METHODS

@@ -1,0 +1,126 @@
+"""Losses and measurements against NumPy."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+import jnas
+from jnas import data, nets, spaces
+from jnas.recipes.classification import accuracy, cross_entropy, evaluate
+
+
+def softmax_loss(logits, labels, smoothing=0.0):
+    shifted = logits - logits.max(1, keepdims=True)
+    logs = shifted - np.log(np.exp(shifted).sum(1, keepdims=True))
+    target = np.eye(logits.shape[1])[labels] * (1 - smoothing) + smoothing / logits.shape[1]
+    return -(target * logs).sum(1)
+
+
+@pytest.mark.parametrize("smoothing", [0.0, 0.1])
+def test_cross_entropy_and_accuracy(smoothing):
+    rng = np.random.default_rng(0)
+    logits, labels = rng.normal(size=(7, 5)).astype(np.float32), rng.integers(0, 5, 7).astype(np.int32)
+    found = cross_entropy(jnp.asarray(logits), jnp.asarray(labels), smoothing)
+    np.testing.assert_allclose(found, softmax_loss(logits, labels, smoothing).mean(), rtol=1e-5)
+    assert float(accuracy(jnp.asarray(logits), jnp.asarray(labels))) == pytest.approx(
+        (logits.argmax(1) == labels).mean()
+    )
+
+
+@pytest.mark.parametrize("batch_size", [8, 40])
+def test_evaluation_counts_every_example_once(images, batch_size):
+    """30 images in batches of 8 leave 2 rows that only fill up; 40 is more than there are."""
+    test = data.load(str(images)).test
+    test = data.Dataset(test.images[:30], test.labels[:30], test.shape, test.num_classes)
+    space = spaces.by_name("s2")
+    fixed = spaces.fix(space, spaces.sample(space, jax.random.key(0), 1)[0])
+    net = nets.network_for(fixed, channels=2, depth=1, num_classes=4)
+    params, stats = nets.initialise(net, jax.random.key(1), test.shape)
+    mean, std = data.normalisation(test)
+    augment = data.Augment(crop=2, flip=True, mean=mean, std=std)
+    found = evaluate(net, params, stats, test, augment, batch_size=batch_size)
+    pixels = (test.images.reshape(30, 7, 7, 1) / 255 - mean) / np.asarray(std)
+    logits = net.apply({"params": params, "batch_stats": stats}, pixels.astype(np.float32), train=False).main
+    assert found["loss"] == pytest.approx(softmax_loss(np.asarray(logits), test.labels).mean(), rel=1e-4)
+    assert found["accuracy"] == pytest.approx((np.asarray(logits).argmax(1) == test.labels).mean())
+
+
+def test_gauss_newton_of_the_supernet_is_the_curvature_of_its_loss(images):
+    """Along the last layer, where the network is linear in the weights, Gauss-Newton and the Hessian are the same."""
+    from jnas.bilevel import Context, Point, hessian
+    from jnas.recipes.supernet import supernet_problem
+    from jnas.types import Examples
+
+    space = spaces.by_name("s2")
+    net = nets.network_for(space, channels=2, depth=1, num_classes=4)
+    params, stats = nets.initialise(net, jax.random.key(1), (7, 7, 1))
+    alpha = spaces.init_alpha(space, jax.random.key(2))
+    train = jnas.data.load(str(images)).train
+    batch = Examples(
+        jnp.asarray(train.images[:12].reshape(12, 7, 7, 1), jnp.float32) / 255, jnp.asarray(train.labels[:12])
+    )
+    problem, gauss_newton = supernet_problem(net)
+    vector = jax.tree.map(jnp.zeros_like, params)
+    vector["classifier"] = jax.tree.map(lambda x: jax.random.normal(jax.random.key(3), x.shape), params["classifier"])
+    products = jax.jit(
+        lambda p, a, v: [
+            curvature(problem.inner, Point(p, a), batch, Context(stats), v) for curvature in (hessian, gauss_newton)
+        ]
+    )(params, alpha, vector)
+    exact, approximate = (jax.tree.leaves(product["classifier"]) for product in products)
+    for a, b in zip(exact, approximate, strict=True):
+        np.testing.assert_allclose(a, b, rtol=1e-3, atol=1e-6)
+        assert float(jnp.abs(a).max()) > 1e-4
+
+
+def test_noise_of_the_space_s4_follows_the_key_of_the_step(images):
+    """The same key, the same loss: products along a search's direction must see the noise of its gradient."""
+    from jnas.bilevel import Context
+    from jnas.recipes.supernet import supernet_problem
+    from jnas.types import Examples
+
+    space = spaces.by_name("s4")
+    net = nets.network_for(space, channels=2, depth=1, num_classes=4)
+    params, stats = nets.initialise(net, jax.random.key(1), (7, 7, 1))
+    alpha = spaces.init_alpha(space, jax.random.key(2))
+    train = data.load(str(images)).train
+    batch = Examples(
+        jnp.asarray(train.images[:6].reshape(6, 7, 7, 1), jnp.float32) / 255, jnp.asarray(train.labels[:6])
+    )
+    problem, _ = supernet_problem(net)
+    loss = jax.jit(lambda key: problem.inner(params, alpha, batch, Context(stats, key))[0])
+    losses = [float(loss(jax.random.key(seed))) for seed in (0, 0, 1)]
+    assert losses[0] == losses[1]
+    assert abs(losses[0] - losses[2]) > 1e-5
+
+
+def test_parts_with_statistics_of_their_own_are_the_parts_by_themselves():
+    """Loss, gradient, product and running statistics of a batch in two parts, against the mean over its halves."""
+    from jnas.recipes.supernet import supernet_problem
+    from jnas.types import Context, Examples
+
+    space = spaces.narrow(spaces.nasbench201(), {"cell": [("skip_connect", "nor_conv_3x3")] * 6})
+    net = nets.network_for(space, channels=2, depth=1, num_classes=4)
+    params, stats = nets.initialise(net, jax.random.key(1), (7, 7, 1))
+    alpha = spaces.init_alpha(space, jax.random.key(2))
+    images = jax.random.normal(jax.random.key(3), (12, 7, 7, 1)) + jnp.arange(12.0)[:, None, None, None]
+    batch, context = Examples(images, jnp.arange(12, dtype=jnp.int32) % 4), Context(stats)
+    whole, parts = supernet_problem(net)[0].inner, supernet_problem(net, statistics_groups=2)[0].inner
+
+    @jax.jit
+    def both(params):
+        halves = [jax.tree.map(lambda leaf, n=n: leaf[6 * n : 6 * n + 6], batch) for n in range(2)]
+
+        def mean(params):
+            (one, first), (two, second) = (whole(params, alpha, half, context) for half in halves)
+            return (one + two) / 2, jax.tree.map(lambda a, b: (a + b) / 2, first, second)
+
+        gradient = lambda loss: jax.jvp(lambda p: jax.grad(loss, has_aux=True)(p)[0], (params,), (params,))
+        split = lambda p: parts(p, alpha, batch, context)
+        return (split(params), gradient(split)), (mean(params), gradient(mean)), whole(params, alpha, batch, context)[0]
+
+    found, expected, global_loss = both(params)
+    for a, b in zip(jax.tree.leaves(found), jax.tree.leaves(expected), strict=True):
+        np.testing.assert_allclose(a, b, rtol=2e-3, atol=2e-4)
+    assert abs(float(found[0][0]) - float(global_loss)) > 1e-3  # the halves differ, or this would show nothing

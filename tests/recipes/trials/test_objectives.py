@@ -1,0 +1,161 @@
+"""What architectures are worth, on a space of two operators and images of 8 x 8 pixels."""
+
+import gzip
+import itertools
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from jnas import data, nets, spaces
+from jnas.errors import UserError
+from jnas.recipes.classification import accuracy, cross_entropy
+from jnas.recipes.settings import Augmentation, Training
+from jnas.recipes.trials import network_costs, objectives, truth_table
+from jnas.types import Evaluation
+
+OPS = ("skip_connect", "nor_conv_1x1")
+SPACE = spaces.CellSpace("tiny", ("normal", "reduce"), 2, 1, OPS, ((OPS, OPS),) * 2, None, "concat")  # "reduce" is used
+SKIP, CONVOLUTION = np.array([0, 0, 0, 0], np.int32), np.array([0, 0, 1, 1], np.int32)
+TRAINING = Training(channels=2, depth=1, epochs=8, batch_size=8, augmentation=Augmentation(crop=0, flip=False))
+KEY = jax.random.key(0)
+
+
+def dataset(seed, count=16):
+    """Images of two classes, darker above or darker below."""
+    rng = np.random.default_rng(seed)
+    labels = np.arange(count, dtype=np.int32) % 2
+    halves = np.where((labels[:, None] == 0) == (np.arange(64) < 32)[None], 60, 190)
+    return data.Dataset((halves + rng.integers(-50, 50, (count, 64))).astype(np.uint8), labels, (8, 8, 1), 2)
+
+
+TRAIN, VALIDATION = dataset(0), dataset(1, 12)
+
+
+@pytest.fixture(scope="module")
+def trained():
+    with jax.numpy_dtype_promotion("standard"):
+        yield objectives.short_training(SPACE, TRAIN, VALIDATION, TRAINING)
+
+
+def test_a_short_training_learns_and_repeats_itself(trained):
+    first = trained(CONVOLUTION, KEY)
+    assert first.score > 0.8  # 0.5 by chance
+    assert first == trained(CONVOLUTION, KEY)
+    assert first.metrics["loss"] != trained(CONVOLUTION, jax.random.key(1)).metrics["loss"]
+
+
+def test_in_the_supernet_as_alone(trained):
+    """The same steps from the same weights, but for the initial ones: by the loss after many steps."""
+    with jax.numpy_dtype_promotion("standard"):
+        alone = objectives.own_training(SPACE, TRAIN, VALIDATION, TRAINING)(CONVOLUTION, KEY)
+    assert alone.score > 0.8
+    net = nets.network_for(spaces.fix(SPACE, CONVOLUTION), channels=2, depth=1, num_classes=2)
+    params, _ = nets.initialise(net, KEY, TRAIN.shape)
+    assert alone.metrics["parameters"] == nets.count_parameters(params)
+
+
+def test_shared_weights_are_those_of_the_supernet():
+    with jax.numpy_dtype_promotion("standard"):
+        supernet = objectives.train_supernet(SPACE, TRAIN, TRAINING, key=KEY)
+    objective = objectives.shared_weights(supernet, VALIDATION, batch_size=6)
+    found = [objective(code, KEY) for code in (SKIP, CONVOLUTION)]
+    pixels = jnp.asarray(VALIDATION.images.reshape(-1, 8, 8, 1), jnp.float32) / 255
+    mean, std = np.float32(supernet.augment.mean), np.float32(supernet.augment.std)
+    for code, evaluation in enumerate(found):
+        mix = dict.fromkeys(SPACE.cells, jnp.stack([jnp.eye(2)[code]] * 2))
+        expected = []
+        for part in (slice(0, 6), slice(6, 12)):
+            logits, _ = supernet.net.apply(
+                {"params": supernet.weights, "batch_stats": supernet.variables},
+                (pixels[part] - mean[None, None, None]) / std[None, None, None], mix, train=True,
+                mutable=["batch_stats"], rngs={"drop_path": KEY},
+            )  # fmt: skip
+            labels = jnp.asarray(VALIDATION.labels[part])
+            expected.append((accuracy(logits.main, labels), cross_entropy(logits.main, labels)))
+        np.testing.assert_allclose(
+            [evaluation.score, evaluation.metrics["loss"]], np.mean(expected, axis=0), rtol=2e-4, atol=1e-6
+        )
+    assert found[0].metrics["loss"] != found[1].metrics["loss"]
+    with pytest.raises(ValueError, match="1 images"):
+        objectives.shared_weights(supernet, VALIDATION.part(np.arange(1)))
+
+
+class TestTable:
+    def test_every_line_is_found(self, tmp_path):
+        space = spaces.nasbench201()
+        codes = np.array(list(itertools.product((0, 3), repeat=6)), np.int32)
+        path = tmp_path / "table.csv.gz"
+        with gzip.open(path, "wt") as file:
+            file.write("architecture,at 12,score,note\n")
+            for n, code in enumerate(codes):
+                file.write(f"{spaces.to_string(space, code)},{n},{n / 2},none\n")
+        objective = truth_table.table(path, space)
+        assert [objective(code, KEY) for code in codes] == [
+            Evaluation(n / 2, {"at 12": n, "score": n / 2}) for n in range(len(codes))
+        ]
+        assert truth_table.table(path, space, column="at 12")(codes[7], KEY).score == 7
+        with pytest.raises(LookupError, match="no line for"):
+            objective(np.full(6, 1, np.int32), KEY)
+
+    @pytest.mark.parametrize(
+        ("text", "sentence"),
+        [
+            ("name,score\n", "has no column 'architecture': it has name, score"),
+            ("", "has no column 'architecture': it has none"),
+            ("architecture,score\n|,1\n", "line 2 of .* cannot be used"),
+            ("architecture,score\n|skip_connect~0|,good\n", "line 2 of .* cannot be used: 'score'"),
+            ("architecture,score\n|skip_connect~0|,1\n|skip_connect~0|,2\n", "line 3 of .* again"),
+            ("architecture,score\n|skip_connect~0|,1,2\n", "line 2 of .* more or fewer fields"),
+            ("score,architecture\n1\n", "line 2 of .* more or fewer fields"),
+        ],
+    )
+    def test_a_file_that_is_no_table_is_one_sentence(self, text, sentence, tmp_path):
+        path = tmp_path / "table.csv"
+        path.write_text(text)
+        space = spaces.CellSpace("edge", ("cell",), 1, 1, OPS, ((OPS,),), None, "last")
+        with pytest.raises(UserError, match=sentence):
+            truth_table.table(path, space)
+
+    def test_a_file_that_is_cut_off_or_no_text(self, tmp_path):
+        space = spaces.CellSpace("edge", ("cell",), 1, 1, OPS, ((OPS,),), None, "last")
+        whole = gzip.compress(b"architecture,score\n" + b"\n" * 99999)
+        for name, content in {"cut.csv.gz": whole[:-20], "latin.csv": b"architecture,score\n\xe9,1\n"}.items():
+            (tmp_path / name).write_bytes(content)
+            with pytest.raises(UserError, match=rf"{name} cannot be read as CSV"):
+                truth_table.table(tmp_path / name, space)
+
+    def test_a_file_that_is_not_there(self, tmp_path):
+        with pytest.raises(UserError, match=r"cannot read .*none\.csv: No such file"):
+            truth_table.table(tmp_path / "none.csv", SPACE)
+
+
+class TestCosts:
+    def test_weighted_costs_are_taken_off(self):
+        plain = lambda code, key: Evaluation(10.0, {"a": 1})
+        costs = {"size": (lambda code: float(code.sum()), 2.0), "time": (lambda code: 0.5, 4.0)}
+        found = objectives.minus(plain, costs)(np.array([1, 2]), KEY)
+        assert found == Evaluation(10.0 - 2 * 3 - 4 * 0.5, {"a": 1, "score": 10.0, "size": 3.0, "time": 0.5})
+
+    def test_costs_stand_beside_the_score(self):
+        plain = lambda code, key: Evaluation(10.0)
+        found = objectives.beside(plain, {"size": lambda code: float(code.sum())})(np.array([1, 2]), KEY)
+        assert found.score == (10.0, 3.0)
+
+    def test_of_networks(self):
+        ops = ("skip_connect", "nor_conv_3x3")
+        space = spaces.CellSpace("wider", ("normal", "reduce"), 2, 1, ops, ((ops, ops),) * 2, None, "concat")
+        build = lambda code: nets.network_for(spaces.fix(space, code), channels=4, depth=1, num_classes=2)
+        size, work, wait = (
+            make(build, (8, 8, 1)) for make in (network_costs.parameters, network_costs.flops, network_costs.latency)
+        )
+        plain, one = np.array([0, 0, 0, 0]), np.array([0, 0, 0, 1])
+        for cost in (size, work):
+            assert cost(one) > cost(plain)
+        params, stats = nets.initialise(build(one), KEY, (8, 8, 1))
+        assert size(one) == sum(leaf.size for leaf in jax.tree.leaves(params)) / 1e6
+        forward = lambda image: build(one).apply({"params": params, "batch_stats": stats}, image, train=False).main
+        counted = jax.jit(forward).lower(jnp.zeros((1, 8, 8, 1))).compile().cost_analysis()["flops"]
+        assert work(one) == pytest.approx(counted / 1e6, rel=0.15)  # here weights are constants, and partly folded
+        assert wait(plain) > 0

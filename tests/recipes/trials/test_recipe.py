@@ -1,0 +1,190 @@
+"""The recipe of a search by trials: on a table, where no trial computes anything, and from the command line."""
+
+import csv
+import dataclasses
+import itertools
+import json
+import signal
+import time
+
+import jax
+import numpy as np
+import optuna
+import pytest
+
+from jnas import distributed, spaces
+from jnas.cli import main
+from jnas.errors import UserError
+from jnas.recipes.config import build, read_preset
+from jnas.recipes.settings import Augmentation, Training
+from jnas.recipes.trials import recipe as trials
+from jnas.recipes.trials import truth_table
+from jnas.recipes.trials.settings import TrialSearch
+from jnas.report.trials import read_trials, trial_charts
+from jnas.types import Evaluation
+
+SPACE = spaces.nasbench201()
+
+
+def worth(code):
+    return float(np.sum(np.array(code) * [1, 2, 3, 1, 2, 3]))
+
+
+@pytest.fixture(scope="module")
+def table(tmp_path_factory):
+    path = tmp_path_factory.mktemp("table") / "table.csv"
+    with open(path, "w", newline="") as file:
+        writer = csv.writer(file)
+        writer.writerow(["architecture", "score"])
+        for code in itertools.product(range(5), repeat=6):
+            writer.writerow([spaces.to_string(SPACE, np.array(code)), worth(code)])
+    return path
+
+
+@pytest.fixture
+def settings(monkeypatch, images):
+    """Trials looked up in a table that takes no time to read."""
+    monkeypatch.setattr(
+        truth_table,
+        "table",
+        lambda path, space, column: lambda code, key: Evaluation(worth(code), {column: worth(code)}),
+    )
+    training = Training(channels=2, epochs=1, batch_size=40, augmentation=Augmentation(crop=1))
+    return TrialSearch(
+        data=str(images), objective="table", table="worth", searcher="evolution", population=5, num_evaluations=30,
+        train_images=40, validation_images=40, random_cells=0, train=training,
+    )  # fmt: skip
+
+
+def lines(folder):
+    return [json.loads(line) for line in (folder / "search" / "trials.jsonl").read_text().splitlines()]
+
+
+def test_the_best_of_the_trials_is_trained_and_shown(settings, tmp_path):
+    folder = tmp_path / "run"
+    with jax.numpy_dtype_promotion("standard"):
+        result = trials.run(settings, folder)
+    rows = lines(folder)
+    assert [row["scores"] for row in rows] == [[worth(row["code"])] for row in rows]
+    best = max(rows, key=lambda row: row["scores"][0])
+    assert result["genotype"] == result["found"]["genotype"] == best["architecture"]
+    assert (result["evaluations"], result["score"]) == (30, best["scores"][0])
+    page = (folder / "report.html").read_text()
+    assert "30 complete trials, 0 failed" in page
+    assert f"the best, {result['score']:.4g}, is number {rows.index(best) + 1}" in page
+    assert list((folder / "search").glob("events.out.tfevents.*"))
+    assert trials.run(settings, folder) == json.loads(json.dumps(result))  # done, and read
+    study = optuna.load_study(
+        study_name=None,
+        storage=optuna.storages.JournalStorage(
+            optuna.storages.journal.JournalFileBackend(str(folder / "search" / "trials.log"))
+        ),
+    )
+    assert study.best_value == result["score"]
+    assert study.best_trial.params["cell/0->1"] in SPACE.ops
+
+
+@pytest.mark.parametrize("searcher", ["random", "tpe", "nsga2"])
+def test_searchers_share_one_recipe(searcher, settings, tmp_path):
+    config = dataclasses.replace(settings, searcher=searcher, num_evaluations=12)
+    assert "12 trials" in trials.run(config, tmp_path / "run", worker=True)["note"]
+    codes = {tuple(row["code"]) for row in lines(tmp_path / "run")}
+    assert len(codes) == 12
+
+
+def test_costs_stand_beside_the_score(settings, tmp_path):
+    config = dataclasses.replace(settings, searcher="nsga2", beside=["parameters"], num_evaluations=14)
+    trials.run(config, tmp_path / "run", worker=True)
+    points = np.array([row["scores"] for row in lines(tmp_path / "run")])
+    assert points.shape == (14, 2)
+    best, front = trial_charts(read_trials(tmp_path / "run"), ["score", "parameters"])
+    expected = sum(
+        not any(q[0] >= p[0] and q[1] <= p[1] and (q != p).any() for q in points.tolist() and points) for p in points
+    )
+    assert f"{expected} of them are beaten" in front.alt
+    assert "14 trials" in best.alt
+
+
+def test_costs_are_taken_off_the_score(settings, tmp_path):
+    config = dataclasses.replace(settings, costs={"parameters": 100.0}, num_evaluations=3)
+    trials.run(config, tmp_path / "run", worker=True)
+    for row in lines(tmp_path / "run"):
+        assert row["scores"][0] == pytest.approx(worth(row["code"]) - 100 * row["metrics"]["parameters"])
+        assert row["metrics"]["parameters"] > 0
+
+
+def test_workers_with_folders_of_their_own_share_a_storage(settings, tmp_path):
+    storage = f"sqlite:///{tmp_path}/shared.db"
+    for number in (5, 8):
+        config = dataclasses.replace(settings, num_evaluations=number)
+        trials.run(config, tmp_path / f"worker-{number}", storage=storage, worker=True)
+    assert len(lines(tmp_path / "worker-8")) == 8
+    assert lines(tmp_path / "worker-8")[:5] == lines(tmp_path / "worker-5")
+    other = dataclasses.replace(settings, seed=1, num_evaluations=4)  # a study of its own in the same storage
+    trials.run(other, tmp_path / "other", storage=storage, worker=True)
+    assert lines(tmp_path / "other")[0]["code"] != lines(tmp_path / "worker-5")[0]["code"]
+
+
+def test_a_killed_program_goes_on(command, images, table, tmp_path):
+    words = (
+        "search", "trials", f"data={images}", "objective=table", f"table={table}", "searcher=random", "population=2",
+        "num_evaluations=150", "train_images=40", "validation_images=40", "train.batch_size=40", "--worker",
+    )  # fmt: skip
+    folder = tmp_path / "run"
+    process = command(*words, "--out", folder, wait=False)
+    path = folder / "search" / "trials.jsonl"
+    deadline = time.monotonic() + 120
+    while not (path.is_file() and len(lines(folder)) >= 3):
+        assert process.poll() is None, process.communicate()
+        assert time.monotonic() < deadline
+        time.sleep(0.02)
+    process.send_signal(signal.SIGKILL)
+    process.communicate()
+    before = lines(folder)
+    assert len(before) < 150
+    done = command(*words, "--out", folder)
+    assert done.returncode == 0, done.stderr
+    assert done.stdout == "took part in a search of 150 trials\n"
+    rows = lines(folder)
+    assert rows[: len(before)] == before
+    assert len({tuple(row["code"]) for row in rows}) == 150
+
+
+class TestWords:
+    def test_storage_is_refused_where_there_are_no_trials(self, capsys):
+        assert main.main(["search", "nasbench201", "--storage", "sqlite:///x.db"]) == 2
+        assert "--storage is for searches by trials" in capsys.readouterr().err
+        assert main.main(["search", "grouped", "--worker"]) == 2
+        assert "of kind 'grouped'" in capsys.readouterr().err
+
+    def test_a_storage_that_is_not_there(self, settings, tmp_path):
+        with pytest.raises(UserError, match=r"ann:\*\*\*@127.0.0.1"):
+            trials.run(settings, tmp_path / "run", storage="mysql+nodriver://ann:secret@127.0.0.1/x", worker=True)
+
+    def test_the_preset_can_be_built(self):
+        config = build(TrialSearch, read_preset("trials"))
+        assert config.objective == "training"
+
+    @pytest.mark.parametrize(
+        ("changed", "sentence"),
+        [
+            ({"num_evaluations": 0}, "num_evaluations is 0"),
+            ({"costs": {"size": 1.0}}, "'size' is no cost"),
+            ({"costs": {"flops": 1.0}, "beside": ["flops"]}, "set one of them"),
+            ({"objective": "table"}, "set both"),
+            ({"lease_seconds": 0.0}, "positive"),
+        ],
+    )
+    def test_settings_that_contradict_each_other(self, changed, sentence):
+        with pytest.raises(ValueError, match=sentence):
+            TrialSearch(**changed)
+
+    def test_more_images_than_there_are(self, settings, tmp_path):
+        config = dataclasses.replace(settings, train_images=100, validation_images=100)
+        with pytest.raises(UserError, match="are 200 together"):
+            trials.run(config, tmp_path / "run")
+        assert not (tmp_path / "run").exists()
+
+    def test_passwords_are_kept_out_of_records(self, monkeypatch):
+        monkeypatch.setattr("sys.argv", ["jnas", "search", "--storage", "postgresql://ann:secret@host/x", "a=b:c@d"])
+        assert distributed.environment()["argv"][3:] == ["postgresql://ann:***@host/x", "a=b:c@d"]

@@ -1,0 +1,165 @@
+import resource
+import shutil
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from jnas.errors import UserError
+from jnas.files.trees import load_tree, save_tree
+from jnas.train.checkpoint import Checkpoints
+
+
+def a_tree():
+    return {
+        "weights": [jnp.arange(6.0).reshape(2, 3), jnp.array([1.5, -2.0], jnp.bfloat16)],
+        "key": jax.random.key(5),
+        "keys": jax.random.split(jax.random.key(1, impl="rbg"), 3),
+        "empty": jnp.zeros((0, 3)),
+        "count": jnp.int32(7),
+        "none": None,
+    }
+
+
+def abstract(tree):
+    return jax.tree.map(lambda a: jax.ShapeDtypeStruct(a.shape, a.dtype, sharding=a.sharding), tree)
+
+
+def same(a, b):
+    data = lambda x: jax.random.key_data(x) if jnp.issubdtype(x.dtype, jax.dtypes.prng_key) else x
+    return jax.tree.structure(a) == jax.tree.structure(b) and all(
+        x.dtype == y.dtype and np.asarray(data(x)).tobytes() == np.asarray(data(y)).tobytes()
+        for x, y in zip(jax.tree.leaves(a), jax.tree.leaves(b), strict=True)
+    )
+
+
+def test_round_trip_of_every_kind_of_leaf_and_only_the_newest_two_stay(tmp_path):
+    tree = a_tree()
+    with Checkpoints(tmp_path) as checkpoints:
+        assert checkpoints.latest() is None
+        for step in (1, 2, 5):
+            checkpoints.save(step, tree | {"count": jnp.int32(step)}, {"note": "x"})
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["2", "5"]
+    with Checkpoints(tmp_path) as checkpoints:
+        step, found, meta = checkpoints.restore(abstract(tree))
+    assert (step, meta) == (5, {"note": "x"})
+    assert same(found, tree | {"count": jnp.int32(5)})
+
+
+def test_the_state_may_be_donated_as_soon_as_save_returns(tmp_path):
+    state = jnp.arange(100_000.0)
+    overwrite = jax.jit(lambda x: x * 0 - 1, donate_argnums=0)
+    expected = np.array(state)
+    with Checkpoints(tmp_path) as checkpoints:
+        checkpoints.save(1, state, {})
+        overwrite(state).block_until_ready()
+        checkpoints.wait()
+        _, found, _ = checkpoints.restore(jax.ShapeDtypeStruct(expected.shape, expected.dtype))
+    np.testing.assert_array_equal(found, expected)
+
+
+def test_leftovers_of_a_killed_save_are_neither_read_nor_kept(tmp_path):
+    with Checkpoints(tmp_path) as checkpoints:
+        checkpoints.save(1, {"a": jnp.ones(2)}, {})
+    shutil.copytree(tmp_path / "1", tmp_path / "7.orbax-checkpoint-tmp")
+    with Checkpoints(tmp_path) as checkpoints:
+        assert checkpoints.latest() == 1
+        checkpoints.save(9, {"a": jnp.zeros(2)}, {})
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["1", "9"]
+
+
+def test_a_damaged_checkpoint_is_named(tmp_path):
+    with Checkpoints(tmp_path) as checkpoints:
+        checkpoints.save(3, {"a": jnp.ones(2)}, {})
+    shutil.rmtree(tmp_path / "3" / "state" / "d")
+    shutil.rmtree(tmp_path / "3" / "state" / "ocdbt.process_0")
+    with (
+        Checkpoints(tmp_path) as checkpoints,
+        pytest.raises(UserError, match=rf"cannot be read .*: delete {tmp_path}/3"),
+    ):
+        checkpoints.restore({"a": jnp.ones(2)})
+
+
+def test_an_empty_folder_has_nothing_to_restore(tmp_path):
+    with Checkpoints(tmp_path) as checkpoints, pytest.raises(UserError, match="holds no checkpoint"):
+        checkpoints.restore({"a": jnp.ones(2)})
+
+
+def test_a_write_that_fails_later_is_one_sentence_and_no_traceback_in_the_log(tmp_path, capfd):
+    folder = tmp_path / "c"
+    checkpoints = Checkpoints(folder)
+    folder.rmdir()
+    folder.touch()  # a file where the folder was: even the superuser cannot write below it
+    # Which of Orbax's calls fails first, and so the system's reason, varies.
+    sentence = r"^cannot write the checkpoint of step 4 to .*/c: (Not a directory|No such file or directory); .*folder$"
+    with pytest.raises(UserError, match=sentence):
+        checkpoints.save(4, {"a": jnp.ones(2)}, {})
+    checkpoints.close()
+    assert "Traceback" not in capfd.readouterr().err
+
+
+def test_a_disk_that_takes_no_more_is_one_sentence_and_the_checkpoint_before_stays(tmp_path):
+    large = jax.random.normal(jax.random.key(0), (100_000,))
+    checkpoints = Checkpoints(tmp_path)
+    checkpoints.save(1, {"a": large[:9]}, {})
+    checkpoints.wait()
+    before = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (100_000, before[1]))
+    try:
+        with pytest.raises(UserError, match=r"^cannot write the checkpoint of step 2 to .*: File too large; free"):
+            save_and_wait(checkpoints, 2, {"a": large})
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, before)
+        checkpoints.close()
+    with Checkpoints(tmp_path) as checkpoints:
+        assert checkpoints.latest() == 1
+
+
+def save_and_wait(checkpoints, step, state):
+    checkpoints.save(step, state, {})
+    checkpoints.wait()
+
+
+class TestTreeFile:
+    def test_round_trip(self, tmp_path):
+        tree = {name: a_tree()[name] for name in ("weights", "empty", "count", "none")}
+        save_tree(tmp_path / "w.npz", tree)
+        assert same(load_tree(tmp_path / "w.npz", jax.eval_shape(lambda: tree)), tree)
+        assert [path.name for path in tmp_path.iterdir()] == ["w.npz"]
+        with np.load(tmp_path / "w.npz") as archive:
+            assert archive["tree['weights'][0]"].tolist() == [[0, 1, 2], [3, 4, 5]]
+
+    def test_every_single_damaged_byte_of_the_data_is_noticed(self, tmp_path):
+        file = tmp_path / "w.npz"
+        save_tree(file, {"w": jnp.arange(8.0)})
+        good = file.read_bytes()
+        start = good.index(np.arange(8, dtype=np.float32).tobytes())
+        for position in (start, start + 17, start + 31):
+            file.write_bytes(good[:position] + bytes([good[position] ^ 1]) + good[position + 1 :])
+            with pytest.raises(UserError, match=r"w\.npz is damaged"):
+                load_tree(file, {"w": jnp.arange(8.0)})
+
+    @pytest.mark.parametrize("content", [b"", b"PK\3\4", b"no weights"])
+    def test_other_files_are_refused(self, tmp_path, content):
+        (tmp_path / "w.npz").write_bytes(content)
+        with pytest.raises(UserError, match=r"w\.npz is damaged or no file of weights"):
+            load_tree(tmp_path / "w.npz", {"w": jnp.arange(8.0)})
+
+    def test_other_weights_are_refused_by_the_name_of_the_leaf(self, tmp_path):
+        save_tree(tmp_path / "w.npz", {"w": jnp.ones(3)})
+        with pytest.raises(UserError, match=r"state\['w'\] is float32\[3\] there and float32\[4\] here"):
+            load_tree(tmp_path / "w.npz", {"w": jnp.ones(4)})
+        with pytest.raises(UserError, match=r"state\['v'\] is absent there"):
+            load_tree(tmp_path / "w.npz", {"w": jnp.ones(3), "v": jnp.ones(3)})
+
+    def test_paths_that_do_not_work(self, tmp_path):
+        with pytest.raises(UserError, match=r"cannot read .*absent\.npz: No such file"):
+            load_tree(tmp_path / "absent.npz", {})
+        (tmp_path / "file").touch()
+        with pytest.raises(UserError, match=r"cannot write .*: Not a directory"):
+            save_tree(tmp_path / "file" / "w.npz", {"w": jnp.ones(3)})
+
+    def test_a_key_is_refused(self, tmp_path):
+        with pytest.raises(ValueError, match="key_data"):
+            save_tree(tmp_path / "w.npz", {"k": jax.random.key(0)})

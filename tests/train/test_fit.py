@@ -1,0 +1,306 @@
+"""The loop against a plain Python loop; one compilation; boundaries; what stops it."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from engine_problem import KEY, leaves_as_bytes, make_learner, resident, rows
+
+from jnas.distributed.sharding import Place
+from jnas.errors import Diverged, UserError
+from jnas.nets.kernels.convolution import conv2d
+from jnas.train import fit
+from jnas.train.checkpoint import Checkpoints
+from jnas.train.fit import _span
+from jnas.train.hooks import Hook, at_multiples
+from jnas.train.program import compile_steps
+from jnas.types import Learner, Source
+
+STEPS = 13
+
+
+@pytest.fixture(scope="module")
+def traces():
+    return []
+
+
+@pytest.fixture(scope="module")
+def learner(traces):
+    return make_learner(traces=traces)
+
+
+@pytest.fixture(scope="module")
+def source():
+    return resident()
+
+
+def recorder(events, every=None):
+    return Hook(
+        start=lambda step, num_steps: events.append(("start", step, num_steps)),
+        steps=lambda event: events.append((event.step, {name: v.tolist() for name, v in event.metrics.items()})),
+        save=lambda step: events.append(("save", step)),
+        end=lambda step: events.append(("end", step)),
+        every=every,
+    )
+
+
+@pytest.fixture(scope="module")
+def by_hand(learner, source):
+    """State and losses of a Python loop that says what `fit` promises."""
+    init_key, data_key, learner_key = jax.random.split(KEY, 3)
+    state, losses = jax.jit(learner.init)(init_key), []
+    update = jax.jit(learner.update)
+    for step in range(STEPS):
+        batch = jax.tree.map(jnp.asarray, source.batch(source.arrays, step, data_key))
+        state, metrics = update(state, batch, jax.random.fold_in(learner_key, step))
+        losses.append(float(metrics["loss"]))
+    return state, losses
+
+
+@pytest.mark.parametrize("steps_per_call", [1, 5])
+def test_equals_a_python_loop(learner, source, by_hand, steps_per_call):
+    events = []
+    state = fit(learner, source, key=KEY, num_steps=STEPS, steps_per_call=steps_per_call, hooks=[recorder(events)])
+    expected, losses = by_hand
+    for name in ("params", "momentum", "average"):
+        for got, want in zip(
+            jax.tree.leaves(getattr(state, name)), jax.tree.leaves(getattr(expected, name)), strict=True
+        ):
+            np.testing.assert_allclose(np.float32(got), np.float32(want), rtol=1e-5, atol=1e-7)
+    assert jnp.array_equal(jax.random.key_data(state.key), jax.random.key_data(expected.key))
+    seen = [loss for _, metrics in events[1:-1] for loss in metrics["loss"]]
+    np.testing.assert_allclose(seen, losses, rtol=1e-5)
+    assert events[0] == ("start", 0, STEPS)
+    assert events[-1] == ("end", STEPS)
+
+
+def test_one_trace_and_one_compilation_for_chunks_of_all_lengths(traces, learner, source):
+    traces.clear()
+    fit(learner, source, key=KEY, num_steps=STEPS, steps_per_call=6, hooks=[Hook(every=4)])  # 4 4 4 1
+    fit(learner, source, key=jax.random.key(9), num_steps=STEPS, steps_per_call=6, hooks=[Hook(every=5)])  # 5 5 3
+    assert len(traces) == 1
+    program = compile_steps(learner, source.batch, False, 6, Place())
+    assert program.run._cache_size() == 1
+
+
+def test_the_length_of_chunks_changes_no_bit(learner, source):
+    run = lambda *hooks: fit(learner, source, key=KEY, num_steps=STEPS, steps_per_call=6, hooks=hooks)
+    assert leaves_as_bytes(run()) == leaves_as_bytes(run(Hook(every=4)))
+
+
+def test_chunks_end_where_hooks_and_checkpoints_ask(learner, source, tmp_path):
+    events, joined = [], []
+    fit(
+        learner,
+        source,
+        key=KEY,
+        num_steps=STEPS,
+        steps_per_call=6,
+        hooks=[recorder(events, every=5), at_multiples(5, joined.append)],
+        checkpoint_dir=tmp_path,
+        checkpoint_every=4,
+    )
+    order = [event[:2] if isinstance(event[0], str) else event[0] for event in events]
+    saves = [("save", 4), ("save", 8), ("save", 12), ("save", 13)]
+    assert order == [("start", 0), 4, saves[0], 5, 8, saves[1], 10, 12, saves[2], 13, saves[3], ("end", 13)]
+    assert [len(event[1]["loss"]) for event in events if isinstance(event[0], int)] == [4, 1, 3, 2, 2, 1]
+    assert [(event.step, len(event.metrics["loss"])) for event in joined] == [(5, 5), (10, 5)]
+
+
+def test_a_function_gets_a_key_of_the_steps_own():
+    learner = Learner(lambda key: jnp.zeros(()), lambda state, batch, key: (state + batch, {"draw": batch}))
+    events = []
+    fit(learner, lambda step, key: jax.random.normal(key), key=KEY, num_steps=4, hooks=[recorder(events)])
+    data_key = jax.random.split(KEY, 3)[1]
+    expected = [float(jax.random.normal(jax.random.fold_in(data_key, step))) for step in range(4)]
+    np.testing.assert_allclose([x for event in events[1:-1] for x in event[1]["draw"]], expected, rtol=1e-6)
+
+
+def test_arrays_that_init_captures_survive_donation():
+    start = jnp.arange(3.0)
+    learner = Learner(lambda key: {"a": start, "b": start}, lambda s, batch, key: ({"a": s["a"] + 1, "b": s["b"]}, {}))
+    state = fit(learner, lambda step, key: (), key=KEY, num_steps=3)
+    assert start.tolist() == state["b"].tolist() == [0, 1, 2]
+    assert state["a"].tolist() == [3, 4, 5]
+
+
+def test_python_numbers_in_state_and_metrics_do_not_recompile():
+    traces = []
+
+    def update(state, batch, key):
+        traces.append(None)
+        return state * jnp.float32(0.5), {"rate": 0.5}
+
+    events = []
+    learner, hooks = Learner(lambda key: 1.0, update), [recorder(events)]
+    assert fit(learner, lambda step, key: (), key=KEY, num_steps=3, steps_per_call=1, hooks=hooks) == 0.125
+    assert len(traces) == 1
+    assert events[1] == (1, {"rate": [0.5]})
+
+
+def test_no_steps_returns_the_initial_state(learner, source):
+    state = fit(learner, source, key=KEY, num_steps=0)
+    assert leaves_as_bytes(state) == leaves_as_bytes(jax.jit(learner.init)(jax.random.split(KEY, 3)[0]))
+
+
+@pytest.mark.parametrize("steps_per_call", [1, 4])
+def test_diverged_names_step_and_metric_and_keeps_the_last_good_checkpoint(source, tmp_path, steps_per_call):
+    learner = make_learner(spoil=lambda count, params, loss: (params, jnp.where(count == 10, jnp.nan, loss)))
+    events = []
+    with pytest.raises(Diverged, match=r"^loss is nan at step 11.*: lower the learning rate"):
+        fit(
+            learner,
+            source,
+            key=KEY,
+            num_steps=STEPS,
+            steps_per_call=steps_per_call,
+            hooks=[recorder(events)],
+            checkpoint_dir=tmp_path,
+            checkpoint_every=3,
+        )
+    with Checkpoints(tmp_path) as checkpoints:
+        assert checkpoints.latest() == 9
+    assert events[-1][0] == "end"
+
+
+def test_a_state_that_is_not_finite_is_not_saved_though_its_metrics_are(source, tmp_path):
+    spoil = lambda count, params, loss: (params | {"b": jnp.where(count == 5, jnp.inf, params["b"])}, loss)
+    with pytest.raises(Diverged, match=r"^state\.params\['b'\] is not finite after step 6"):
+        fit(make_learner(spoil=spoil), source, key=KEY, num_steps=STEPS, checkpoint_dir=tmp_path, checkpoint_every=3)
+    with Checkpoints(tmp_path) as checkpoints:
+        assert checkpoints.latest() == 3
+
+
+def test_a_mask_of_infinities_is_a_legal_state(tmp_path):
+    learner = Learner(lambda key: jnp.array([0.0, -jnp.inf]), lambda state, batch, key: (state + 1, {}))
+    assert fit(learner, lambda step, key: (), key=KEY, num_steps=2, checkpoint_dir=tmp_path).tolist() == [2, -jnp.inf]
+
+
+@pytest.mark.parametrize(
+    ("update", "sentence"),
+    [
+        (
+            lambda s, b, k: ({"w": s["w"].astype(jnp.int32)}, {}),
+            r"state\['w'\] as int32\[3\] where init made float32\[3\]",
+        ),
+        (lambda s, b, k: ((s["w"],), {}), "structure"),
+        (lambda s, b, k: (s, {"loss": s["w"]}), r"metric 'loss' has the shape \(3,\)"),
+    ],
+)
+def test_an_update_of_another_type_is_refused(update, sentence):
+    with pytest.raises(ValueError, match=sentence):
+        fit(Learner(lambda key: {"w": jnp.zeros(3)}, update), lambda step, key: (), key=KEY, num_steps=2)
+
+
+@pytest.mark.parametrize(
+    ("options", "sentence"),
+    [
+        ({"num_steps": -1}, "num_steps is -1"),
+        ({"steps_per_call": 0}, "steps_per_call is 0"),
+        ({"hooks": [Hook(every=0)]}, "every of a hook is 0"),
+        ({"checkpoint_every": 3}, "checkpoint_dir is None"),
+        ({"checkpoint_every": 0, "checkpoint_dir": "x"}, "checkpoint_every is 0"),
+        ({"key": jax.random.PRNGKey(0)}, "jax.random.key"),
+        ({"mesh": jax.sharding.Mesh(np.array(jax.devices()[:1]), ("batch",))}, "make_mesh"),
+    ],
+)
+def test_bad_arguments_are_refused(learner, source, options, sentence):
+    with pytest.raises(ValueError, match=sentence):
+        fit(learner, source, **({"key": KEY, "num_steps": 3} | options))
+
+
+def test_a_checkpoint_folder_that_cannot_be_written_is_one_sentence(learner, source, tmp_path):
+    (tmp_path / "file").touch()
+    with pytest.raises(UserError, match=r"^cannot write to the folder .*file/child: Not a directory; .*$"):
+        fit(learner, source, key=KEY, num_steps=3, checkpoint_dir=tmp_path / "file" / "child")
+
+
+def test_calls_grow_to_two_seconds_and_no_further():
+    assert [_span(1, seconds, 50) for seconds in (60.0, 1.0, 0.1, 1e-6)] == [1, 2, 2, 2]
+    assert [_span(16, seconds, 50) for seconds in (60.0, 4.0, 0.1)] == [1, 8, 32]
+    assert _span(40, 0.1, 50) == 50
+
+
+def test_ordinary_convolutions_are_kept_out_of_loops_on_a_cpu():
+    calls = []
+    hook = Hook(steps=lambda event: calls.append(len(event.metrics["loss"])))
+
+    def learner(convolve):
+        def loss(kernel, image):
+            return jnp.sum(jax.checkpoint(convolve)(image, kernel) ** 2)
+
+        def update(kernel, batch, key):
+            value, slope = jax.value_and_grad(loss)(kernel, batch)
+            return kernel - 1e-3 * slope, {"loss": value}
+
+        return Learner(lambda key: jnp.full((3, 3, 2, 2), 0.1), update)
+
+    def plain(image, kernel):
+        return jax.lax.conv_general_dilated(image, kernel, (1, 1), "SAME", dimension_numbers=("NHWC", "HWIO", "NHWC"))
+
+    batch = lambda step, key: jnp.ones((1, 4, 4, 2))
+    ends = [fit(learner(f), batch, key=KEY, num_steps=12, hooks=[hook]) for f in (plain, conv2d)]
+    assert calls[:12] == [1] * 12
+    assert len(calls[12:]) < 12
+    assert sum(calls[12:]) == 12
+    np.testing.assert_allclose(*ends, rtol=1e-5)
+
+
+class TestFetch:
+    @pytest.fixture(scope="class")
+    @staticmethod
+    def gather():
+        return lambda arrays, step, key: arrays  # the same function for every test: one compilation
+
+    def streamed(self, source, gather, log):
+        data_key = jax.random.split(KEY, 3)[1]
+
+        def fetch(step):
+            log.append(step)
+            return jax.tree.map(lambda a: a[np.asarray(rows(step, data_key))], source.arrays)
+
+        return Source(gather, fetch=fetch)
+
+    @pytest.mark.parametrize("steps_per_call", [1, 5])
+    def test_equals_resident_arrays(self, learner, source, gather, steps_per_call):
+        log, events = [], []
+        state = fit(
+            learner,
+            self.streamed(source, gather, log),
+            key=KEY,
+            num_steps=STEPS,
+            steps_per_call=steps_per_call,
+            hooks=[recorder(events)],
+        )
+        expected = fit(learner, source, key=KEY, num_steps=STEPS, steps_per_call=1)
+        np.testing.assert_allclose(state.params["w"], expected.params["w"], rtol=1e-6)
+        assert log == list(range(STEPS))  # each once, in order, none beyond the end
+        assert [len(m["loss"]) for _, m in events[1:-1]] == ([1] * 13 if steps_per_call == 1 else [5, 5, 3])
+
+    def test_the_next_batch_is_fetched_while_a_step_is_under_way(self, learner, source, gather):
+        import threading
+
+        fetched = [threading.Event() for _ in range(4)]
+        early = []
+        inner = self.streamed(source, gather, [])
+
+        def fetch(step):
+            fetched[step].set()
+            return inner.fetch(step)
+
+        look = Hook(steps=lambda event: early.append(event.step == 4 or fetched[event.step].wait(timeout=20)))
+        fit(learner, inner._replace(fetch=fetch), key=KEY, num_steps=4, steps_per_call=1, hooks=[look])
+        assert early == [True] * 4
+
+    def test_an_error_of_the_host_reaches_the_caller(self, learner, source, gather):
+        inner = self.streamed(source, gather, [])
+
+        def fetch(step):
+            if step == 2:
+                raise FileNotFoundError("shard 2")
+            return inner.fetch(step)
+
+        events = []
+        with pytest.raises(FileNotFoundError, match="shard 2"):
+            fit(learner, inner._replace(fetch=fetch), key=KEY, num_steps=4, steps_per_call=1, hooks=[recorder(events)])
+        assert events[-1] == ("end", 2)
