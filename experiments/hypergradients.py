@@ -224,9 +224,12 @@ def trajectory(problem, net, inner, outer, arguments):
     points = [Point(double(params), alpha)]
     save = train.Hook(steps=lambda event: points.append(jax.tree.map(jnp.array, event.state.point)))
     train.fit(
-        learner, lambda step, key: minibatches(inner, outer, key, BATCH, 0), key=jax.random.key(2),
-        num_steps=arguments.steps, hooks=[save], steps_per_call=1,
-    )  # fmt: skip
+        learner,
+        lambda step, key: minibatches(inner, outer, key, BATCH, 0),
+        key=jax.random.key(2),
+        num_steps=arguments.steps,
+        hooks=[*train.chunks_of(1), save],
+    )
     return points, double(stats)
 
 

@@ -85,7 +85,7 @@ def run(estimator, seed, num_steps=600, batch=100):
     learner = bilevel.simultaneous(
         bilevel.Bilevel(inner, outer), estimator or bilevel.first_order(), init, tx, learning_rate=0.1
     )
-    state = jnas.fit(learner, batches, key=jax.random.key(seed), num_steps=num_steps, steps_per_call=100)
+    state = jnas.fit(learner, batches, key=jax.random.key(seed), num_steps=num_steps)
     accuracy = jnp.mean((jnp.argmax(logits(state.point.weights, test[0]), -1) == test[1]).astype(jnp.float32))
     return np.asarray(jax.nn.softmax(state.point.alpha)), float(accuracy)
 

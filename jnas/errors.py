@@ -11,7 +11,3 @@ class Diverged(RuntimeError):
 
 class Interrupted(RuntimeError):
     """A signal asked the run to stop; its state is saved and the same command resumes it. Exit status 143."""
-
-
-class Enough(Exception):
-    """A hook has seen what it waited for: ends `fit` from inside, with its checkpoints and records in order."""

@@ -36,6 +36,7 @@ class Context(NamedTuple):
 
     variables: PyTree = ()  # running batch-norm statistics and the like
     key: Key | None = None  # dropout, drop path: the SAME key wherever two evaluations are compared
+    step: Array | int = 0  # [] int32, of the learner: drop path and temperature are functions of it
 
 
 class Aux(NamedTuple):
@@ -62,8 +63,7 @@ class Source(NamedTuple):
     """Where the batches of `fit` come from: a pure function of the step, so that the iterator is an integer.
 
     `arrays` stay on the device and enter the compiled step as an argument (a constant would be copied into the
-    program).
-    With `fetch`, `arrays` is ignored and the host supplies what step k needs: `batch(fetch(k), k, key)`.
+    program). With `fetch`, `arrays` is ignored and the host supplies what step k needs: `batch(fetch(k), k, key)`.
     A `fetch` that can read part of a batch says so by `batch_size`: in a run of several processes it is then called as
     `fetch(k, rows)`, where `rows` [n] are the positions in the batch, increasing, that this process works on, and
     returns those rows of every array (along the second axis in `Batches.curvature`). Without it every process fetches

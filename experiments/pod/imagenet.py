@@ -108,12 +108,11 @@ def search(settings: Search, side: int, fraction: float, folder: pathlib.Path) -
         num_steps=settings.epochs * steps,
         mesh=mesh,
         hooks=[
+            *train.chunks_of(1),
             *run_folder.hooks(folder / "search", "search", *gradient.SHOWN),
             train.jsonl_each(folder / "search" / "genotypes.jsonl", steps, record),
         ],
-        checkpoint_dir=folder / "search" / "checkpoints",
-        checkpoint_every=settings.checkpoint_every or steps,
-        steps_per_call=1,
+        checkpoints=train.Saving(folder / "search" / "checkpoints", settings.checkpoint_every or steps),
     )
     arch = spaces.discretise(space, jax.tree.map(np.asarray, state.point.alpha))
     genotype = spaces.to_string(space, arch)

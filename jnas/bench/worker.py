@@ -24,7 +24,7 @@ from jnas.bench.command import synthetic
 from jnas.distributed.payload import put_payload
 from jnas.distributed.sharding import Place, home, split_batch
 from jnas.errors import UserError
-from jnas.recipes import run_folder
+from jnas.recipes import flat, run_folder
 from jnas.recipes.gradient import recipe as gradient
 from jnas.recipes.gradient.settings import Search
 from jnas.recipes.supernet import supernet_problem
@@ -126,7 +126,7 @@ def _splits(settings: Search) -> data.Splits:
 
 def _alone(what: str, settings: Search, subject: Subject, mesh: Mesh | None):
     """The gradient of the inner loss in weights and alpha, or its curvature times the weights, on a step's batch."""
-    problem, gauss_newton = supernet_problem(subject.net)
+    problem, gauss_newton = supernet_problem(subject.net, unravel=flat.unravel_of(subject.net, subject.shape))
     curvature = gauss_newton if settings.curvature == "gauss_newton" else bilevel.hessian
 
     def run(state, start, stop, arrays, keys: Keys):

@@ -3,12 +3,12 @@
 from jnas.bilevel.collective import averaged, synchronised
 from jnas.bilevel.curvature import Curvature, gauss_newton, hessian
 from jnas.bilevel.eigenvalues import Eigenvalues, Stop, alpha_eigenvalues, early_stop
-from jnas.bilevel.estimators.estimators import finite_difference, first_order, implicit, unrolled
+from jnas.bilevel.estimators import finite_difference, first_order, implicit, unrolled
 from jnas.bilevel.learners import SearchState, alternating, simultaneous, supervised
 from jnas.bilevel.momentum import StormState, decaying, moving_average, mrbo_schedules, storm
-from jnas.bilevel.penalties import add_penalty, at_temperature, beta_decay, entropy, penalised, tempered
+from jnas.bilevel.penalties import add_penalty, beta_decay, entropy, penalised
 from jnas.bilevel.problem import Bilevel, Estimator, Point
-from jnas.bilevel.solvers.solvers import Solver, conjugate_gradient, neumann
+from jnas.bilevel.solvers import Solution, Solver, conjugate_gradient, neumann
 from jnas.types import Aux, Batches, Context, Learner, Loss
 
 __all__ = [
@@ -23,13 +23,13 @@ __all__ = [
     "Loss",
     "Point",
     "SearchState",
+    "Solution",
     "Solver",
     "Stop",
     "StormState",
     "add_penalty",
     "alpha_eigenvalues",
     "alternating",
-    "at_temperature",
     "averaged",
     "beta_decay",
     "conjugate_gradient",
@@ -49,6 +49,5 @@ __all__ = [
     "storm",
     "supervised",
     "synchronised",
-    "tempered",
     "unrolled",
 ]

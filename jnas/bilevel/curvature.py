@@ -38,10 +38,8 @@ def gauss_newton(
     """The generalised Gauss-Newton product `J^T (hessian_zz objective) J v`, `z = model(w, a, batch, context)`.
 
     Positive semi-definite wherever the objective is convex in the outputs `z` (cross-entropy of logits is), while the
-    Hessian
-    of a network with ReLU and batch norm is not; one jvp and one vjp, so cheaper than the exact product. It keeps the
-    inverse
-    stable and drops the curvature of the network itself.
+    Hessian of a network with ReLU and batch norm is not; one jvp and one vjp, so cheaper than the exact product. It
+    keeps the inverse stable and drops the curvature of the network itself.
 
     Args:
       model: `(weights, alpha, batch, context) -> outputs z`.

@@ -1,6 +1,4 @@
-"""Recursive momentum (STORM) and the moving average, as optax transformations, with the decays of their
-coefficients.
-"""
+"""Recursive momentum (STORM) and the moving average, as optax transformations, and how their coefficients decay."""
 
 from collections.abc import Callable
 from typing import Any, NamedTuple
@@ -28,16 +26,14 @@ def storm(decay: Decay) -> optax.GradientTransformationExtraArgs:
 
         d_0 = g_0 ;   d_t = g_t + (1 - decay_t) (d_{t-1} - grad_fn(x_{t-1}))
 
-    Both gradients are of the SAME samples: `grad_fn` recomputes, at the previous point, the gradient that `updates`
-    is at the
-    current one. With the stored g_{t-1} in its place the recursion collapses to `d_t = g_t`. Coefficient 1 gives
+    Both gradients are of the SAME samples: `grad_fn` recomputes, at the previous point, the gradient that `updates` is
+    at the current one. With the stored g_{t-1} in its place the recursion collapses to `d_t = g_t`. Coefficient 1 gives
     `g_t` bit for bit.
 
-    Put it first in a chain: a clip before it would clip g_t and not `grad_fn(x_{t-1})`. Put it outside
-    `optax.partition`, so that one call of
-    `grad_fn` serves all groups; the groups may still have coefficients of their own, `storm(Point(weights=...,
-    alpha=...))`. Do not add
-    heavy-ball momentum on top. Adam on top is a hybrid that the theory does not cover.
+    Put it first in a chain: a clip before it would clip g_t and not `grad_fn(x_{t-1})`, and a learner looks for the
+    previous point there, so as to evaluate both points in one program. Put it outside `optax.partition`, so that one
+    call of `grad_fn` serves all groups; the groups may still have coefficients of their own, `storm(Point(weights=...,
+    alpha=...))`. Do not add heavy-ball momentum on top. Adam on top is a hybrid that the theory does not cover.
 
     Args:
       decay: the coefficient in (0, 1]: a number, a schedule, or a pytree prefix of the parameters with such leaves.
@@ -50,8 +46,7 @@ def storm(decay: Decay) -> optax.GradientTransformationExtraArgs:
 
     References:
       Cutkosky, Orabona, "Momentum-based variance reduction in non-convex SGD", NeurIPS 2019. On both levels of a
-      bilevel
-      problem: Yang, Ji, Liang, "Provably faster algorithms for bilevel optimization" (MRBO), NeurIPS 2021.
+      bilevel problem: Yang, Ji, Liang, "Provably faster algorithms for bilevel optimization" (MRBO), NeurIPS 2021.
 
     Example:
       >>> import jax, jax.numpy as jnp, optax
@@ -92,12 +87,25 @@ class AverageState(NamedTuple):
     average: PyTree  # g_{t-1}
 
 
+def previous_point(state: PyTree) -> PyTree | None:
+    """Where the first link of a chain will ask for the gradient again; None if that link is not `storm`.
+
+    Args:
+      state: of the optimiser. Found is `storm` by itself, or first in a chain, be it a chain within a chain.
+
+    Returns:
+      The parameters of the step before.
+    """
+    while type(state) is tuple and state:  # a chain's state is a plain tuple, its links' are named
+        state = state[0]
+    return state.previous if isinstance(state, StormState) else None
+
+
 def moving_average(decay: Decay) -> optax.GradientTransformation:
     """The first form of momentum, `g_t = (1 - decay_t) g_{t-1} + decay_t grad_t`, with `g_0 = grad_0`.
 
-    Unlike `optax.ema` it starts from the first gradient and takes a schedule. It averages gradients of old points:
-    less noise,
-    more bias, at no extra evaluation.
+    Unlike `optax.ema` it starts from the first gradient and takes a schedule. It averages gradients of old points: less
+    noise, more bias, at no extra evaluation.
 
     Args:
       decay: the weight of the new gradient, in (0, 1]: a number, a schedule, or a pytree prefix with such leaves.
@@ -133,9 +141,8 @@ def decaying(
     """A coefficient that decreases at every iteration, `max(floor, initial * (1 + k / offset)^-power)`.
 
     The exponent 2/3 is the theory's (its coefficient is proportional to the step size squared, the step size to
-    k^(-1/3)). Without
-    offset and floor the coefficient would end near 7e-4 after 50 epochs and the direction would hardly see new
-    gradients.
+    k^(-1/3)). Without offset and floor the coefficient would end near 7e-4 after 50 epochs and the direction would
+    hardly see new gradients.
 
     Args:
       initial: at k = 0, in (0, 1].

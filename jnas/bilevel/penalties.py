@@ -1,4 +1,4 @@
-"""Functions of alpha alone that steer a search: beta-decay, entropy and temperature, for any estimator and momentum."""
+"""Functions of alpha alone that steer a search, beta-decay and entropy, for any estimator and momentum."""
 
 from collections.abc import Callable
 from typing import Any, NamedTuple
@@ -7,8 +7,7 @@ import jax
 import jax.numpy as jnp
 import optax
 
-from jnas.bilevel.problem import Bilevel, Init
-from jnas.types import Alpha, Array, Aux, Batch, Context, Key, Loss, PyTree, Weights
+from jnas.types import Alpha, Array, Aux, Batch, Context, Loss, PyTree, Weights
 
 Penalty = Callable[[Alpha], Array]  # alpha -> [] float
 Weight = float | optax.Schedule
@@ -129,65 +128,3 @@ def penalised(loss: Loss, penalty: Penalty, weight: float) -> Loss:
         return value + jnp.asarray(weight, value.dtype) * extra, aux._replace(metrics={**aux.metrics, "penalty": extra})
 
     return total
-
-
-class Counted(NamedTuple):
-    """What `tempered` keeps in the place of the losses' own variables."""
-
-    count: Array  # [] int32, weight steps so far
-    variables: PyTree  # those of the losses: running batch-norm statistics and the like
-
-
-def at_temperature(function: Callable, temperature: optax.Schedule) -> Callable:
-    """`function` at `alpha / T(t)`, t being the count in `Context.variables`; see `tempered`.
-
-    Args:
-      function: of `(weights, alpha, batch, context)`: a loss, or the model of a Gauss-Newton curvature.
-      temperature: schedule over weight steps, > 0.
-
-    Returns:
-      The same function of the undivided alpha, over contexts whose variables are `Counted`.
-    """
-
-    def cooled(weights: Weights, alpha: Alpha, batch: Batch, context: Context):
-        count, variables = context.variables
-        scale = jnp.asarray(temperature(count))
-        divided = jax.tree.map(lambda leaf: leaf / scale.astype(leaf.dtype), alpha)
-        return function(weights, divided, batch, context._replace(variables=variables))
-
-    return cooled
-
-
-def tempered(problem: Bilevel, init: Init, temperature: optax.Schedule) -> tuple[Bilevel, Init]:
-    """A problem whose mixtures are `softmax(alpha / T)`, T falling from broad mixtures to nearly single operators.
-
-    The count of weight steps travels with the running statistics, so that both points of a recursion, every Neumann
-    term and a resumed run see the same temperature. Within an edge T changes no order, so the best operator of an edge
-    is that of alpha; the weights by which edges are compared are those of `alpha / T`.
-
-    Args:
-      problem: the two losses.
-      init: `key -> (point, variables)`.
-      temperature: schedule over weight steps, > 0, such as `optax.exponential_decay(1.0, steps, 0.1)`.
-
-    Returns:
-      The problem and the init to use; `state.variables` is then `Counted`.
-
-    References:
-      Xie et al., "SNAS: stochastic neural architecture search", ICLR 2019 (temperature annealing of the relaxation).
-    """
-
-    def counting(loss: Loss) -> Loss:
-        cooled = at_temperature(loss, temperature)
-
-        def with_count(weights: Weights, alpha: Alpha, batch: Batch, context: Context) -> tuple[Array, Aux]:
-            value, aux = cooled(weights, alpha, batch, context)
-            return value, aux._replace(variables=Counted(context.variables.count + 1, aux.variables))
-
-        return with_count
-
-    def start(key: Key):
-        point, variables = init(key)
-        return point, Counted(jnp.zeros((), jnp.int32), variables)
-
-    return Bilevel(counting(problem.inner), counting(problem.outer)), start

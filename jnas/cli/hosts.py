@@ -63,7 +63,7 @@ def from_arguments(arguments: argparse.Namespace) -> Hosts | None:
       arguments: as parsed.
 
     Returns:
-      For `jnas.engine.hosts.joined`; None: the process is alone.
+      For `jnas.distributed.joined`; None: the process is alone.
 
     Raises:
       UserError: if the options do not fit each other.

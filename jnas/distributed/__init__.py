@@ -3,6 +3,7 @@
 from jnas.distributed.environment import backend, enable_compilation_cache, environment
 from jnas.distributed.hosts import Hosts, from_first, is_first, joined
 from jnas.distributed.sharding import (
+    Layout,
     all_at_once,
     check_batch,
     check_mesh,
@@ -18,6 +19,7 @@ from jnas.distributed.sharding import (
 
 __all__ = [
     "Hosts",
+    "Layout",
     "all_at_once",
     "backend",
     "check_batch",

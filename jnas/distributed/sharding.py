@@ -29,6 +29,13 @@ Mapper = Callable[[Callable[[PyTree], PyTree], PyTree], PyTree]
 Rule = Callable[[str, tuple[int, ...]], PartitionSpec]
 
 
+class Layout(NamedTuple):
+    """A mesh, and how the leaves of a state are split over it."""
+
+    mesh: Mesh | None = None
+    rule: Rule | None = None  # such as `split_largest()`; None replicates them
+
+
 def make_mesh(axes: Mapping[str, int]) -> Mesh:
     """A mesh over the devices of the default platform, of all processes.
 

@@ -1,6 +1,6 @@
 """Supernets and found networks as pure Flax modules."""
 
-from jnas.nets.build import count_parameters, initialise, network_for
+from jnas.nets.build import count_parameters, initialise, network_for, shapes
 from jnas.nets.cell import Cell
 from jnas.nets.chain import ChainNetwork, FoundNetwork, chain_network
 from jnas.nets.network import Logits, Network
@@ -19,5 +19,6 @@ __all__ = [
     "network_for",
     "operator",
     "per_edge",
+    "shapes",
     "stacked",
 ]

@@ -92,6 +92,20 @@ def network_for(
     )
 
 
+@functools.lru_cache(maxsize=8)
+def shapes(net: Any, image_shape: tuple[int, int, int]) -> dict[str, Any]:
+    """Shapes and dtypes of a network's variables, "params" and perhaps "batch_stats", without computing them.
+
+    Args:
+      net: see `initialise`.
+      image_shape: `(height, width, channels)` of the images.
+
+    Returns:
+      Nested dicts of `jax.ShapeDtypeStruct`, shared by all who ask for this network: not to be changed.
+    """
+    return dict(jax.eval_shape(functools.partial(_init, net, image_shape)))
+
+
 def initialise(net: Any, key: jax.Array, image_shape: tuple[int, int, int]) -> tuple[dict, dict]:
     """Draws the parameters of a network; the number of input channels is read off the images.
 
@@ -115,8 +129,8 @@ def initialise(net: Any, key: jax.Array, image_shape: tuple[int, int, int]) -> t
       >>> params["stem"]["ConvNorm_0"]["Conv_0"]["kernel"].shape
       (3, 3, 1, 4)
     """
-    shapes = jax.eval_shape(functools.partial(_init, net, tuple(image_shape)))
-    leaves, treedef = jax.tree.flatten_with_path(shapes["params"])
+    found = shapes(net, tuple(image_shape))
+    leaves, treedef = jax.tree.flatten_with_path(found["params"])
     kernels = {path[:-1]: _one_edge(path, leaf.shape) for path, leaf in leaves if path[-1].key == "kernel"}
     total = sum(leaf.size for path, leaf in leaves if path[:-1] in kernels)
     uniform = jax.random.uniform(key, (total,), jnp.float32, -1, 1)
@@ -128,7 +142,7 @@ def initialise(net: Any, key: jax.Array, image_shape: tuple[int, int, int]) -> t
             start += leaf.size
         else:
             values.append(_identity(path, leaf))
-    return jax.tree.unflatten(treedef, values), jax.tree.map_with_path(_identity, shapes.get("batch_stats", {}))
+    return jax.tree.unflatten(treedef, values), jax.tree.map_with_path(_identity, found.get("batch_stats", {}))
 
 
 def _one_edge(path: tuple, shape: tuple[int, ...]) -> tuple[int, ...]:

@@ -2,7 +2,6 @@
 
 import functools
 from collections.abc import Mapping
-from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -10,13 +9,6 @@ import optax
 
 from jnas import data, nets
 from jnas.types import Array, Aux, Context, Examples, Loss, PyTree
-
-
-class TrainingBatch(NamedTuple):
-    """What retraining reads at one step."""
-
-    examples: Examples
-    drop_path: Array | None = None  # [] float32, probability of dropping an edge at this step; None: never
 
 
 def cross_entropy(logits: Array, label: Array, smoothing: float = 0.0) -> Array:
@@ -39,31 +31,33 @@ def accuracy(logits: Array, label: Array) -> Array:
     return jnp.mean((jnp.argmax(logits, -1) == label).astype(jnp.float32))
 
 
-def classifier_loss(net: nets.FoundNetwork, *, auxiliary_weight: float, smoothing: float) -> Loss:
-    """The loss of retraining over `TrainingBatch`: cross-entropy, the weighted auxiliary head's added.
+def classifier_loss(
+    net: nets.FoundNetwork, *, auxiliary_weight: float, smoothing: float, drop_path: optax.Schedule | None = None
+) -> Loss:
+    """The loss of a training over `Examples`: cross-entropy, the weighted auxiliary head's added.
 
     Args:
       net: a network of a fixed space.
       auxiliary_weight: of the auxiliary head's loss, if the network has one.
       smoothing: label smoothing.
+      drop_path: step to the probability, in [0, 1), with which an edge is dropped; None: never.
 
     Returns:
       A loss whose alpha is the empty pytree.
     """
 
-    def loss(weights, alpha, batch: TrainingBatch, context: Context) -> tuple[Array, Aux]:
+    def loss(weights, alpha, batch: Examples, context: Context) -> tuple[Array, Aux]:
         del alpha
-        examples = batch.examples
         variables = {"params": weights, "batch_stats": context.variables}
         keys = {} if context.key is None else {"drop_path": context.key}
-        rate = 0.0 if batch.drop_path is None else batch.drop_path
+        rate = 0.0 if drop_path is None else drop_path(context.step)
         logits, updated = net.apply(
-            variables, examples.image, train=True, drop_path=rate, rngs=keys, mutable=["batch_stats"]
+            variables, batch.image, train=True, drop_path=rate, rngs=keys, mutable=["batch_stats"]
         )
-        value = cross_entropy(logits.main, examples.label, smoothing)
+        value = cross_entropy(logits.main, batch.label, smoothing)
         if logits.auxiliary is not None:
-            value += auxiliary_weight * cross_entropy(logits.auxiliary, examples.label, smoothing)
-        return value, Aux(updated["batch_stats"], {"accuracy": accuracy(logits.main, examples.label)})
+            value += auxiliary_weight * cross_entropy(logits.auxiliary, batch.label, smoothing)
+        return value, Aux(updated["batch_stats"], {"accuracy": accuracy(logits.main, batch.label)})
 
     return loss
 

@@ -73,9 +73,10 @@ def load_data(name: str, image_size: int | None) -> data.Splits:
     return data.load(name, size=None if image_size is None else (image_size, image_size))
 
 
-def hooks(folder: pathlib.Path, title: str, *metrics: str) -> list[train.Hook]:
-    """What every long training keeps: progress, JSON lines and TensorBoard curves."""
+def hooks(folder: pathlib.Path, title: str, *metrics: str, steps_per_call: int | None = None) -> list[train.Hook]:
+    """What every long training keeps: progress, JSON lines and TensorBoard curves; and the most steps in a call."""
     return [
+        *train.chunks_of(steps_per_call),
         train.progress(title, metrics=metrics),
         train.jsonl_log(folder / "metrics.jsonl"),
         train.tensorboard(str(folder)),

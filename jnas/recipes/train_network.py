@@ -7,17 +7,16 @@ from collections.abc import Sequence
 from typing import Any
 
 import jax
-import jax.numpy as jnp
 import optax
 from jax.sharding import Mesh
 
 from jnas import bilevel, data, distributed, files, nets, spaces
 from jnas.errors import UserError
-from jnas.recipes import run_folder
-from jnas.recipes.classification import TrainingBatch, classifier_loss, evaluate
+from jnas.recipes import flat, run_folder
+from jnas.recipes.classification import classifier_loss, evaluate
 from jnas.recipes.settings import Training, TrainOne
-from jnas.train import fit
-from jnas.types import Array, Key, Source
+from jnas.train import Saving, fit
+from jnas.types import Array, Key
 
 NETWORK, WEIGHTS = "network.json", "weights.npz"
 
@@ -132,33 +131,36 @@ def train(
     rate = optax.cosine_decay_schedule(
         training.learning_rate, num_steps, training.final_learning_rate / max(training.learning_rate, 1e-30)
     )
+    unravel = flat.unravel_of(prepared.net, splits.train.shape)
+    drop_path = optax.linear_schedule(0.0, training.drop_path, num_steps) if training.drop_path else None
+    loss = classifier_loss(
+        prepared.net, auxiliary_weight=training.auxiliary, smoothing=training.smoothing, drop_path=drop_path
+    )
     learner = bilevel.supervised(
-        classifier_loss(prepared.net, auxiliary_weight=training.auxiliary, smoothing=training.smoothing),
-        lambda key: _start(prepared.net, key, splits.train.shape),
+        flat.over_vector(loss, unravel),
+        flat.start(prepared.net, splits.train.shape),
         optax.chain(
             optax.identity() if training.clip is None else optax.clip_by_global_norm(training.clip),
             optax.add_decayed_weights(training.weight_decay),
             optax.sgd(rate, training.heavy_ball or None, nesterov=training.nesterov and training.heavy_ball > 0),
         ),
-        one_vector=True,
     )
     started = time.time()
     state = fit(
         learner,
-        _source(splits.train, training, prepared.augment, num_steps),
+        data.supervised_source(splits.train, batch_size=training.batch_size, augment=prepared.augment),
         key=jax.random.fold_in(jax.random.key(seed), 1),
         num_steps=num_steps,
-        hooks=run_folder.hooks(folder, f"train {folder.name}", "loss", "accuracy"),
-        checkpoint_dir=folder / "checkpoints",
-        checkpoint_every=steps_per_epoch,
-        steps_per_call=steps_per_call,
+        hooks=run_folder.hooks(folder, f"train {folder.name}", "loss", "accuracy", steps_per_call=steps_per_call),
+        checkpoints=Saving(folder / "checkpoints", steps_per_epoch),
         mesh=distributed.mesh_of_one(mesh, training.batch_size),
     )
     if mesh is not None:  # what follows is measured once and not by every device
         state = distributed.to_host(state)
-    test = evaluate(prepared.net, state.point.weights, state.variables, splits.test, prepared.augment)
-    seen = evaluate(prepared.net, state.point.weights, state.variables, splits.train, prepared.augment)
-    tree = {"params": state.point.weights, "batch_stats": state.variables}
+    params, stats = unravel(state.point.weights), state.variables
+    test = evaluate(prepared.net, params, stats, splits.test, prepared.augment)
+    seen = evaluate(prepared.net, params, stats, splits.train, prepared.augment)
+    tree = {"params": params, "batch_stats": stats}
     distributed.from_first(lambda: files.save_tree(folder / WEIGHTS, tree))
     run_folder.write_json(folder / NETWORK, {
         "genotype": prepared.genotype, "space": prepared.space.name, "training": dataclasses.asdict(training),
@@ -167,7 +169,7 @@ def train(
     })  # fmt: skip
     result = {
         "name": folder.name, "genotype": prepared.genotype, "space": prepared.space.name,
-        "parameters": nets.count_parameters(state.point.weights), "channels": training.channels, "depth":
+        "parameters": nets.count_parameters(params), "channels": training.channels, "depth":
         training.depth,
         "epochs": training.epochs, "test_accuracy": test["accuracy"], "test_loss": test["loss"],
         "train_accuracy": seen["accuracy"], "seconds": round(time.time() - started, 2), "seed": seed,
@@ -255,19 +257,3 @@ def describe(splits: data.Splits, validation: int = 0) -> dict[str, Any]:
         "name": train.name, "train": len(train) - validation, **({"validation": validation} if validation else {}),
         "test": len(test), "shape": train.shape, "num_classes": train.num_classes,
     }  # fmt: skip
-
-
-def _start(net: nets.FoundNetwork, key: Key, shape: tuple[int, int, int]):
-    params, stats = nets.initialise(net, key, shape)
-    return bilevel.Point(params, ()), stats
-
-
-def _source(dataset: data.Dataset, training: Training, augment: data.Augment, num_steps: int) -> Source:
-    """Batches with the drop-path probability of their step, which grows linearly."""
-    plain = data.supervised_source(dataset, batch_size=training.batch_size, augment=augment)
-
-    def batch(arrays, step, key) -> TrainingBatch:
-        rate = training.drop_path * step.astype(jnp.float32) / num_steps if training.drop_path else None
-        return TrainingBatch(plain.batch(arrays, step, key), rate)
-
-    return plain._replace(batch=batch)

@@ -3,11 +3,11 @@
 It knows no network, space or method.
 """
 
-from jnas.train.checkpoint import Checkpoints
+from jnas.train.checkpoint import Checkpoints, Saving
 from jnas.train.fit import MOST_STEPS_PER_CALL, fit
-from jnas.train.hooks import Event, Hook, at_multiples, of_run, progress, tensorboard
+from jnas.train.hooks import Event, Hook, at_multiples, chunks_of, of_run, progress, tensorboard
 from jnas.train.profile import profile, profiling
-from jnas.train.program import Runs
+from jnas.train.program import Runs, Several
 from jnas.train.records import jsonl_each, jsonl_log
 
 __all__ = [
@@ -16,7 +16,10 @@ __all__ = [
     "Event",
     "Hook",
     "Runs",
+    "Saving",
+    "Several",
     "at_multiples",
+    "chunks_of",
     "fit",
     "jsonl_each",
     "jsonl_log",

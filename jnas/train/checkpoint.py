@@ -3,7 +3,7 @@
 import logging
 import os
 import re
-from typing import Any
+from typing import Any, NamedTuple
 
 import jax
 import numpy as np
@@ -15,6 +15,13 @@ from jnas.types import State
 
 # How a failed write reads when it comes from the storage library, which knows no OSError.
 _REFUSED = re.compile(r"os_error_code='(\d+)'")
+
+
+class Saving(NamedTuple):
+    """Where `fit` keeps its checkpoints, and how often."""
+
+    folder: str | os.PathLike[str]
+    every: int | None = None  # steps between two checkpoints; None: at the end and at a stop only
 
 
 class Checkpoints:

@@ -4,24 +4,25 @@ import contextlib
 import os
 import time
 from collections.abc import Callable, Sequence
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 from jax.sharding import Mesh
 
-from jnas.distributed.sharding import Mapper, Place, Rule, all_at_once, check_mesh, home, one_by_one
+from jnas.distributed.sharding import Layout, Place, all_at_once, check_mesh, home, one_by_one
 from jnas.errors import Diverged, Interrupted, UserError
 from jnas.files.signals import Stop, stop_on_signal
-from jnas.train.checkpoint import Checkpoints
+from jnas.train.checkpoint import Checkpoints, Saving
 from jnas.train.chunks import drive
 from jnas.train.hooks import Event, Hook
 from jnas.train.profile import take_wanted
-from jnas.train.program import SOUND, Each, Program, compile_steps, split_key
+from jnas.train.program import SOUND, Each, Program, Several, compile_steps, split_key
 from jnas.types import Array, Batch, Key, Learner, PyTree, Source, State
 
 MOST_STEPS_PER_CALL = 50
-SECONDS_PER_CALL = 2.0  # how long the host waits, for its progress lines and for signals, where nobody says
+SECONDS_PER_CALL = 2.0  # how long the host waits, for its progress lines and for signals
 
 
 def fit(
@@ -30,58 +31,50 @@ def fit(
     *,
     key: Key,
     num_steps: int,
-    mesh: Mesh | None = None,
+    mesh: Mesh | Layout | None = None,
     hooks: Sequence[Hook] = (),
-    checkpoint_dir: str | os.PathLike[str] | None = None,
-    checkpoint_every: int | None = None,
-    steps_per_call: int | None = None,
-    num_runs: int | None = None,
-    settings: PyTree = None,
-    mapper: Mapper | None = None,
-    state_rule: Rule | None = None,
+    checkpoints: Saving | None = None,
+    runs: Several | None = None,
 ) -> State:
     """Run a learner: `state = init(key)`, then `state, metrics = update(state, batch, key)` once a step, compiled.
 
     Use it for everything that is trained. All that is random in step k is a function of `key` and k, so a run that was
     killed and resumed ends in the same bits as one that was not, and the state is all there is to save.
 
-    A checkpoint is written every `checkpoint_every` steps, at the end, and when SIGTERM or SIGINT asks for a stop (the
-    running chunk of steps is finished first; a second signal is obeyed at once). If `checkpoint_dir` holds
-    checkpoints, the run goes on from the newest; if that is at `num_steps` or beyond, its state is returned and
-    nothing runs. Without `checkpoint_dir` signals are left alone.
+    With `checkpoints` one is written as often as they say, at the end, and when SIGTERM or SIGINT asks for a stop (the
+    running chunk of steps is finished first; a second signal is obeyed at once). If the folder holds checkpoints, the
+    run goes on from the newest; if that is at `num_steps` or beyond, or a hook had called it enough, its state is
+    returned and nothing runs. Without `checkpoints` signals are left alone.
+
+    The host looks every two seconds, after 50 steps, where a checkpoint is due and where a hook asks (`chunks_of` sets
+    a number of steps in the place of the clock). On a CPU steps that hold ordinary convolutions are compiled singly,
+    for XLA runs their gradients many times slower in a loop (those of `jnas.nets` it does not); so are those with
+    `Source.fetch`.
 
     In a run of several processes all of them call it, with the same arguments, on a mesh or not.
 
-    With `num_runs` one program runs the learner many times, from keys and settings that differ; each run ends where it
+    With `runs` one program runs the learner many times, from keys and settings that differ; each run ends where it
     would have ended alone. A run with a metric or a state that is not finite stands still before that step, and the
     others go on. Hooks see metrics `[n, num_runs]`; `of_run` shows one run to a hook.
 
     Args:
-      learner: built once and kept: learners built anew compile anew. With `settings`, a function of one run's settings,
-        which are traced, to its learner.
+      learner: built once and kept: learners built anew compile anew. With `Several.settings`, a function of one run's
+        settings, which are traced, to its learner.
       batches: a `Source`, whose `batch(arrays, step, key)` gets the same key at every step, for the order of an epoch
         is shared by its steps; or a function `(step [] int32, key) -> Batch` under jit, which gets a key of the step's
         own.
-      key: a typed PRNG key, [] key<...>; with `num_runs` also [num_runs], each run's own: else run r gets
+      key: a typed PRNG key, [] key<...>; with `runs` also [num_runs], each run's own: else run r gets
         `fold_in(key, r)`.
       num_steps: steps of the whole run, those before a resumption included.
       mesh: from `make_mesh`: runs are spread over its axis "run"; the state of a run is replicated over "data" and the
         batch split along its leading axis (along the second one in `Batches.curvature`), with the result of one device
-        up to rounding. None uses the default device.
+        up to rounding. A `Layout` also says how the leaves of the state are split. None uses the default device.
       hooks: see `Hook`.
-      checkpoint_dir: the folder of the checkpoints; None keeps none.
-      checkpoint_every: steps between two checkpoints; None writes one at the end and at a stop only.
-      steps_per_call: the most steps between two looks of the host; 1 compiles no loop. A chunk also ends where a
-        checkpoint is due and where a hook asks. None: as many as take two seconds, at most 50; and 1 on a CPU if the
-        step holds ordinary convolutions, whose gradients XLA:CPU runs many times slower in a loop (those of
-        `jnas.nets` it does not). With `Source.fetch` steps are always compiled singly.
-      num_runs: how many runs; None: one, without a leading axis.
-      settings: a tree of arrays `[num_runs, ...]`: step sizes, decays, whatever of a learner may be traced.
-      mapper: how a device does its runs, `one_by_one` or `all_at_once`; None: the first on a CPU, else the second.
-      state_rule: how the leaves of the state are split, see `split_largest`; None replicates them.
+      checkpoints: their folder, and the steps between two of them; None keeps none.
+      runs: how many; None: one, without a leading axis.
 
     Returns:
-      The state after `num_steps` steps; with `num_runs` a `Runs` of them.
+      The state after `num_steps` steps, or after those that a hook called enough; with `runs` a `Runs` of them.
 
     Raises:
       ValueError: if a number is out of range, or `update` returns another kind of state than `init`.
@@ -102,80 +95,100 @@ def fit(
       >>> print(f"{fit(newton, lambda step, key: jnp.array(2.0), key=jax.random.key(0), num_steps=5):.4f}")
       1.4142
     """
-    _check(key, num_steps, mesh, hooks, checkpoint_dir, checkpoint_every, steps_per_call, num_runs)
-    _check_runs(batches, num_runs, settings, state_rule)
-    on_cpu = next(iter(home(mesh).device_set)).platform == "cpu"
-    if num_runs is not None:
-        mapper = mapper or (one_by_one if on_cpu else all_at_once)
-    keys, place = _keys(key, num_runs), Place(mesh, num_runs, state_rule, mapper)
-    most = min(steps_per_call or MOST_STEPS_PER_CALL, max(1, num_steps))
-    if isinstance(batches, Source):
-        batch, arrays, fetch, rows = batches.batch, batches.arrays, batches.fetch, batches.per_run
-        batch_size = batches.batch_size
-    else:
-        batch, arrays, fetch, rows, batch_size = batches, (), None, None, None
-    own_key = not isinstance(batches, Source)
-    program = compile_steps(learner, batch, own_key, most if fetch is None else 1, place)
-    given = arrays if num_runs is None else Each(arrays, settings, rows)
-    ends = [every for every in (checkpoint_every, *(hook.every for hook in hooks)) if every]
-    mine = [hook for hook in hooks if jax.process_index() == 0 or not hook.first_process_only]
+    layout = mesh if isinstance(mesh, Layout) else Layout(mesh)
+    _check(key, num_steps, layout.mesh, hooks, checkpoints, None if runs is None else runs.num)
+    _check_runs(batches, runs, layout)
+    keys, place, feed = _keys(key, runs), _place(layout, runs), _feed(batches)
+    ends = [every for every in (checkpoints and checkpoints.every, *(hook.every for hook in hooks)) if every]
+    fixed = min((hook.steps_per_call for hook in hooks if hook.steps_per_call), default=None)
+    most = min(fixed or MOST_STEPS_PER_CALL, max(1, num_steps))
+    program = compile_steps(learner, feed.batch, feed.own_key, most if feed.fetch is None else 1, place)
+    settings = None if runs is None else runs.settings
+    given = feed.arrays if runs is None else Each(feed.arrays, settings, feed.rows)
 
-    with stop_on_signal(checkpoint_dir is not None) as stop, contextlib.ExitStack() as stack:
-        saver = None if checkpoint_dir is None else stack.enter_context(Checkpoints(checkpoint_dir))
-        step, state = _begin(program, keys, settings, saver)
-        if step >= num_steps:
+    with stop_on_signal(checkpoints is not None) as stop, contextlib.ExitStack() as stack:
+        saver = None if checkpoints is None else stack.enter_context(Checkpoints(checkpoints.folder))
+        step, state, enough = _begin(program, keys, settings, saver, hooks)
+        if enough or step >= num_steps:
             return state
-        alone = steps_per_call is None and on_cpu and program.size > 1
-        if alone and not program.loops_well(state, given, split_key(keys)):
-            most, program = 1, compile_steps(learner, batch, own_key, 1, place)
-        sound = {} if saver is None or num_runs is not None else _finite(state)
-        advance = stack.enter_context(drive(program, given, fetch, split_key(keys), mesh, num_steps, batch_size))
-        mine = [*(take_wanted() if jax.process_index() == 0 else ()), *mine]
-        for hook in mine:
+        on_cpu = next(iter(home(layout.mesh).device_set)).platform == "cpu"
+        unsure = fixed is None and on_cpu and program.size > 1
+        if unsure and not program.loops_well(state, given, split_key(keys)):
+            most, program = 1, compile_steps(learner, feed.batch, feed.own_key, 1, place)
+        began_finite = {} if saver is None or runs is not None else _finite(state)
+        advance = stack.enter_context(
+            drive(program, given, feed.fetch, split_key(keys), layout.mesh, num_steps, feed.batch_size)
+        )
+        called = _called(hooks)
+        for hook in called:
             hook.start(step, num_steps)
             stack.callback(lambda hook=hook: hook.end(step))
 
         # Several processes must agree on every call, and their clocks do not.
-        paced = steps_per_call is None and jax.process_count() == 1
+        paced = fixed is None and jax.process_count() == 1
         span = 1 if paced else most
-        stopped = _stopped(stop)
-        while step < num_steps and not stopped:
+        stopped, _ = _agreed(stop, False)
+        while step < num_steps and not (stopped or enough):
             started = time.perf_counter()
             chunk_end = min(num_steps, step + span, *(step - step % every + every for every in ends))
             with jax.profiler.StepTraceAnnotation("steps", step_num=step):  # costs nothing where nobody traces
                 state, metrics = advance(state, step, chunk_end)
-            done = metrics.pop(SOUND, None)
-            if done is None:
-                _check_metrics(metrics, step)
-            elif not done[-1].any():
-                last = step + int(done.any(axis=1).sum())
-                raise Diverged(
-                    f"all {num_runs} runs have diverged, the last one at step {last + 1}: "
-                    "lower the learning rate or clip the gradients"
-                )
+            done = _sound_metrics(metrics, step)
             if paced:  # the first call compiles too, and so is followed by a short one
                 span = _span(chunk_end - step, time.perf_counter() - started, most)
             step = chunk_end
-            for hook in mine:
-                hook.steps(Event(step, num_steps, state, metrics, done))
-            stopped = _stopped(stop)
-            due = stopped or step == num_steps or (checkpoint_every is not None and step % checkpoint_every == 0)
+            event = Event(step, num_steps, state, metrics, done)
+            votes = [hook.steps(event) is True for hook in called]
+            stopped, enough = _agreed(stop, any(votes))
+            due = stopped or enough or step == num_steps or bool(checkpoints and _multiple(step, checkpoints.every))
             if saver is not None and due:
-                if num_runs is None:  # what a step of several runs did to a state is seen at that step
-                    _check_state(sound, _finite(state), step)
-                for hook in mine:
-                    hook.save(step)
-                saver.save(step, state, {"key": _key_numbers(keys)})
+                _check_state(began_finite, state, step)
+                kept = {hook.name: memory for hook in called if (memory := hook.save(step)) is not None and hook.name}
+                saver.save(step, state, {"key": _key_numbers(keys), "enough": enough, "hooks": kept})
         if saver is not None:
             saver.wait()
 
     # Outside, so that a signal in the last moments is not lost.
-    if _stopped(stop):
+    if checkpoints is not None and _agreed(stop, False)[0]:
         raise Interrupted(
             f"stopped by {stop.signal or 'a signal to another process'} after step {step} of {num_steps}: "
-            f"run it again with its checkpoints in {os.fspath(checkpoint_dir or '')} to go on from there"
+            f"run it again with its checkpoints in {os.fspath(checkpoints.folder)} to go on from there"
         )
     return state
+
+
+class _Feed(NamedTuple):
+    """Where batches come from, with what stays on the device and what the host fetches."""
+
+    batch: Callable[..., Batch]
+    own_key: bool  # whether `batch` gets a key of the step's own
+    arrays: PyTree = ()
+    fetch: Callable[..., PyTree] | None = None
+    rows: PyTree = None
+    batch_size: int | None = None
+
+
+def _feed(batches: Source | Callable[[Array, Key], Batch]) -> _Feed:
+    if not isinstance(batches, Source):
+        return _Feed(batches, True)
+    return _Feed(batches.batch, False, batches.arrays, batches.fetch, batches.per_run, batches.batch_size)
+
+
+def _place(layout: Layout, runs: Several | None) -> Place:
+    if runs is None:
+        return Place(layout.mesh, None, layout.rule, None)
+    on_cpu = next(iter(home(layout.mesh).device_set)).platform == "cpu"
+    return Place(layout.mesh, runs.num, layout.rule, runs.mapper or (one_by_one if on_cpu else all_at_once))
+
+
+def _called(hooks: Sequence[Hook]) -> list[Hook]:
+    """The hooks that this process calls."""
+    first = jax.process_index() == 0
+    return [*(take_wanted() if first else ()), *(hook for hook in hooks if first or not hook.first_process_only)]
+
+
+def _multiple(step: int, every: int | None) -> bool:
+    return every is not None and step % every == 0
 
 
 def _span(steps: int, seconds: float, most: int) -> int:
@@ -183,17 +196,19 @@ def _span(steps: int, seconds: float, most: int) -> int:
     return max(1, min(most, 2 * steps, int(steps * SECONDS_PER_CALL / seconds)))
 
 
-def _keys(key: Key, num_runs: int | None) -> Key:
-    if num_runs is None or key.ndim:
+def _keys(key: Key, runs: Several | None) -> Key:
+    if runs is None or key.ndim:
         return key
-    return jax.vmap(jax.random.fold_in, (None, 0))(key, jnp.arange(num_runs))
+    return jax.vmap(jax.random.fold_in, (None, 0))(key, jnp.arange(runs.num))
 
 
-def _begin(program: Program, keys: Key, settings: PyTree, saver: Checkpoints | None) -> tuple[int, State]:
-    """The newest stored state, or a fresh one."""
+def _begin(
+    program: Program, keys: Key, settings: PyTree, saver: Checkpoints | None, hooks: Sequence[Hook]
+) -> tuple[int, State, bool]:
+    """The newest stored state and whether it is enough, or a fresh one; hooks get what they kept."""
     given = (split_key(keys).init,) if settings is None else (split_key(keys).init, settings)
     if saver is None or saver.latest() is None:
-        return 0, program.init(*given)
+        return 0, program.init(*given), False
     shapes = jax.eval_shape(program.init, *given)
     where = program.state_sharding(shapes)
     if isinstance(where, jax.sharding.Sharding):
@@ -207,16 +222,39 @@ def _begin(program: Program, keys: Key, settings: PyTree, saver: Checkpoints | N
             f"the checkpoint of step {step} in {saver.folder} was made with another key: "
             "use that seed or choose another folder"
         )
-    return step, state
+    for hook in hooks:
+        if hook.name in meta["hooks"]:
+            hook.restore(meta["hooks"][hook.name])
+    return step, state, meta["enough"]
 
 
-def _stopped(stop: Stop) -> bool:
-    """Whether any process of the run was asked to stop: they must leave the loop at the same step."""
-    if jax.process_count() == 1:
-        return stop.signal is not None
-    from jax.experimental import multihost_utils
+def _agreed(stop: Stop, enough: bool) -> tuple[bool, bool]:
+    """Whether any process was asked to stop, and whether any calls it enough: all leave the loop at the same step."""
+    stopped = stop.signal is not None
+    if jax.process_count() > 1:
+        from jax.experimental import multihost_utils
 
-    return bool(np.any(multihost_utils.process_allgather(np.array(stop.signal is not None))))
+        every = np.asarray(multihost_utils.process_allgather(np.array([stopped, enough])))
+        stopped, enough = every.reshape(-1, 2).any(0).tolist()
+    return stopped, enough
+
+
+def _sound_metrics(metrics: dict[str, Any], step: int) -> np.ndarray | None:
+    """Takes out of the metrics which steps of which runs were done, [n, num_runs]; None for a single run.
+
+    Raises:
+      Diverged: for the first step of a single run with a metric that is not finite; when no run is left.
+    """
+    done = metrics.pop(SOUND, None)
+    if done is None:
+        _check_metrics(metrics, step)
+    elif not done[-1].any():
+        last = step + int(done.any(axis=1).sum())
+        raise Diverged(
+            f"all {done.shape[1]} runs have diverged, the last one at step {last + 1}: "
+            "lower the learning rate or clip the gradients"
+        )
+    return done
 
 
 def _check_metrics(metrics: dict[str, np.ndarray], done: int) -> None:
@@ -245,13 +283,13 @@ def _all_finite(leaves: dict[str, Array]) -> dict[str, Array]:
     return {path: jnp.isfinite(leaf).all() for path, leaf in leaves.items()}
 
 
-def _check_state(before: dict[str, bool], now: dict[str, bool], step: int) -> None:
+def _check_state(began_finite: dict[str, bool], state: State, step: int) -> None:
     """Raise if a leaf that began finite is so no longer; a mask of -inf may stay.
 
-    The metrics do not tell: a loss is that of the state before its step.
+    The metrics do not tell: a loss is that of the state before its step. Of several runs it is seen at that step.
     """
-    for path, finite in now.items():
-        if before[path] and not finite:
+    for path, finite in _finite(state).items() if began_finite else ():
+        if began_finite[path] and not finite:
             raise Diverged(
                 f"state{path} is not finite after step {step}, of which no checkpoint is written: "
                 "lower the learning rate or clip the gradients"
@@ -262,32 +300,32 @@ def _key_numbers(key: Key) -> list[int]:
     return np.asarray(jax.random.key_data(key)).ravel().tolist()
 
 
-def _check(key, num_steps, mesh, hooks, checkpoint_dir, checkpoint_every, steps_per_call, num_runs) -> None:
+def _check(key, num_steps, mesh, hooks, checkpoints: Saving | None, num_runs: int | None) -> None:
     if num_runs is not None and num_runs < 1:
-        raise ValueError(f"num_runs is {num_runs}: give 1 or more, or None for a run without a leading axis")
+        raise ValueError(f"runs is {num_runs}: give 1 or more, or None for a run without a leading axis")
     if not jnp.issubdtype(key.dtype, jax.dtypes.prng_key) or key.shape not in ((), (num_runs,)):
         alternative = "" if num_runs is None else f", or {num_runs} of them"
         raise ValueError(f"key is {key.dtype}{list(key.shape)}: make one with jax.random.key(seed){alternative}")
     if num_steps < 0:
         raise ValueError(f"num_steps is {num_steps}: give 0 or more")
-    steps = [("checkpoint_every", checkpoint_every), ("steps_per_call", steps_per_call)]
-    for name, value in [*steps, *(("every of a hook", hook.every) for hook in hooks)]:
+    every = [("every of checkpoints", checkpoints and checkpoints.every)]
+    of_hooks = [(f"{name} of a hook", getattr(hook, name)) for hook in hooks for name in ("every", "steps_per_call")]
+    for name, value in [*every, *of_hooks]:
         if value is not None and value < 1:
             raise ValueError(f"{name} is {value}: give at least 1 step, or None")
-    if checkpoint_every is not None and checkpoint_dir is None:
-        raise ValueError(f"checkpoint_every is {checkpoint_every} and checkpoint_dir is None: name the folder")
     if mesh is not None:
         check_mesh(mesh, num_runs)
 
 
-def _check_runs(batches, num_runs: int | None, settings: PyTree, state_rule) -> None:
+def _check_runs(batches, runs: Several | None, layout: Layout) -> None:
+    num, settings = (None, None) if runs is None else (runs.num, runs.settings)
     rows = batches.per_run if isinstance(batches, Source) else None
     for name, tree in (("settings", settings), ("Source.per_run", rows)):
         lengths = {jnp.shape(leaf)[:1] for leaf in jax.tree.leaves(tree)}
-        if lengths and lengths != {(num_runs,)}:
+        if lengths and lengths != {(num,)}:
             found = " and ".join(str(length[0]) if length else "no" for length in sorted(lengths))
-            raise ValueError(f"{name} has {found} rows with num_runs={num_runs}: give one row a run, and num_runs")
-    if num_runs is not None and isinstance(batches, Source) and batches.fetch is not None:
-        raise ValueError(f"num_runs is {num_runs} and the batches come from the host: put the data on the device")
-    if state_rule is not None and settings is not None:
-        raise ValueError("state_rule and settings do not go together: leave one of them out")
+            raise ValueError(f"{name} has {found} rows for {num} runs: give one row a run, and runs=Several(...)")
+    if runs is not None and isinstance(batches, Source) and batches.fetch is not None:
+        raise ValueError(f"there are {num} runs and the batches come from the host: put the data on the device")
+    if layout.rule is not None and settings is not None:
+        raise ValueError("a rule for the state and settings of runs do not go together: leave one of them out")

@@ -31,23 +31,35 @@ class Hook(NamedTuple):
     """Functions that `fit` calls, for each chunk of steps `steps` and then, where a checkpoint is due, `save`.
 
     A hook that keeps a record writes it in `steps` and makes it last in `save`: then the record is never behind the
-    checkpoint, and on resuming `start` drops what is ahead of it.
+    checkpoint, and on resuming `start` drops what is ahead of it. A hook that decides says so by what `steps` returns,
+    and keeps what it decides by in the checkpoint, under its name.
     """
 
-    start: Callable[[int, int], None] = _nothing  # (step, num_steps): the run starts or goes on after `step` steps
-    steps: Callable[[Event], None] = _nothing  # every chunk of steps; one with a metric that is not finite is not told
-    save: Callable[[int], None] = _nothing  # (step): the checkpoint of this step is about to be written
-    end: Callable[[int], None] = _nothing  # (step): `fit` is left, done, stopped or failed
+    start: Callable[[int, int], Any] = _nothing  # (step, num_steps): the run starts or goes on after `step` steps
+    # After every chunk of steps; one with a metric that is not finite is not told. True: it is enough, the run is over.
+    steps: Callable[[Event], Any] = _nothing
+    # (step): the checkpoint of this step is about to be written; it holds what a hook with a name returns, of JSON
+    save: Callable[[int], Any] = _nothing
+    end: Callable[[int], Any] = _nothing  # (step): `fit` is left, done, stopped or failed
     every: int | None = None  # a chunk ends at each multiple of it, so that `steps` sees those states
+    steps_per_call: int | None = None  # the most steps in a chunk, in the place of what the clock says; 1: no loop
     first_process_only: bool = False  # for what writes files: in a run of several processes, the first one calls it
+    name: str | None = None  # of what it keeps in checkpoints
+    restore: Callable[[Any], Any] = _nothing  # (what `save` returned), before `start`; also of a run that is over
 
 
-def at_multiples(every: int, call: Callable[[Event], None]) -> Hook:
+def chunks_of(steps: int | None) -> list[Hook]:
+    """A hook under which each call of the compiled program does so many steps; None: no hook, the clock decides."""
+    return [] if steps is None else [Hook(steps_per_call=steps)]
+
+
+def at_multiples(every: int, call: Callable[[Event], Any]) -> Hook:
     """A hook that calls a function at the end of every epoch, evaluation interval and the like.
 
     Args:
       every: steps between two calls; step 0 is not among them.
-      call: gets the event with the metrics of all steps since its last call, or since this process took up the run.
+      call: gets the event with the metrics of all steps since its last call, or since this process took up the run;
+        what it returns is what `Hook.steps` returns.
 
     Returns:
       The hook.
@@ -59,14 +71,15 @@ def at_multiples(every: int, call: Callable[[Event], None]) -> Hook:
         raise ValueError(f"every is {every}: give at least 1 step")
     chunks: list[Event] = []
 
-    def steps(event: Event) -> None:
+    def steps(event: Event) -> Any:
         chunks.append(event._replace(state=None))
         if event.step % every == 0:
             joined = {name: np.concatenate([chunk.metrics[name] for chunk in chunks]) for name in event.metrics}
             parts = [chunk.done for chunk in chunks if chunk.done is not None]
             done = np.concatenate(parts) if parts else None
             chunks.clear()
-            call(event._replace(metrics=joined, done=done))
+            return call(event._replace(metrics=joined, done=done))
+        return None
 
     return Hook(start=lambda step, num_steps: chunks.clear(), steps=steps, every=every)
 

@@ -10,7 +10,7 @@ from jax.extend.core import ClosedJaxpr, Jaxpr
 from jax.sharding import PartitionSpec
 from jax.typing import ArrayLike
 
-from jnas.distributed.sharding import RUN, Place, home, one_by_one, split_batch
+from jnas.distributed.sharding import RUN, Mapper, Place, home, one_by_one, split_batch
 from jnas.types import Array, Batch, Key, Learner, Metrics, PyTree, State
 
 
@@ -40,6 +40,15 @@ class Runs(NamedTuple):
 
     state: State  # every leaf [num_runs, ...]
     diverged_at: Array  # [num_runs] int32: the step that a run could not do, at which it stands still; 0: none
+
+
+class Several(NamedTuple):
+    """How many runs of one learner a program does, and what differs between them beside their keys."""
+
+    num: int
+    settings: PyTree = None  # a tree of arrays [num, ...]: step sizes, decays, whatever of a learner may be traced
+    # how a device does its runs, `one_by_one` or `all_at_once`; None: the first on a CPU, else the second
+    mapper: Mapper | None = None
 
 
 class Each(NamedTuple):

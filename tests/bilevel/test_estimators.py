@@ -2,6 +2,7 @@
 
 import functools
 
+import chex
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -31,6 +32,11 @@ def estimate(estimator, bed, point, batches=None, **extra):
     return direction, aux.metrics
 
 
+def plain(bed):
+    """The product with the Hessian, which yields nothing else."""
+    return lambda u, _: (bed.hessian @ u, ())
+
+
 def relative(a, b):
     return float(jnp.linalg.norm(a - b) / jnp.linalg.norm(b))
 
@@ -50,9 +56,8 @@ def test_neumann_is_the_truncated_series(bed):
     eta, v = 0.5, jax.random.normal(jax.random.key(3), bed.target.shape)
     rest = jnp.eye(12) - eta * bed.hessian
     for q in [0, 1, 2, 3, 5, 8, 20, 40, 80]:
-        p, _, _ = jax.jit(
-            lambda v, q=q: bilevel.neumann(q, step_size=eta).solve(lambda u, _: bed.hessian @ u, v, None, ())
-        )(v)
+        solver = bilevel.neumann(q, step_size=eta)
+        p = jax.jit(lambda v, solver=solver: solver.solve(plain(bed), v, None, ()).p)(v)
         closed = jnp.linalg.solve(bed.hessian, v - jnp.linalg.matrix_power(rest, q + 1) @ v)
         assert relative(p, closed) < 1e-12, q
 
@@ -125,8 +130,7 @@ def test_the_automatic_step_never_diverges(largest, num_terms):
 
     @jax.jit
     def step(hessian, v, state):
-        product = lambda u, _: hessian @ u
-        p, state, metrics = solver.solve(product, v, None, state)
+        p, state, metrics, _ = solver.solve(lambda u, _: (hessian @ u, ()), v, None, state)
         return state, p, metrics
 
     for seed in range(5):
@@ -155,24 +159,23 @@ def test_a_forced_divergence_is_reported():
 
 def test_not_a_number_counts_as_divergence():
     solver = bilevel.neumann(2, step_size=1.0)
-    _, _, metrics = solver.solve(lambda v, _: v * jnp.nan, jnp.ones(3), None, ())
-    assert float(metrics["neumann_diverged"]) == 1.0
+    found = solver.solve(lambda v, _: (v * jnp.nan, ()), jnp.ones(3), None, ())
+    assert float(found.metrics["neumann_diverged"]) == 1.0
 
 
 def test_a_flat_loss_gives_a_finite_answer():
     solver = bilevel.neumann(3)
-    product, v = lambda v, _: 0.0 * v, jnp.ones(3)
-    p, _, metrics = solver.solve(product, v, None, solver.init(v))
-    assert np.isfinite(np.asarray(p)).all()
-    assert float(metrics["neumann_diverged"]) == 0.0
+    v = jnp.ones(3)
+    found = solver.solve(lambda v, _: (0.0 * v, ()), v, None, solver.init(v))
+    assert np.isfinite(np.asarray(found.p)).all()
+    assert float(found.metrics["neumann_diverged"]) == 0.0
 
 
 def test_damping_solves_the_damped_system(bed):
     v = jax.random.normal(jax.random.key(3), bed.target.shape)
     closed = jnp.linalg.solve(bed.hessian + 0.7 * jnp.eye(12), v)
-    product = lambda u, _: bed.hessian @ u
     for solver in (bilevel.neumann(200, step_size=0.5, damping=0.7), bilevel.conjugate_gradient(50, damping=0.7)):
-        assert relative(solver.solve(product, v, None, solver.init(v))[0], closed) < 1e-10
+        assert relative(solver.solve(plain(bed), v, None, solver.init(v)).p, closed) < 1e-10
 
 
 def test_a_fresh_batch_for_every_term_is_used_in_order(bed):
@@ -280,23 +283,98 @@ def test_a_missing_learning_rate_is_one_sentence(bed, estimator):
 @pytest.mark.parametrize("step_size", [0.5, None])
 @pytest.mark.parametrize("unroll", [False, True])
 @pytest.mark.parametrize("fresh", [False, True])
-def test_solving_jointly_is_solving_and_one_product_more(bed, step_size, unroll, fresh):
-    """The last trip of the loop: the product with the result, on the inner batch whatever the terms were formed on."""
+def test_a_product_that_yields_more_is_made_with_the_result_too(bed, step_size, unroll, fresh):
+    """The last trip of the loop, on the inner batch whatever the terms were formed on; the result is the same."""
     solver = bilevel.neumann(3, step_size=step_size, damping=0.1, unroll=unroll)
     v = jax.random.normal(jax.random.key(3), bed.target.shape)
-    scales = jnp.array([1.0, 1.2, 0.9, 0.7])  # of each batch's Hessian; the last is the inner batch's
-    product = lambda u, scale: (1.0 if scale is None else scale) * (bed.hessian @ u)
+    scales = jnp.array([1.0, 1.2, 0.9, 0.7]) if fresh else None  # of each batch's Hessian; the last: the inner batch's
+    image = lambda u, scale: (1.0 if scale is None else scale) * (bed.hessian @ u)
+    bare = lambda u, scale: (image(u, scale), ())
     joint = lambda u, scale: (
-        product(u, scale),
+        image(u, scale),
         {"sum": jnp.sum(u), "scale": jnp.asarray(-1.0 if scale is None else scale)},
     )
-    rows, more = (scales[:3], scales) if fresh else (None, None)
-    p, state, metrics = jax.jit(lambda v: solver.solve(product, v, rows, solver.init(v)))(v)
-    q, state_too, metrics_too, (image, extra) = jax.jit(lambda v: solver.solve_jointly(joint, v, more, solver.init(v)))(
-        v
+    found, more = (
+        jax.jit(lambda v, each=each: solver.solve(each, v, scales, solver.init(v)))(v) for each in (bare, joint)
     )
-    assert relative(q, p) < 1e-13
-    assert relative(image, product(p, scales[3] if fresh else None)) < 1e-13
-    assert float(extra["sum"]) == pytest.approx(float(p.sum()), rel=1e-12)
+    assert found.last is None
+    last, extra = more.last
+    assert relative(more.p, found.p) < 1e-13
+    assert relative(last, image(more.p, scales[3] if fresh else None)) < 1e-13
+    assert float(extra["sum"]) == pytest.approx(float(more.p.sum()), rel=1e-12)
     assert float(extra["scale"]) == (0.7 if fresh else -1.0)
-    jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-12), (state, metrics), (state_too, metrics_too))
+    chex.assert_trees_all_close((found.state, found.metrics), (more.state, more.metrics), rtol=1e-12)
+
+
+class TestConjugateGradient:
+    def solve(self, matrix, v, num_steps=5, **options):
+        solver = bilevel.conjugate_gradient(num_steps, **options)
+        return jax.jit(lambda v: solver.solve(lambda u, _: (jnp.asarray(matrix) @ u, ()), v, None, ()))(jnp.asarray(v))
+
+    @pytest.mark.parametrize("num_steps", [1, 3, 7])
+    def test_its_iterates_are_those_of_scipy(self, bed, num_steps):
+        v = jax.random.normal(jax.random.key(3), bed.target.shape)
+        theirs, _ = jax.scipy.sparse.linalg.cg(lambda u: bed.hessian @ u, v, tol=0.0, maxiter=num_steps)
+        found = self.solve(bed.hessian, v, num_steps)
+        assert relative(found.p, theirs) < 1e-13
+        assert float(found.metrics["conjugate_gradient_steps"]) == num_steps
+        assert float(found.metrics["conjugate_gradient_indefinite"]) == 0.0
+
+    def test_it_stops_at_the_tolerance(self, bed):
+        v = jax.random.normal(jax.random.key(3), bed.target.shape)
+        found = self.solve(bed.hessian, v, 100, tolerance=1e-3)
+        assert relative(bed.hessian @ found.p, v) < 1e-3
+        assert float(found.metrics["conjugate_gradient_steps"]) < 12
+
+    @pytest.mark.parametrize("diagonal", [(1.0, 0.0), (1.0, -1.0), (0.0, 0.0), (-1.0, -2.0), (3.0, 1.0, -1e-3)])
+    def test_without_positive_curvature_it_stops_with_the_best_iterate_and_says_so(self, diagonal):
+        matrix, v = jnp.diag(jnp.array(diagonal)), jnp.ones(len(diagonal))
+        found = self.solve(matrix, v, 50)
+        assert float(found.metrics["conjugate_gradient_indefinite"]) == 1.0
+        assert jnp.isfinite(found.p).all()
+        assert float(jnp.linalg.norm(v - matrix @ found.p)) <= float(jnp.linalg.norm(v)) + 1e-12  # no worse than 0
+
+    def test_damping_makes_the_system_definite(self):
+        found = self.solve(jnp.diag(jnp.array([1.0, -1.0])), jnp.ones(2), damping=2.0)
+        np.testing.assert_allclose(found.p, [1 / 3, 1.0], rtol=1e-12)
+        assert float(found.metrics["conjugate_gradient_indefinite"]) == 0.0
+
+    def test_nothing_to_solve_is_solved(self):
+        found = self.solve(jnp.eye(2), jnp.zeros(2))
+        assert found.p.tolist() == [0.0, 0.0]
+        assert float(found.metrics["conjugate_gradient_steps"]) == 0
+
+
+@pytest.mark.parametrize("estimator", [bilevel.finite_difference(), bilevel.unrolled(1)])
+def test_an_outer_loss_that_ignores_the_weights_leaves_its_own_gradient(bed, estimator):
+    problem = bed.problem._replace(outer=lambda w, a, batch, context: (jnp.sum(jnp.sin(a)), Aux()))
+    point, batches = at(bed), bed.sample(jax.random.key(9), 0.0)
+    direction, _, _ = estimator.estimate(problem, point, batches, Context(), (), learning_rate=0.1)
+    np.testing.assert_allclose(direction.alpha, jnp.cos(point.alpha), rtol=1e-12)
+
+
+MIXED = {"wide": jnp.float32, "narrow": jnp.bfloat16}
+
+
+@pytest.mark.parametrize(
+    "estimator",
+    [
+        bilevel.first_order(), bilevel.finite_difference(), bilevel.unrolled(2), bilevel.implicit(bilevel.neumann(2)),
+        bilevel.implicit(bilevel.conjugate_gradient(2)),
+    ],
+    ids=["first_order", "finite_difference", "unrolled", "neumann", "conjugate_gradient"],
+)  # fmt: skip
+def test_weights_may_have_several_dtypes(estimator):
+    def inner(w, a, batch, context):
+        return sum(jnp.sum(leaf.astype(jnp.float32) ** 2) for leaf in w.values()) + jnp.sum(a * w["wide"]), Aux()
+
+    def outer(w, a, batch, context):
+        return jnp.sum((w["narrow"].astype(jnp.float32) - 1) ** 2) + jnp.sum(w["wide"]) + jnp.sum(a), Aux()
+
+    point = bilevel.Point({name: jnp.ones(4, dtype) for name, dtype in MIXED.items()}, jnp.ones(4, jnp.float32))
+    run = lambda p: estimator.estimate(
+        bilevel.Bilevel(inner, outer), p, Batches((), ()), Context(), estimator.init(p), learning_rate=0.1
+    )
+    direction, _, aux = jax.jit(run)(point)
+    chex.assert_trees_all_equal_shapes_and_dtypes(direction, point)
+    assert all(jnp.isfinite(value) for value in aux.metrics.values())

@@ -93,46 +93,6 @@ class TestPenalties:
         assert {name: float(v) for name, v in aux.metrics.items()} == pytest.approx({"other": 1, "penalty": np.log(4)})
 
 
-class TestTemperature:
-    def test_losses_see_alpha_divided_by_the_temperature_of_the_step_in_every_evaluation(self, x64):
-        """Against the same steps written with the divided alpha and the chain rule; four steps, T halved at each."""
-        bed = quadratic(jax.random.key(0), 4, 3)
-        schedule = lambda count: 4.0 * 0.5 ** jnp.asarray(count, float)
-        start = lambda key: (Point(jnp.ones(4), jnp.array([0.3, -0.2, 0.1])), ())
-        problem, init = penalties.tempered(bed.problem, start, schedule)
-        estimator = bilevel.implicit(bilevel.neumann(3, step_size=0.5))
-        tx = optax.chain(bilevel.storm(Point(0.5, 0.5)), optax.sgd(0.1))
-        learner = bilevel.simultaneous(problem, estimator, init, tx)
-        state, update = learner.init(jax.random.key(0)), jax.jit(learner.update)
-        points, batches = [state.point], [bed.sample(jax.random.key(step), 0.1) for step in range(4)]
-        for each in batches:
-            state, _ = update(state, each, jax.random.key(0))
-            points.append(state.point)
-        assert int(state.variables.count) == 4
-
-        def direction(point, each, t):
-            scaled = Point(point.weights, point.alpha / t)
-            found, _, _ = estimator.estimate(bed.problem, scaled, each, bilevel.Context(), estimator.init(scaled))
-            return Point(found.weights, found.alpha / t)
-
-        d = None
-        for k, each in enumerate(batches):
-            now = direction(points[k], each, schedule(k))
-            if d is None:
-                d = now
-            else:  # both points at the temperature of this step
-                before = direction(points[k - 1], each, schedule(k))
-                d = jax.tree.map(lambda g, old, b: g + 0.5 * (old - b), now, d, before)
-            want = jax.tree.map(lambda p, s: p - 0.1 * s, points[k], d)
-            jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-10), want, points[k + 1])
-
-    def test_a_gauss_newton_model_is_cooled_by_the_same_wrapper(self):
-        model = penalties.at_temperature(lambda w, a, b, c: (a, c.variables), lambda count: 2.0 + count)
-        context = bilevel.Context(penalties.Counted(jnp.float32(2.0), "statistics"))
-        alpha, variables = model(None, jnp.float32(8.0), None, context)
-        assert (float(alpha), variables) == (2.0, "statistics")
-
-
 def loss_with(matrix):
     """A loss whose Hessian in alpha is the matrix wherever it is taken, split over two leaves of alpha."""
 

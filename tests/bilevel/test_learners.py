@@ -2,6 +2,7 @@
 
 import functools
 
+import chex
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -10,6 +11,7 @@ import pytest
 
 from jnas import bilevel
 from jnas.bilevel import testbeds
+from jnas.bilevel.problem import estimated, outer_gradient, second_derivatives
 from jnas.types import Context
 
 pytestmark = pytest.mark.usefixtures("x64", "standard_promotion")
@@ -77,13 +79,9 @@ NAMES += ["simultaneous average", "supervised"]
 
 @pytest.mark.parametrize("name", NAMES)
 def test_invariants(name):
-    learner, traces = table()[name], []
-
-    def counted(state, batches, key):
-        traces.append(1)
-        return learner.update(state, batches, key)
-
-    update = jax.jit(counted)
+    learner = table()[name]
+    chex.clear_trace_counter()
+    update = jax.jit(chex.assert_max_traces(learner.update, n=1))  # the second call does not recompile
     state = first = learner.init(jax.random.key(0))
     sample = bed().sample
     batch = sample(jax.random.key(1), 0.1)
@@ -95,7 +93,6 @@ def test_invariants(name):
     assert all(value.shape == () and np.isfinite(float(value)) for value in metrics.values())
     assert int(state.step) == 1
     state, _ = update(state, sample(jax.random.key(5), 0.1), jax.random.key(3))
-    assert len(traces) == 1  # the second call does not recompile
     moved = jax.tree.map(lambda a, b: float(jnp.abs(a - b).max()), state.point, first.point)
     assert all(value > 0 for value in jax.tree.leaves(moved))
     mapped = jax.vmap(learner.init)(jax.random.split(jax.random.key(0), 2))
@@ -218,7 +215,7 @@ def test_one_level_search_equals_two_optimisers_side_by_side():
     weight_tx, alpha_tx = optax.sgd(0.1, momentum=0.9), optax.adam(0.02)
     learner = bilevel.supervised(loss, init, optax.partition({"weights": weight_tx, "alpha": alpha_tx}, LABELS))
     state = learner.init(jax.random.key(0))
-    (w, a), w_state, a_state = state.point, weight_tx.init(state.point.weights), alpha_tx.init(state.point.alpha)
+    (w, a, _), w_state, a_state = state.point, weight_tx.init(state.point.weights), alpha_tx.init(state.point.alpha)
     for k in range(20):
         batch = quadratic.sample(jax.random.key(k), 0.3)
         state, _ = learner.update(state, batch, jax.random.key(0))
@@ -228,61 +225,6 @@ def test_one_level_search_equals_two_optimisers_side_by_side():
         w, a = w + u_w, a + u_a
         np.testing.assert_allclose(state.point.weights, w, rtol=1e-12)
         np.testing.assert_allclose(state.point.alpha, a, rtol=1e-12)
-
-
-def tree_problem():
-    """The quadratic with its weights in two arrays of different shapes."""
-    problem = bed().problem
-
-    def join(tree):
-        return jnp.concatenate((tree["a"].ravel(), tree["b"]))
-
-    def over_tree(loss):
-        return lambda tree, alpha, batch, context: loss(join(tree), alpha, batch, context)
-
-    def start(key):
-        point, variables = init(key)
-        weights = {"a": point.weights[:6].reshape(2, 3), "b": point.weights[6:]}
-        return bilevel.Point(weights, point.alpha), variables
-
-    return bilevel.Bilevel(over_tree(problem.inner), over_tree(problem.outer)), start
-
-
-def make_tree_learner(kind, one_vector):
-    problem, start = tree_problem()
-    estimator = bilevel.implicit(bilevel.neumann(2))
-    clipped = lambda tx: optax.chain(optax.clip_by_global_norm(0.5), optax.add_decayed_weights(0.01), tx)
-    if kind == "simultaneous":
-        rates = {"weights": clipped(optax.sgd(0.1)), "alpha": optax.sgd(0.02)}
-        tx = optax.chain(bilevel.storm(bilevel.Point(0.3, 0.5)), optax.partition(rates, LABELS))
-        return bilevel.simultaneous(problem, estimator, start, tx, one_vector=one_vector)
-    if kind == "alternating":
-        weights = optax.chain(bilevel.storm(0.4), clipped(optax.sgd(0.1, momentum=0.9)))
-        return bilevel.alternating(problem, estimator, start, weights, optax.sgd(0.02), one_vector=one_vector)
-    loss = lambda w, a, batches, context: problem.inner(w, a, batches.inner, context)
-    return bilevel.supervised(loss, start, clipped(optax.sgd(0.1, momentum=0.9)), one_vector=one_vector)
-
-
-@pytest.mark.parametrize("kind", ["simultaneous", "alternating", "supervised"])
-def test_one_vector_changes_what_the_optimiser_holds_and_no_result(kind):
-    ends = []
-    for one_vector in (False, True):
-        learner = make_tree_learner(kind, one_vector)
-        state, update = learner.init(jax.random.key(0)), jax.jit(learner.update)
-        for step in range(3):
-            state, metrics = update(state, bed().sample(jax.random.key(step), 0.1), jax.random.key(9))
-        ends.append((state.point, metrics))
-        flat = [leaf for leaf in jax.tree.leaves(state.optimiser) if leaf.shape == (12,)]
-        assert bool(flat) == one_vector
-        assert state.point.weights["a"].shape == (2, 3)
-    jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-12), *ends)
-
-
-def test_one_vector_wants_one_dtype():
-    start = lambda key: (bilevel.Point({"a": jnp.ones(2, jnp.float32), "b": jnp.ones(2, jnp.float64)}, ()), ())
-    learner = bilevel.supervised(lambda *_: None, start, optax.sgd(0.1), one_vector=True)
-    with pytest.raises(ValueError, match="float32 and float64"):
-        learner.init(jax.random.key(0))
 
 
 def test_first_order_alternation_costs_two_gradients():
@@ -301,6 +243,138 @@ def test_first_order_alternation_costs_two_gradients():
     learner = bilevel.alternating(bilevel.Bilevel(loss, loss), bilevel.first_order(), start, tx, tx)
     state = learner.init(jax.random.key(0))
     step = flops(learner.update, state, bilevel.Batches(batch, batch), jax.random.key(1))
-    inner = flops(lambda w, a, b: jax.grad(loss, has_aux=True)(w, a, b, None), *state.point, batch)
-    outer = flops(lambda w, a, b: jax.grad(loss, argnums=1, has_aux=True)(w, a, b, None), *state.point, batch)
+    inner = flops(lambda w, a, b: jax.grad(loss, has_aux=True)(w, a, b, None), *state.point[:2], batch)
+    outer = flops(lambda w, a, b: jax.grad(loss, argnums=1, has_aux=True)(w, a, b, None), *state.point[:2], batch)
     assert step < 1.2 * (inner + outer)
+
+
+@pytest.mark.parametrize("first", [True, False], ids=["first in the chain", "behind another link"])
+@pytest.mark.parametrize("wrapped", [False, True])
+def test_the_recursion_costs_two_estimates_a_step_wherever_it_stands(first, wrapped):
+    """Counted as they run. Points are told apart by position: an equal copy of the previous point changes nothing."""
+    quadratic, calls = bed(), []
+    inside = bilevel.first_order()
+
+    def counted(problem, point, batches, context, state, **extra):
+        jax.debug.callback(lambda: calls.append(1))
+        return inside.estimate(problem, point, batches, context, state, **extra)
+
+    storm = bilevel.storm(0.3)
+
+    def copied(updates, state, params=None, *, grad_fn, **extra):
+        asked = lambda point: grad_fn(jax.tree.map(lambda leaf: leaf + 0, point))
+        return storm.update(updates, state, params, grad_fn=asked, **extra)
+
+    link = optax.GradientTransformationExtraArgs(storm.init, copied) if wrapped else storm
+    sgd = optax.partition({"weights": optax.sgd(0.1), "alpha": optax.sgd(0.1)}, LABELS)
+    tx = optax.chain(link, sgd) if first else optax.chain(optax.scale(1.0), link, sgd)
+    learner = bilevel.simultaneous(quadratic.problem, bilevel.Estimator(inside.init, counted), init, tx)
+    plain = bilevel.simultaneous(quadratic.problem, inside, init, optax.chain(storm, sgd))
+    state = expected = learner.init(jax.random.key(0))
+    for step in range(3):
+        batch = quadratic.sample(jax.random.key(step), 0.1)
+        state, _ = jax.jit(learner.update)(state, batch, jax.random.key(9))
+        expected, _ = plain.update(expected if step else plain.init(jax.random.key(0)), batch, jax.random.key(9))
+    jax.block_until_ready(state)
+    jax.effects_barrier()
+    assert len(calls) == 2 * 3
+    chex.assert_trees_all_close(state.point, expected.point, rtol=1e-12)
+
+
+def test_a_later_link_asks_at_a_point_of_its_own():
+    """`storm` first and behind it a link that looks at the gradient elsewhere: each gets the answer to its question."""
+    quadratic, asked = bed(), []
+
+    def update(updates, state, params=None, *, grad_fn, **extra):
+        elsewhere = jax.tree.map(lambda leaf: leaf + 1.0, params)
+        asked.append((elsewhere, grad_fn(elsewhere)))
+        return updates, state
+
+    looking = optax.GradientTransformationExtraArgs(lambda params: optax.EmptyState(), update)
+    learner = bilevel.simultaneous(quadratic.problem, bilevel.first_order(), init, chain(bilevel.storm(0.3), looking))
+    batch = quadratic.sample(jax.random.key(1), 0.1)
+    learner.update(learner.init(jax.random.key(0)), batch, jax.random.key(2))
+    ((point, answer),) = asked
+    expected, _, _ = bilevel.first_order().estimate(quadratic.problem, point, batch, Context(), ())
+    chex.assert_trees_all_close(answer, expected, rtol=1e-12)
+
+
+def continued(rho):
+    """An estimator with an iterate of its own, for the test below: `v -= rho (H v - grad_w L_val)` beside the rest."""
+
+    def estimate(problem, point, batches, context, state, **extra):
+        image, mixed, gradient, aux = second_derivatives(problem, point, batches.inner, context, point.adjoint)
+        outer, metrics = outer_gradient(problem, point, batches, context)
+        adjoint = jax.tree.map(lambda a, b: rho * (a - b), image, outer.weights)
+        return estimated(bilevel.Point(gradient, outer.alpha - mixed, adjoint), state, aux, metrics)
+
+    return bilevel.Estimator(lambda point: (), estimate)
+
+
+def test_an_adjoint_moves_with_the_point_and_is_part_of_the_recursion():
+    """Three variables in one chain, against the same recursion in NumPy."""
+    quadratic, rates = bed(), {"weights": 0.1, "alpha": 0.02, "adjoint": 1.0}
+    start = lambda key: (init(key)[0]._replace(adjoint=jnp.zeros(12)), ())
+    labels, decay = bilevel.Point("weights", "alpha", "adjoint"), bilevel.Point(0.4, 0.5, 0.6)
+    tx = optax.chain(bilevel.storm(decay), optax.partition({k: optax.sgd(v) for k, v in rates.items()}, labels))
+    learner = bilevel.simultaneous(quadratic.problem, continued(0.3), start, tx)
+    state, update = learner.init(jax.random.key(0)), jax.jit(learner.update)
+    point = before = [np.asarray(leaf) for leaf in state.point]
+    hessian, coupling = np.asarray(quadratic.hessian), np.asarray(quadratic.coupling)
+    d = None
+
+    def direction(point, inner, outer):
+        (w, a, v), h = point, hessian + inner.hessian
+        slope = w - np.asarray(quadratic.target) + outer.weights
+        return [h @ w - coupling @ a + inner.weights, 0.1 * a + outer.alpha + coupling.T @ v, 0.3 * (h @ v - slope)]
+
+    for step in range(5):
+        sample = quadratic.sample(jax.random.key(step), 0.3)
+        state, _ = update(state, sample, jax.random.key(9))
+        inner, outer = jax.tree.map(np.asarray, (sample.inner, sample.outer))
+        now = direction(point, inner, outer)
+        if d is not None:
+            old = direction(before, inner, outer)
+            now = [g + (1 - c) * (m - o) for g, c, m, o in zip(now, decay, d, old, strict=True)]
+        d, before = now, point
+        point = [x - rate * g for x, rate, g in zip(point, rates.values(), d, strict=True)]
+        for a, b in zip(state.point, point, strict=True):
+            np.testing.assert_allclose(a, b, rtol=1e-10, atol=1e-12)
+
+
+def test_alternating_says_that_it_moves_no_adjoint():
+    start = lambda key: (init(key)[0]._replace(adjoint=jnp.zeros(12)), ())
+    learner = bilevel.alternating(bed().problem, bilevel.first_order(), start, optax.sgd(0.1), optax.sgd(0.1))
+    with pytest.raises(ValueError, match="the point has an adjoint, which neither optimiser moves; use simultaneous"):
+        learner.init(jax.random.key(0))
+
+
+def test_a_direction_of_another_layout_is_refused():
+    estimator = bilevel.Estimator(
+        lambda point: (), lambda p, point, b, c, s, **e: (point._replace(alpha=jnp.ones(3)), s, bilevel.Aux())
+    )
+    learner = bilevel.simultaneous(bed().problem, estimator, init, chain())
+    with pytest.raises(ValueError, match="the direction is not of the point's structure"):
+        learner.update(learner.init(jax.random.key(0)), bed().sample(jax.random.key(1), 0.1), jax.random.key(2))
+
+
+@pytest.mark.parametrize("scheme", ["simultaneous", "alternating", "supervised"])
+def test_losses_know_the_step_at_every_point(scheme):
+    """A loss that follows a schedule: with the recursion both points, and every weight step, are of this step."""
+    loss = lambda w, a, batch, context: (jnp.sum(w**2 + a**2) * (1.0 + context.step), bilevel.Aux())
+    start = lambda key: (bilevel.Point(jnp.ones(3), jnp.ones(3)), ())
+    problem, sgd = bilevel.Bilevel(loss, loss), optax.sgd(0.01)
+    tx = optax.chain(bilevel.storm(0.3), sgd)
+    if scheme == "simultaneous":
+        learner = bilevel.simultaneous(problem, bilevel.first_order(), start, tx)
+    elif scheme == "alternating":
+        learner = bilevel.alternating(problem, bilevel.first_order(), start, tx, sgd)
+    else:
+        learner = bilevel.supervised(loss, start, tx)
+    state, w, before, d = learner.init(jax.random.key(0)), 1.0, 1.0, 0.0
+    for step in range(4):  # on one batch the recursion with the right steps at both points leads to
+        state, _ = learner.update(state, bilevel.Batches((), ()), jax.random.key(0))
+        slope = 2 * w * (1 + step)
+        d = slope if step == 0 else slope + 0.7 * (d - 2 * before * (1 + step))
+        before, w = w, w - 0.01 * d
+        np.testing.assert_allclose(state.point.weights, w, rtol=1e-12)

@@ -7,26 +7,11 @@ import sys
 
 import numpy as np
 import pytest
-from tiny import TINY
+from tiny import TINY, refused
 
 from jnas.cli.main import main
 
 SKIPS = "|skip_connect~0|+|skip_connect~0|skip_connect~1|+|skip_connect~0|skip_connect~1|skip_connect~2|"
-
-
-def refused(capsys, *words, status=2):
-    """Runs the program in this process; returns the one line that it answers."""
-    try:
-        code = main([str(word) for word in words])
-    except SystemExit as stop:
-        code = stop.code
-    out, err = capsys.readouterr()
-    assert code == status, (code, out, err)
-    assert out == ""
-    assert len(err.strip().splitlines()) == 1, err
-    assert err.startswith("jnas")
-    assert "Traceback" not in err
-    return err
 
 
 def yaml_file(tmp_path, text):
@@ -126,7 +111,7 @@ def test_a_full_disk_in_the_middle(images, command, tmp_path):
     words += ["--out", str(folder)]
     code = (
         "import resource, sys; resource.setrlimit(resource.RLIMIT_FSIZE, (1500, 1500)); "
-        f"from jnas.cli import entry; sys.argv[1:] = {words!r}; entry()"
+        f"from jnas.cli.main import entry; sys.argv[1:] = {words!r}; entry()"
     )
     done = subprocess.run(
         [sys.executable, "-c", code], capture_output=True, text=True, timeout=600,

@@ -228,7 +228,7 @@ def test_after_the_kill_two_processes_of_two_devices_end_where_one_does(killed, 
 LIVES = """
 import json, os, signal, sys, time
 import jax
-from jnas.engine import hosts
+from jnas.distributed import hosts
 from jnas.errors import UserError
 
 spec = json.loads(sys.argv[1])

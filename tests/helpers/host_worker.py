@@ -19,6 +19,7 @@ from jax.sharding import Mesh
 from jnas import bilevel, data, distributed, nets, spaces, train
 from jnas.distributed import hosts
 from jnas.errors import Interrupted, UserError
+from jnas.recipes import flat
 from jnas.recipes.supernet import supernet_problem
 from jnas.train.program import split_key
 
@@ -47,18 +48,14 @@ def learner():
         space, ("cell",), channels=2, num_classes=10, stem_multiplier=1, project_inputs=False, remat=False,
         edge_strategy="unroll",
     )  # fmt: skip
-    problem, _ = supernet_problem(net)
-
-    def init(key):
-        weights_key, alpha_key = jax.random.split(key)
-        params, stats = nets.initialise(net, weights_key, (SIDE, SIDE, 1))
-        return bilevel.Point(params, spaces.init_alpha(space, alpha_key, 0.1)), stats
-
+    shape = (SIDE, SIDE, 1)
+    problem, _ = supernet_problem(net, unravel=flat.unravel_of(net, shape))
+    init = flat.start(net, shape, lambda key: spaces.init_alpha(space, key, 0.1))
     tx = optax.chain(
         bilevel.storm(bilevel.decaying()),
         optax.partition({"weights": optax.sgd(0.05), "alpha": optax.sgd(0.5)}, bilevel.Point("weights", "alpha")),
     )
-    return space, bilevel.simultaneous(problem, bilevel.first_order(), init, tx, one_vector=True)
+    return space, bilevel.simultaneous(problem, bilevel.first_order(), init, tx)
 
 
 def search(*, folder, images, mesh=None, act=None):
@@ -83,16 +80,20 @@ def search(*, folder, images, mesh=None, act=None):
     for part in (inner, outer):
         part.reads.clear()  # the first example, for its shape
     state = train.fit(
-        of_space, batches, key=key, num_steps=STEPS, mesh=mesh, steps_per_call=1, checkpoint_every=2,
-        checkpoint_dir=f"{folder}/checkpoints",
-        hooks=[train.Hook(steps=steps_done), train.jsonl_log(f"{folder}/log.jsonl")],
-    )  # fmt: skip
+        of_space,
+        batches,
+        key=key,
+        num_steps=STEPS,
+        mesh=mesh,
+        checkpoints=train.Saving(f"{folder}/checkpoints", 2),
+        hooks=[*train.chunks_of(1), train.Hook(steps=steps_done), train.jsonl_log(f"{folder}/log.jsonl")],
+    )
     alpha = np.asarray(state.point.alpha["cell"])
     return {
         "process": jax.process_index(),
         "devices": jax.device_count(),
         "alpha": alpha.tolist(),
-        "weights": np.concatenate([np.ravel(leaf) for leaf in jax.tree.leaves(state.point.weights)]).tolist(),
+        "weights": np.asarray(state.point.weights).tolist(),
         "genotype": spaces.to_string(space, spaces.discretise(space, {"cell": alpha})),
         "inner": inner.reads,
         "outer": outer.reads,

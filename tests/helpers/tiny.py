@@ -1,7 +1,24 @@
-"""Settings of the smallest search."""
+"""Settings of the smallest search, and how the program answers what it refuses."""
+
+from jnas.cli.main import main
 
 # The default method and space at the smallest size.
 TINY = (
     "channels=2", "depth=1", "epochs=2", "batch_size=10", "random_cells=1", "augmentation.crop=1",
     "train.channels=2", "train.depth=1", "train.epochs=2", "train.batch_size=20", "train.augmentation.crop=1",
 )  # fmt: skip
+
+
+def refused(capsys, *words, status=2):
+    """Runs the program in this process; returns the one line that it answers."""
+    try:
+        code = main([str(word) for word in words])
+    except SystemExit as stop:
+        code = stop.code
+    out, err = capsys.readouterr()
+    assert code == status, (code, out, err)
+    assert out == ""
+    assert len(err.strip().splitlines()) == 1, err
+    assert err.startswith("jnas")
+    assert "Traceback" not in err
+    return err

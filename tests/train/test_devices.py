@@ -10,15 +10,16 @@ from engine_problem import KEY, data, make_learner, resident
 
 from jnas.distributed.sharding import data_mesh
 from jnas.errors import UserError
-from jnas.train import fit
+from jnas.train import chunks_of, fit
 
 DEVICES = """
 import json, sys
 import jax, jax.numpy as jnp, numpy as np
 from engine_problem import KEY, make_learner, resident, rows
-from jnas.engine import data_mesh, fit
-from jnas.engine.program import compile_steps, split_key
-from jnas.engine.sharding import Place, home
+from jnas.distributed import data_mesh
+from jnas.distributed.sharding import Place, home
+from jnas.train import Saving, chunks_of, fit
+from jnas.train.program import compile_steps, split_key
 from jnas.types import Batches, Source
 
 jax.config.update("jax_numpy_rank_promotion", "raise")
@@ -37,7 +38,7 @@ def fetch(step):
 bilevel = plain._replace(batch=batch)
 fetched = Source(lambda arrays, step, key: arrays[0], fetch=fetch)
 run = lambda source, mesh, num_steps=5, **options: fit(
-    learner, source, key=KEY, mesh=mesh, num_steps=num_steps, steps_per_call=5, **options
+    learner, source, key=KEY, mesh=mesh, num_steps=num_steps, hooks=chunks_of(5), **options
 )
 
 def error(one, four):
@@ -47,8 +48,8 @@ def error(one, four):
 
 one = run(plain, None)
 result = {"resident": error(one, run(plain, mesh)), "fetched": error(one, run(fetched, mesh))}
-run(plain, mesh, 3, checkpoint_dir=sys.argv[1])
-moved = run(plain, None, 5, checkpoint_dir=sys.argv[1])
+run(plain, mesh, 3, checkpoints=Saving(sys.argv[1]))
+moved = run(plain, None, 5, checkpoints=Saving(sys.argv[1]))
 result["moved"] = float(jnp.abs(moved.params["w"] - one.params["w"]).max())
 
 # Compiled by hand, for the text of the program says what is split.
@@ -94,7 +95,8 @@ import jax, numpy as np
 port, index, folder = sys.argv[1:]
 jax.distributed.initialize(f"localhost:{port}", num_processes=2, process_id=int(index), initialization_timeout=60)
 from engine_problem import KEY, make_learner, resident
-from jnas.engine import Hook, data_mesh, fit, jsonl_log
+from jnas.distributed import data_mesh
+from jnas.train import Hook, Saving, chunks_of, fit, jsonl_log
 from jnas.errors import Interrupted
 import os, signal
 
@@ -102,14 +104,14 @@ def stop(event):
     if event.step == 4 and int(index) == 1:
         os.kill(os.getpid(), signal.SIGTERM)
 
-options = dict(key=KEY, num_steps=6, mesh=data_mesh(), checkpoint_dir=f"{folder}/c", steps_per_call=2)
+options = dict(key=KEY, num_steps=6, mesh=data_mesh(), checkpoints=Saving(f"{folder}/c"))
 log = jsonl_log(f"{folder}/log.jsonl")
 learner, source = make_learner(), resident()
 try:
-    fit(learner, source, hooks=[log, Hook(steps=stop)], **options)
+    fit(learner, source, hooks=[*chunks_of(2), log, Hook(steps=stop)], **options)
 except Interrupted as error:
     print(error)
-state = fit(learner, source, hooks=[log], **options)
+state = fit(learner, source, hooks=[*chunks_of(2), log], **options)
 print(np.asarray(state.params["w"]).tolist(), flush=True)
 jax.distributed.shutdown()
 """
@@ -125,7 +127,7 @@ def test_two_processes_stop_together_resume_and_end_where_one_does(start_script,
     first, second = ([line for line in output.splitlines() if "Gloo" not in line] for output, _ in said)
     assert first[0].startswith("stopped by a signal to another process after step 4 of 6")
     assert second[0].startswith("stopped by SIGTERM after step 4 of 6")
-    alone = fit(make_learner(), resident(), key=KEY, num_steps=6, steps_per_call=2)
+    alone = fit(make_learner(), resident(), key=KEY, num_steps=6, hooks=chunks_of(2))
     for lines in (first, second):
         np.testing.assert_allclose(json.loads(lines[1]), alone.params["w"], rtol=1e-5)
     steps = [json.loads(line)["step"] for line in (tmp_path / "log.jsonl").read_text().splitlines()]

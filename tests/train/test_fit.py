@@ -9,7 +9,7 @@ from engine_problem import KEY, leaves_as_bytes, make_learner, resident, rows
 from jnas.distributed.sharding import Place
 from jnas.errors import Diverged, UserError
 from jnas.nets.kernels.convolution import conv2d
-from jnas.train import fit
+from jnas.train import Saving, chunks_of, fit
 from jnas.train.checkpoint import Checkpoints
 from jnas.train.fit import _span
 from jnas.train.hooks import Hook, at_multiples
@@ -60,7 +60,7 @@ def by_hand(learner, source):
 @pytest.mark.parametrize("steps_per_call", [1, 5])
 def test_equals_a_python_loop(learner, source, by_hand, steps_per_call):
     events = []
-    state = fit(learner, source, key=KEY, num_steps=STEPS, steps_per_call=steps_per_call, hooks=[recorder(events)])
+    state = fit(learner, source, key=KEY, num_steps=STEPS, hooks=[*chunks_of(steps_per_call), recorder(events)])
     expected, losses = by_hand
     for name in ("params", "momentum", "average"):
         for got, want in zip(
@@ -76,15 +76,15 @@ def test_equals_a_python_loop(learner, source, by_hand, steps_per_call):
 
 def test_one_trace_and_one_compilation_for_chunks_of_all_lengths(traces, learner, source):
     traces.clear()
-    fit(learner, source, key=KEY, num_steps=STEPS, steps_per_call=6, hooks=[Hook(every=4)])  # 4 4 4 1
-    fit(learner, source, key=jax.random.key(9), num_steps=STEPS, steps_per_call=6, hooks=[Hook(every=5)])  # 5 5 3
+    fit(learner, source, key=KEY, num_steps=STEPS, hooks=[*chunks_of(6), Hook(every=4)])  # 4 4 4 1
+    fit(learner, source, key=jax.random.key(9), num_steps=STEPS, hooks=[*chunks_of(6), Hook(every=5)])  # 5 5 3
     assert len(traces) == 1
     program = compile_steps(learner, source.batch, False, 6, Place())
     assert program.run._cache_size() == 1
 
 
 def test_the_length_of_chunks_changes_no_bit(learner, source):
-    run = lambda *hooks: fit(learner, source, key=KEY, num_steps=STEPS, steps_per_call=6, hooks=hooks)
+    run = lambda *hooks: fit(learner, source, key=KEY, num_steps=STEPS, hooks=[*chunks_of(6), *hooks])
     assert leaves_as_bytes(run()) == leaves_as_bytes(run(Hook(every=4)))
 
 
@@ -95,10 +95,8 @@ def test_chunks_end_where_hooks_and_checkpoints_ask(learner, source, tmp_path):
         source,
         key=KEY,
         num_steps=STEPS,
-        steps_per_call=6,
-        hooks=[recorder(events, every=5), at_multiples(5, joined.append)],
-        checkpoint_dir=tmp_path,
-        checkpoint_every=4,
+        hooks=[*chunks_of(6), recorder(events, every=5), at_multiples(5, joined.append)],
+        checkpoints=Saving(tmp_path, 4),
     )
     order = [event[:2] if isinstance(event[0], str) else event[0] for event in events]
     saves = [("save", 4), ("save", 8), ("save", 12), ("save", 13)]
@@ -133,7 +131,7 @@ def test_python_numbers_in_state_and_metrics_do_not_recompile():
 
     events = []
     learner, hooks = Learner(lambda key: 1.0, update), [recorder(events)]
-    assert fit(learner, lambda step, key: (), key=KEY, num_steps=3, steps_per_call=1, hooks=hooks) == 0.125
+    assert fit(learner, lambda step, key: (), key=KEY, num_steps=3, hooks=[*chunks_of(1), *hooks]) == 0.125
     assert len(traces) == 1
     assert events[1] == (1, {"rate": [0.5]})
 
@@ -153,10 +151,8 @@ def test_diverged_names_step_and_metric_and_keeps_the_last_good_checkpoint(sourc
             source,
             key=KEY,
             num_steps=STEPS,
-            steps_per_call=steps_per_call,
-            hooks=[recorder(events)],
-            checkpoint_dir=tmp_path,
-            checkpoint_every=3,
+            hooks=[*chunks_of(steps_per_call), recorder(events)],
+            checkpoints=Saving(tmp_path, 3),
         )
     with Checkpoints(tmp_path) as checkpoints:
         assert checkpoints.latest() == 9
@@ -166,14 +162,17 @@ def test_diverged_names_step_and_metric_and_keeps_the_last_good_checkpoint(sourc
 def test_a_state_that_is_not_finite_is_not_saved_though_its_metrics_are(source, tmp_path):
     spoil = lambda count, params, loss: (params | {"b": jnp.where(count == 5, jnp.inf, params["b"])}, loss)
     with pytest.raises(Diverged, match=r"^state\.params\['b'\] is not finite after step 6"):
-        fit(make_learner(spoil=spoil), source, key=KEY, num_steps=STEPS, checkpoint_dir=tmp_path, checkpoint_every=3)
+        fit(make_learner(spoil=spoil), source, key=KEY, num_steps=STEPS, checkpoints=Saving(tmp_path, 3))
     with Checkpoints(tmp_path) as checkpoints:
         assert checkpoints.latest() == 3
 
 
 def test_a_mask_of_infinities_is_a_legal_state(tmp_path):
     learner = Learner(lambda key: jnp.array([0.0, -jnp.inf]), lambda state, batch, key: (state + 1, {}))
-    assert fit(learner, lambda step, key: (), key=KEY, num_steps=2, checkpoint_dir=tmp_path).tolist() == [2, -jnp.inf]
+    assert fit(learner, lambda step, key: (), key=KEY, num_steps=2, checkpoints=Saving(tmp_path)).tolist() == [
+        2,
+        -jnp.inf,
+    ]
 
 
 @pytest.mark.parametrize(
@@ -196,10 +195,9 @@ def test_an_update_of_another_type_is_refused(update, sentence):
     ("options", "sentence"),
     [
         ({"num_steps": -1}, "num_steps is -1"),
-        ({"steps_per_call": 0}, "steps_per_call is 0"),
+        ({"hooks": chunks_of(0)}, "steps_per_call of a hook is 0"),
         ({"hooks": [Hook(every=0)]}, "every of a hook is 0"),
-        ({"checkpoint_every": 3}, "checkpoint_dir is None"),
-        ({"checkpoint_every": 0, "checkpoint_dir": "x"}, "checkpoint_every is 0"),
+        ({"checkpoints": Saving("x", 0)}, "every of checkpoints is 0"),
         ({"key": jax.random.PRNGKey(0)}, "jax.random.key"),
         ({"mesh": jax.sharding.Mesh(np.array(jax.devices()[:1]), ("batch",))}, "make_mesh"),
     ],
@@ -212,7 +210,7 @@ def test_bad_arguments_are_refused(learner, source, options, sentence):
 def test_a_checkpoint_folder_that_cannot_be_written_is_one_sentence(learner, source, tmp_path):
     (tmp_path / "file").touch()
     with pytest.raises(UserError, match=r"^cannot write to the folder .*file/child: Not a directory; .*$"):
-        fit(learner, source, key=KEY, num_steps=3, checkpoint_dir=tmp_path / "file" / "child")
+        fit(learner, source, key=KEY, num_steps=3, checkpoints=Saving(tmp_path / "file" / "child"))
 
 
 def test_calls_grow_to_two_seconds_and_no_further():
@@ -269,10 +267,9 @@ class TestFetch:
             self.streamed(source, gather, log),
             key=KEY,
             num_steps=STEPS,
-            steps_per_call=steps_per_call,
-            hooks=[recorder(events)],
+            hooks=[*chunks_of(steps_per_call), recorder(events)],
         )
-        expected = fit(learner, source, key=KEY, num_steps=STEPS, steps_per_call=1)
+        expected = fit(learner, source, key=KEY, num_steps=STEPS, hooks=chunks_of(1))
         np.testing.assert_allclose(state.params["w"], expected.params["w"], rtol=1e-6)
         assert log == list(range(STEPS))  # each once, in order, none beyond the end
         assert [len(m["loss"]) for _, m in events[1:-1]] == ([1] * 13 if steps_per_call == 1 else [5, 5, 3])
@@ -289,7 +286,7 @@ class TestFetch:
             return inner.fetch(step)
 
         look = Hook(steps=lambda event: early.append(event.step == 4 or fetched[event.step].wait(timeout=20)))
-        fit(learner, inner._replace(fetch=fetch), key=KEY, num_steps=4, steps_per_call=1, hooks=[look])
+        fit(learner, inner._replace(fetch=fetch), key=KEY, num_steps=4, hooks=[*chunks_of(1), look])
         assert early == [True] * 4
 
     def test_an_error_of_the_host_reaches_the_caller(self, learner, source, gather):
@@ -302,5 +299,5 @@ class TestFetch:
 
         events = []
         with pytest.raises(FileNotFoundError, match="shard 2"):
-            fit(learner, inner._replace(fetch=fetch), key=KEY, num_steps=4, steps_per_call=1, hooks=[recorder(events)])
+            fit(learner, inner._replace(fetch=fetch), key=KEY, num_steps=4, hooks=[*chunks_of(1), recorder(events)])
         assert events[-1] == ("end", 2)

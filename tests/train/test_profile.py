@@ -7,7 +7,7 @@ import pytest
 from engine_problem import KEY, make_learner, resident
 
 from jnas.errors import UserError
-from jnas.train import fit, profile
+from jnas.train import chunks_of, fit, profile
 from jnas.train.profile import profiling
 
 
@@ -30,7 +30,7 @@ def learner():
 
 def test_steps_and_their_operations_are_in_the_trace(learner, tmp_path):
     hook = profile(tmp_path, 3, 5)
-    fit(learner, resident(), key=KEY, num_steps=8, steps_per_call=1, hooks=[hook])
+    fit(learner, resident(), key=KEY, num_steps=8, hooks=[*chunks_of(1), hook])
     (events,) = traces(tmp_path)
     assert traced_steps(events) == [2, 3, 4]  # the annotation counts the steps done before
     operations = [e for e in events if "dot" in e.get("name", "") or "fusion" in e.get("name", "")]
@@ -39,17 +39,17 @@ def test_steps_and_their_operations_are_in_the_trace(learner, tmp_path):
 
 
 def test_whole_chunks_are_traced(learner, tmp_path):
-    fit(learner, resident(), key=KEY, num_steps=12, steps_per_call=4, hooks=[profile(tmp_path, 2, 3)])
+    fit(learner, resident(), key=KEY, num_steps=12, hooks=[*chunks_of(4), profile(tmp_path, 2, 3)])
     (events,) = traces(tmp_path)
     assert traced_steps(events) == [4]
 
 
 def test_a_run_that_ends_inside_the_trace_writes_it_and_a_shorter_one_says_so(learner, tmp_path, capsys):
-    fit(learner, resident(), key=KEY, num_steps=4, steps_per_call=1, hooks=[profile(tmp_path / "cut", 3, 9)])
+    fit(learner, resident(), key=KEY, num_steps=4, hooks=[*chunks_of(1), profile(tmp_path / "cut", 3, 9)])
     (events,) = traces(tmp_path / "cut")
     assert traced_steps(events) == [2, 3]
     assert capsys.readouterr().err == ""
-    fit(learner, resident(), key=KEY, num_steps=2, steps_per_call=1, hooks=[profile(tmp_path / "short", 3, 9)])
+    fit(learner, resident(), key=KEY, num_steps=2, hooks=[*chunks_of(1), profile(tmp_path / "short", 3, 9)])
     assert not list(traces(tmp_path / "short"))
     assert "no trace: the run ended after 2 steps" in capsys.readouterr().err
 
@@ -57,12 +57,12 @@ def test_a_run_that_ends_inside_the_trace_writes_it_and_a_shorter_one_says_so(le
 def test_only_the_first_run_inside_the_block_is_traced(learner, tmp_path):
     with profiling(tmp_path / "profile", 2, 3):
         for _ in range(2):
-            fit(learner, resident(), key=KEY, num_steps=5, steps_per_call=1)
+            fit(learner, resident(), key=KEY, num_steps=5, hooks=chunks_of(1))
     (events,) = traces(tmp_path / "profile")
     assert traced_steps(events) == [1, 2]
     with profiling(None):
-        fit(learner, resident(), key=KEY, num_steps=3, steps_per_call=1)
-    fit(learner, resident(), key=KEY, num_steps=5, steps_per_call=1)
+        fit(learner, resident(), key=KEY, num_steps=3, hooks=chunks_of(1))
+    fit(learner, resident(), key=KEY, num_steps=5, hooks=chunks_of(1))
     assert len(list(traces(tmp_path / "profile"))) == 1
 
 
@@ -80,7 +80,7 @@ def test_the_flag_of_the_command_traces_into_the_folder_of_the_run(learner, tmp_
     from jnas.recipes.gradient import recipe
 
     def run(settings, folder, *, mesh):
-        return fit(learner, resident(), key=KEY, num_steps=settings.epochs, steps_per_call=1)
+        return fit(learner, resident(), key=KEY, num_steps=settings.epochs, hooks=chunks_of(1))
 
     monkeypatch.setattr(recipe, "run", run)
     monkeypatch.setattr(main, "_summary", lambda result, folder: None)

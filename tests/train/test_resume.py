@@ -11,7 +11,7 @@ import pytest
 from engine_problem import KEY, leaves_as_bytes, make_learner, resident
 
 from jnas.errors import Interrupted, UserError
-from jnas.train import fit
+from jnas.train import Saving, chunks_of, fit
 from jnas.train.checkpoint import Checkpoints
 from jnas.train.hooks import Hook
 from jnas.train.records import jsonl_log
@@ -21,7 +21,7 @@ STEPS = 60  # of the script
 SCRIPT = """
 import sys, time
 from engine_problem import KEY, leaves_as_bytes, make_learner, resident
-from jnas.engine import Hook, fit, jsonl_each, jsonl_log
+from jnas.train import Hook, Saving, chunks_of, fit, jsonl_each, jsonl_log
 from jnas.errors import Interrupted
 
 folder = sys.argv[1]
@@ -34,8 +34,8 @@ epochs = jsonl_each(f"{folder}/epochs.jsonl", 8, lambda event: {"epoch": event.s
 hooks = [jsonl_log(f"{folder}/log.jsonl"), epochs, Hook(steps=look)]
 try:
     state = fit(
-        make_learner(), resident(), key=KEY, num_steps=60, steps_per_call=3, hooks=hooks,
-        checkpoint_dir=f"{folder}/checkpoints", checkpoint_every=7,
+        make_learner(), resident(), key=KEY, num_steps=60, hooks=[*chunks_of(3), *hooks],
+        checkpoints=Saving(f"{folder}/checkpoints", 7),
     )
 except Interrupted as error:
     print(error, flush=True)
@@ -74,7 +74,7 @@ def story(start_script, tmp_path_factory):
 
 def test_the_final_state_is_that_of_an_uninterrupted_run_to_the_last_bit(story):
     _, steps, _, said = story
-    state = fit(make_learner(), resident(), key=KEY, num_steps=STEPS, steps_per_call=3)
+    state = fit(make_learner(), resident(), key=KEY, num_steps=STEPS, hooks=chunks_of(3))
     assert said[-1] == "state " + b"".join(leaves_as_bytes(state)).hex(), steps
 
 
@@ -117,7 +117,7 @@ class TestSignalsInThisProcess:
     def run():
         learner, source = make_learner(), resident()
         return lambda folder, *hooks, num_steps=9: fit(
-            learner, source, key=KEY, num_steps=num_steps, steps_per_call=1, hooks=hooks, checkpoint_dir=folder
+            learner, source, key=KEY, num_steps=num_steps, hooks=[*chunks_of(1), *hooks], checkpoints=Saving(folder)
         )
 
     @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
@@ -171,20 +171,22 @@ class TestWhatIsRestored:
     @staticmethod
     def done(tmp_path_factory):
         folder = tmp_path_factory.mktemp("done")
-        state = fit(make_learner(), resident(), key=KEY, num_steps=6, checkpoint_dir=folder, checkpoint_every=3)
+        state = fit(make_learner(), resident(), key=KEY, num_steps=6, checkpoints=Saving(folder, 3))
         return folder, state
 
     def test_a_run_that_is_done_returns_its_state_and_runs_nothing(self, done):
         folder, state = done
         traces = []
         for num_steps in (6, 4):
-            again = fit(make_learner(traces=traces), resident(), key=KEY, num_steps=num_steps, checkpoint_dir=folder)
+            again = fit(
+                make_learner(traces=traces), resident(), key=KEY, num_steps=num_steps, checkpoints=Saving(folder)
+            )
             assert leaves_as_bytes(again) == leaves_as_bytes(state)
         assert traces == []
 
     def test_another_key_is_refused(self, done):
         with pytest.raises(UserError, match=r"step 6 in .* another key: use that seed or choose another folder"):
-            fit(make_learner(), resident(), key=jax.random.key(4), num_steps=9, checkpoint_dir=done[0])
+            fit(make_learner(), resident(), key=jax.random.key(4), num_steps=9, checkpoints=Saving(done[0]))
 
     def test_another_state_is_refused_by_the_name_of_the_leaf(self, done):
         learner = make_learner()
@@ -192,9 +194,9 @@ class TestWhatIsRestored:
         with pytest.raises(
             UserError, match=r"another run: state\.average is bfloat16\[4\] there and bfloat16\[2\] here;"
         ):
-            fit(wide, resident(), key=KEY, num_steps=9, checkpoint_dir=done[0])
+            fit(wide, resident(), key=KEY, num_steps=9, checkpoints=Saving(done[0]))
         with pytest.raises(UserError, match=r"another run: state is absent there and int32\[\] here;"):
-            fit(learner._replace(init=lambda key: 0), resident(), key=KEY, num_steps=9, checkpoint_dir=done[0])
+            fit(learner._replace(init=lambda key: 0), resident(), key=KEY, num_steps=9, checkpoints=Saving(done[0]))
 
     def test_an_older_log_line_torn_by_a_kill_is_written_again(self, tmp_path):
         log = tmp_path / "log.jsonl"
@@ -204,7 +206,7 @@ class TestWhatIsRestored:
             key=KEY,
             num_steps=num_steps,
             hooks=[jsonl_log(log)],
-            checkpoint_dir=tmp_path / "c",
+            checkpoints=Saving(tmp_path / "c"),
         )
         run(3)
         with log.open("a") as file:

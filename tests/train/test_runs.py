@@ -11,7 +11,7 @@ from engine_problem import BATCH, EPOCH, KEY, data, leaves_as_bytes, make_learne
 
 from jnas.distributed.sharding import all_at_once, one_by_one
 from jnas.errors import Diverged, Interrupted, UserError
-from jnas.train import fit
+from jnas.train import Saving, Several, chunks_of, fit
 from jnas.train.hooks import Hook, at_multiples, of_run
 from jnas.train.records import jsonl_each, jsonl_log
 from jnas.types import Learner, Source
@@ -49,7 +49,7 @@ def assert_alike(one, other, rtol=1e-6):
 @pytest.mark.parametrize("steps_per_call", [1, 4])
 def test_each_run_ends_where_it_would_have_ended_alone(mapper, steps_per_call):
     learner, options = make_learner(), {"num_steps": STEPS, "steps_per_call": steps_per_call}
-    together = fit(learner, resident(), key=KEY, num_runs=NUM_RUNS, mapper=mapper, **options)
+    together = fit(learner, resident(), key=KEY, **options, runs=Several(NUM_RUNS, mapper=mapper))
     assert together.diverged_at.tolist() == [0] * NUM_RUNS
     for run in range(NUM_RUNS):
         alone = fit(learner, resident(), key=key_of(run), **options)
@@ -59,7 +59,7 @@ def test_each_run_ends_where_it_would_have_ended_alone(mapper, steps_per_call):
 
 def test_keys_may_be_given_for_each_run():
     learner, keys = make_learner(), jax.random.split(jax.random.key(9), 2)
-    together = fit(learner, resident(), key=keys, num_steps=3, num_runs=2)
+    together = fit(learner, resident(), key=keys, num_steps=3, runs=Several(2))
     assert_alike(row(together.state, 1), fit(learner, resident(), key=keys[1], num_steps=3))
 
 
@@ -77,14 +77,14 @@ def test_settings_are_traced_and_rows_belong_to_a_run():
         lambda arrays, step, key: arrays[0][arrays[1][step % 2]], x.ravel(), per_run=np.array([[0, 3], [5, 6]])
     )
     rates = np.array([0.5, 0.1], np.float32)
-    found = fit(build, source, key=KEY, num_steps=3, num_runs=2, settings=rates)
+    found = fit(build, source, key=KEY, num_steps=3, runs=Several(2, settings=rates))
     for run, (rate, pair) in enumerate(zip(rates, [[0, 3], [5, 6]], strict=True)):
         w = 0.0
         for step in range(3):
             w -= rate * (w - x.ravel()[pair[step % 2]])
         np.testing.assert_allclose(found.state[run], w, rtol=1e-6)
     once = len(traces)
-    fit(build, source, key=KEY, num_steps=3, num_runs=2, settings=np.array([0.3, 0.2], np.float32))
+    fit(build, source, key=KEY, num_steps=3, runs=Several(2, settings=np.array([0.3, 0.2], np.float32)))
     assert len(traces) <= 2 * once  # the program is kept; a start asks for the shapes again
 
 
@@ -123,7 +123,7 @@ def test_a_state_that_is_not_finite_counts_though_no_metric_tells():
             {**params, "b": jnp.where((at == 2) & (number == 0), jnp.inf, params["b"])}, loss * 0
         )
     )  # fmt: skip
-    found = fit(build, resident(), key=KEY, num_steps=5, num_runs=2, settings=np.arange(2))
+    found = fit(build, resident(), key=KEY, num_steps=5, runs=Several(2, settings=np.arange(2)))
     assert found.diverged_at.tolist() == [3, 0]
     assert np.isfinite(found.state.params["b"]).all()
 
@@ -131,7 +131,7 @@ def test_a_state_that_is_not_finite_counts_though_no_metric_tells():
 def test_all_diverged_is_an_error():
     learner = make_learner(spoil=lambda at, params, loss: (params, jnp.where(at == 2, jnp.nan, loss)))
     with pytest.raises(Diverged, match=r"^all 2 runs have diverged, the last one at step 3: lower"):
-        fit(learner, resident(), key=KEY, num_steps=5, num_runs=2, steps_per_call=4)
+        fit(learner, resident(), key=KEY, num_steps=5, hooks=chunks_of(4), runs=Several(2))
 
 
 def test_stopped_and_resumed_they_end_in_the_same_bits(tmp_path):
@@ -148,34 +148,33 @@ def test_stopped_and_resumed_they_end_in_the_same_bits(tmp_path):
 
     log = lambda: [of_run(2, jsonl_log(tmp_path / "log.jsonl"))]
     with pytest.raises(Interrupted):
-        fit(learner, resident(), hooks=[Hook(steps=stop), *log()], checkpoint_dir=tmp_path / "c", **options)
-    again = fit(learner, resident(), hooks=log(), checkpoint_dir=tmp_path / "c", **options)
+        fit(learner, resident(), hooks=[Hook(steps=stop), *log()], checkpoints=Saving(tmp_path / "c"), **options)
+    again = fit(learner, resident(), hooks=log(), checkpoints=Saving(tmp_path / "c"), **options)
     assert leaves_as_bytes(again) == leaves_as_bytes(whole)
     assert [json.loads(line)["step"] for line in (tmp_path / "log.jsonl").read_text().splitlines()] == [*range(1, 8)]
 
 
 def test_what_does_not_fit_is_one_sentence():
     run = lambda **options: fit(make_learner(), resident(), num_steps=1, **{"key": KEY, **options})
-    with pytest.raises(ValueError, match=r"^num_runs is 0: give 1 or more"):
-        run(num_runs=0)
+    with pytest.raises(ValueError, match=r"^runs is 0: give 1 or more"):
+        run(runs=Several(0))
     with pytest.raises(ValueError, match=r"^key is key<fry>\[2\]: make one with jax.random.key\(seed\), or 3 of them"):
-        run(num_runs=3, key=jax.random.split(KEY, 2))
-    with pytest.raises(ValueError, match=r"^settings has 2 rows with num_runs=3: give one row a run"):
-        run(num_runs=3, settings=np.zeros(2))
-    with pytest.raises(ValueError, match=r"^settings has 2 rows with num_runs=None"):
-        run(settings=np.zeros(2))
-    with pytest.raises(ValueError, match=r"^num_runs is 2 and the batches come from the host"):
-        fit(make_learner(), Source(resident().batch, fetch=lambda step: data()), key=KEY, num_steps=1, num_runs=2)
+        run(key=jax.random.split(KEY, 2), runs=Several(3))
+    with pytest.raises(ValueError, match=r"^settings has 2 rows for 3 runs: give one row a run"):
+        run(runs=Several(3, settings=np.zeros(2)))
+    with pytest.raises(ValueError, match=r"^there are 2 runs and the batches come from the host"):
+        fit(make_learner(), Source(resident().batch, fetch=lambda step: data()), key=KEY, num_steps=1, runs=Several(2))
 
 
 SPREAD = """
 import json, sys
 import jax, jax.numpy as jnp, numpy as np
 from engine_problem import KEY, make_learner, resident
-from jnas.engine import fit, make_mesh, split_largest, all_at_once
+from jnas.distributed import Layout, all_at_once, make_mesh, split_largest
+from jnas.train import Saving, Several, chunks_of, fit
 from jnas.errors import UserError
 
-options = dict(key=KEY, num_steps=5, steps_per_call=5)
+options = dict(key=KEY, num_steps=5, hooks=chunks_of(5))
 learner, plain = make_learner(), resident()
 alone = [fit(learner, plain, **options | {"key": jax.random.fold_in(KEY, run)}) for run in range(8)]
 w = lambda state: np.asarray(state.params["w"])
@@ -184,19 +183,22 @@ result = {}
 for name, axes, runs in [("8", {"run": 8}, 8), ("4x2", {"run": 4, "data": 2}, 4), ("2x2", {"run": 2, "data": 2}, 8)]:
     for way in ("", "at once"):
         mapper = all_at_once if way else None
-        many = fit(learner, plain, mesh=make_mesh(axes), num_runs=runs, mapper=mapper, **options)
+        many = fit(learner, plain, mesh=make_mesh(axes), runs=Several(runs, mapper=mapper), **options)
         result[name + way] = error(many)
     shards = many.state.params["w"].addressable_shards
     result[name + " shapes"] = [list(shard.data.shape) for shard in shards]
     result[name + " devices"] = len({shard.device.id for shard in shards if shard.replica_id == 0})
 moved = sys.argv[1]
-fit(learner, plain, mesh=make_mesh({"run": 8}), num_runs=8, checkpoint_dir=moved, **options | {"num_steps": 3})
-result["moved"] = error(fit(learner, plain, mesh=make_mesh({"run": 4}), num_runs=8, checkpoint_dir=moved, **options))
-split = fit(learner, plain, mesh=make_mesh({"data": 2, "model": 4}), state_rule=split_largest(least=4), **options)
+fit(learner, plain, mesh=make_mesh({"run": 8}), runs=Several(8), checkpoints=Saving(moved), **options | {"num_steps": 3})
+saving = Saving(moved)
+again = fit(learner, plain, mesh=make_mesh({"run": 4}), runs=Several(8), checkpoints=saving, **options)
+result["moved"] = error(again)
+layout = Layout(make_mesh({"data": 2, "model": 4}), split_largest(least=4))
+split = fit(learner, plain, mesh=layout, **options)
 result["model"] = float(np.abs(w(split) - w(fit(learner, plain, **options))).max())
 result["model shape"] = list(split.params["w"].addressable_shards[0].data.shape)
 try:
-    fit(learner, plain, mesh=make_mesh({"run": 3}), num_runs=8, **options)
+    fit(learner, plain, mesh=make_mesh({"run": 3}), runs=Several(8), **options)
 except UserError as failure:
     result["sentence"] = str(failure)
 print(json.dumps(result))
@@ -223,7 +225,8 @@ def test_runs_spread_over_devices(start_script, tmp_path):
 PROCESSES = """
 import sys
 port, number, folder = sys.argv[1], int(sys.argv[2]), sys.argv[3]
-from jnas.engine import Hook, Hosts, fit, joined, jsonl_log, make_mesh, of_run, to_host
+from jnas.distributed import Hosts, joined, make_mesh, to_host
+from jnas.train import Hook, Saving, Several, chunks_of, fit, jsonl_log, of_run
 
 with joined(Hosts(f"localhost:{port}", 2, number)):
     import jax
@@ -232,8 +235,9 @@ with joined(Hosts(f"localhost:{port}", 2, number)):
     seen = []
     look = Hook(steps=lambda event: seen.append(to_host(event.state.state.params["w"])), every=2)
     logs = [of_run(run, jsonl_log(f"{folder}/{run}.jsonl")) for run in range(4)]
-    options = dict(key=KEY, num_steps=5, steps_per_call=2, num_runs=4, mesh=make_mesh({"run": 2}))
-    found = fit(make_learner(), resident(), hooks=[look, *logs], checkpoint_dir=f"{folder}/c", **options)
+    options = dict(key=KEY, num_steps=5, runs=Several(4), mesh=make_mesh({"run": 2}))
+    hooks = [*chunks_of(2), look, *logs]
+    found = fit(make_learner(), resident(), hooks=hooks, checkpoints=Saving(f"{folder}/c"), **options)
     assert len(found.state.params["w"].addressable_shards[0].data) == 2  # each process holds two of the runs
     assert len(seen) == 3
     print(to_host(found.state.params["w"]).tolist(), flush=True)
@@ -247,7 +251,7 @@ def test_runs_spread_over_processes(start_script, tmp_path):
     both = [start_script(PROCESSES, port, number, tmp_path) for number in range(2)]
     said = [process.communicate(timeout=120) for process in both]
     assert [process.returncode for process in both] == [0, 0], said
-    alone = fit(make_learner(), resident(), key=KEY, num_steps=5, num_runs=4)
+    alone = fit(make_learner(), resident(), key=KEY, num_steps=5, runs=Several(4))
     for output, _ in said:
         np.testing.assert_allclose(json.loads(output.splitlines()[-1]), alone.state.params["w"], rtol=1e-6)
     for run in range(4):

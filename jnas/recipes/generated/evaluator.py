@@ -11,8 +11,8 @@ import optax
 
 from jnas import bilevel, data, nets, spaces, train
 from jnas.errors import Diverged
-from jnas.recipes import train_network
-from jnas.recipes.classification import TrainingBatch, classifier_loss, evaluate
+from jnas.recipes import flat, train_network
+from jnas.recipes.classification import classifier_loss, evaluate
 from jnas.recipes.settings import Training
 from jnas.types import Array, Evaluation, Key
 
@@ -41,8 +41,7 @@ def from_scratch(
     mean, std = data.normalisation(part)
     change = judge.augmentation
     augment = data.Augment(change.crop, change.flip, change.cutout, mean, std)
-    plain = data.supervised_source(part, batch_size=judge.batch_size, augment=augment)
-    source = plain._replace(batch=lambda arrays, step, key: TrainingBatch(plain.batch(arrays, step, key)))
+    source = data.supervised_source(part, batch_size=judge.batch_size, augment=augment)
     final = judge.final_learning_rate / max(judge.learning_rate, 1e-30)
     rate = optax.cosine_decay_schedule(judge.learning_rate, num_steps, final)
     optimiser = optax.chain(
@@ -56,17 +55,14 @@ def from_scratch(
             return Evaluation(1 / held.num_classes, {"connected": False})
         net = train_network.network(spaces.fix(space, arch), judge, part.num_classes)
 
-        def start(key):
-            params, stats = nets.initialise(net, key, shape)
-            return bilevel.Point(params, ()), stats
-
+        unravel = flat.unravel_of(net, shape)
         loss = classifier_loss(net, auxiliary_weight=judge.auxiliary, smoothing=judge.smoothing)
-        learner = bilevel.supervised(loss, start, optimiser, one_vector=True)
+        learner = bilevel.supervised(flat.over_vector(loss, unravel), flat.start(net, shape), optimiser)
         try:
-            state = train.fit(learner, source, key=key, num_steps=num_steps, steps_per_call=steps_per_call)
+            state = train.fit(learner, source, key=key, num_steps=num_steps, hooks=train.chunks_of(steps_per_call))
         except Diverged:
             return Evaluation(1 / held.num_classes, {"diverged": True})
-        measured = evaluate(net, state.point.weights, state.variables, held, augment)
+        measured = evaluate(net, unravel(state.point.weights), state.variables, held, augment)
         return Evaluation(measured["accuracy"], {"parameters": nets.count_parameters(state.point.weights)})
 
     return score

@@ -9,6 +9,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from jnas import data, distributed, nets, report, spaces, train
+from jnas.recipes import flat
 from jnas.recipes.classification import evaluate
 from jnas.recipes.gradient import steering
 from jnas.recipes.gradient.settings import Search
@@ -113,11 +114,12 @@ def measure(
     point, variables, diverged_at = distributed.to_host((state.state.point, state.state.variables, state.diverged_at))
     mean, std = data.normalisation(splits.train)
     accuracy = []
+    unravel = flat.unravel_of(net, splits.train.shape)
     for run, index in enumerate(outer):
-        (weights, alpha), own = jax.tree.map(lambda leaf, run=run: leaf[run], (point, variables))
+        weights, alpha, stats = jax.tree.map(lambda leaf, run=run: leaf[run], (point.weights, point.alpha, variables))
         mix = spaces.mixture(net.space, steering.as_mixed(config, alpha))
-        part, own = splits.train.part(index), steering.statistics_of(own)
-        accuracy.append(evaluate(net, weights, own, part, data.Augment(mean=mean, std=std), mix=mix)["accuracy"])
+        part, augment = splits.train.part(index), data.Augment(mean=mean, std=std)
+        accuracy.append(evaluate(net, unravel(weights), stats, part, augment, mix=mix)["accuracy"])
     return Searched(steering.as_mixed(config, point.alpha), accuracy, diverged_at)
 
 

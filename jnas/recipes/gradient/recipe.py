@@ -2,7 +2,6 @@
 ones.
 """
 
-import contextlib
 import functools
 import pathlib
 import time
@@ -16,8 +15,7 @@ from jax.sharding import Mesh
 
 from jnas import bilevel, data, distributed, nets, report, spaces, train
 from jnas.bilevel.momentum import decaying
-from jnas.errors import Enough
-from jnas.recipes import run_folder, train_network
+from jnas.recipes import flat, run_folder, train_network
 from jnas.recipes.gradient import many, steering
 from jnas.recipes.gradient.settings import Search, with_values
 from jnas.recipes.optimisers import optimiser_of, rate_of
@@ -25,7 +23,7 @@ from jnas.recipes.settings import Coefficient
 from jnas.recipes.supernet import supernet, supernet_problem
 from jnas.recipes.train_network import random_cells
 from jnas.spaces.cell import NONE
-from jnas.types import Array, Key, Learner, Source
+from jnas.types import Array, Learner, Source
 
 SHOWN = ("inner_loss", "outer_loss", "outer_accuracy")
 
@@ -37,6 +35,8 @@ class _Plan(NamedTuple):
     splits: data.Splits
     num_outer: int
     steps_per_epoch: int
+    num_steps: int
+    without: tuple[str, ...]  # operators that are not derived
     learner: Learner | Callable[[Any], Learner]  # of several runs with settings of their own a function of these
     source: Source
     net: nets.Network
@@ -130,16 +130,13 @@ def learner_of(config: Search, net: nets.Network, shape: tuple[int, int, int], n
     Returns:
       A learner over `Batches` of `Examples`.
     """
-    problem, gauss_newton = supernet_problem(net, statistics_groups=config.statistics_groups)
-
-    def init(key: Key):
-        weights_key, alpha_key = jax.random.split(key)
-        params, stats = nets.initialise(net, weights_key, shape)
-        return bilevel.Point(params, spaces.init_alpha(net.space, alpha_key, config.alpha_scale)), stats
-
-    start = init
-    if config.temperature != 1:
-        problem, gauss_newton, start = steering.cooled(config, problem, gauss_newton, init, num_steps)
+    problem, gauss_newton = supernet_problem(
+        net,
+        unravel=flat.unravel_of(net, shape),
+        temperature=steering.temperature(config, num_steps),
+        statistics_groups=config.statistics_groups,
+    )
+    start = flat.start(net, shape, lambda key: spaces.init_alpha(net.space, key, config.alpha_scale))
     estimator = _estimator(config, gauss_newton if config.curvature == "gauss_newton" else bilevel.hessian)
     rate = rate_of(config.weights, num_steps)  # of the virtual step, where the estimator takes one
     weights, alpha = (optimiser_of(level, num_steps) for level in (config.weights, config.alpha))
@@ -150,12 +147,12 @@ def learner_of(config: Search, net: nets.Network, shape: tuple[int, int, int], n
             optax.chain(first(level.coefficient), tx)
             for level, tx in ((config.weights, weights), (config.alpha, alpha))
         )
-        return bilevel.alternating(problem, estimator, start, *by_level, learning_rate=rate, one_vector=True)
+        return bilevel.alternating(problem, estimator, start, *by_level, learning_rate=rate)
     tx = optax.chain(
         first(bilevel.Point(config.weights.coefficient, config.alpha.coefficient)),
         optax.partition({"weights": weights, "alpha": alpha}, bilevel.Point("weights", "alpha")),
     )
-    return bilevel.simultaneous(problem, estimator, start, tx, learning_rate=rate, one_vector=True)
+    return bilevel.simultaneous(problem, estimator, start, tx, learning_rate=rate)
 
 
 def levels(config: Search, splits: data.Splits) -> tuple[data.Dataset, data.Dataset]:
@@ -204,14 +201,15 @@ def _plan(config: Search, mesh: Mesh | None) -> _Plan:
     inner, outer = levels(config, splits)
     source = source_of(config, splits, inner, outer)
     steps_per_epoch, shape = len(inner) // config.batch_size, splits.train.shape
-    num_steps = _num_steps(config, steps_per_epoch)
+    num_steps = config.steps or config.epochs * steps_per_epoch
     net = supernet_of(space, config, splits.train.num_classes)
     learner = learner_of(config, net, shape, num_steps)
     if config.num_runs > 1:
         source = source_of_runs(config, splits)
     if config.each:
         learner = functools.partial(_learner_of_run, config, net, shape, num_steps)
-    return _Plan(space, splits, len(outer), steps_per_epoch, learner, source, net, mesh)
+    without = (NONE,) if config.without_none and NONE in space.ops else ()
+    return _Plan(space, splits, len(outer), steps_per_epoch, num_steps, without, learner, source, net, mesh)
 
 
 def _learner_of_run(config: Search, net: nets.Network, shape, num_steps: int, values: dict[str, Array]) -> Learner:
@@ -221,75 +219,89 @@ def _learner_of_run(config: Search, net: nets.Network, shape, num_steps: int, va
 def _search(config: Search, plan: _Plan, folder: pathlib.Path) -> dict[str, Any]:
     """Run the search and derive; what was found is kept in `folder/found.json`, and read if it is there."""
     stored = run_folder.read_json(folder / "found.json")
-    if stored is not None:
-        return stored
-    space, num_steps = plan.space, _num_steps(config, plan.steps_per_epoch)
-    record_every = config.record_every or plan.steps_per_epoch
-    without = (NONE,) if config.without_none and NONE in space.ops else ()
-    started = time.time()
+    if stored is None:
+        stored = (_search_one if config.num_runs == 1 else _search_several)(config, plan, folder)
+        run_folder.write_json(folder / "found.json", stored)
+    return stored
+
+
+def _search_one(config: Search, plan: _Plan, folder: pathlib.Path) -> dict[str, Any]:
+    space, key, started = plan.space, jax.random.key(config.seed), time.time()
+    _, outer = levels(config, plan.splits)
+    unravel = flat.unravel_of(plan.net, plan.splits.train.shape)
+
+    def genotype_of(event: train.Event) -> str:
+        alpha = steering.as_mixed(config, event.state.point.alpha, event.step / event.num_steps)
+        return spaces.to_string(space, spaces.discretise(space, alpha, without=plan.without))
 
     def record(event: train.Event) -> dict[str, Any]:
         alpha = jax.tree.map(np.asarray, event.state.point.alpha)
-        arch = spaces.discretise(space, steering.as_mixed(config, alpha, event.step / num_steps), without=without)
-        return {"epoch": event.step // plan.steps_per_epoch, "genotype": spaces.to_string(space, arch), "alpha": alpha}
+        return {"epoch": event.step // plan.steps_per_epoch, "genotype": genotype_of(event), "alpha": alpha}
 
-    common = {
-        "num_steps": num_steps, "checkpoint_dir": folder / "checkpoints",
-        "checkpoint_every": config.checkpoint_every or plan.steps_per_epoch,
-        "steps_per_call": config.steps_per_call, "mesh": plan.mesh,
-    }  # fmt: skip
-    rule = {"steps": num_steps, "derivation": _rule(space, without)}
-    if config.num_runs > 1:
-        state = train.fit(
-            plan.learner,
-            plan.source,
-            key=many.keys(config, 3),
-            hooks=many.records(folder, config, space, plan.steps_per_epoch, record_every, without, *SHOWN),
-            num_runs=config.num_runs,
-            settings=many.values(config),
-            **common,
-        )
-        outer = [index for _, index in many.halves(config, len(plan.splits.train))]
-        searched = many.measure(config, state, plan.net, plan.splits, outer)
-        found = many.found(config, space, searched, without=without, started=started) | rule
-        run_folder.write_json(folder / "found.json", found)
-        return found
-    key, state = jax.random.key(config.seed), None
-    _, outer = levels(config, plan.splits)
-    with contextlib.suppress(Enough):
-        state = train.fit(
-            plan.learner,
-            plan.source,
-            key=jax.random.fold_in(key, 3),
-            hooks=[
-                *run_folder.hooks(folder, "search", *SHOWN),
-                train.jsonl_each(folder / "genotypes.jsonl", record_every, record),
-                *steering.watch(config, plan.net, outer, plan.splits, folder, plan.steps_per_epoch, num_steps),
-            ],
-            **common,
-        )
-    if state is None:
-        epoch = steering.stop_at(config, folder) or config.epochs
-        arch = spaces.from_string(space, steering.genotype_after(epoch, folder))
-        rule["derivation"] += f", after epoch {epoch}, for then the sharpness in alpha grew"
+    sharpness = steering.watch(
+        config,
+        supernet_problem(plan.net, unravel=unravel)[0].outer,
+        functools.partial(steering.sample, config, outer, plan.splits),
+        folder,
+        plan.steps_per_epoch,
+        genotype_of,
+    )
+    state = train.fit(
+        plan.learner,
+        plan.source,
+        key=jax.random.fold_in(key, 3),
+        num_steps=plan.num_steps,
+        mesh=plan.mesh,
+        checkpoints=_saving(config, plan, folder),
+        hooks=[
+            *run_folder.hooks(folder, "search", *SHOWN, steps_per_call=config.steps_per_call),
+            train.jsonl_each(folder / "genotypes.jsonl", config.record_every or plan.steps_per_epoch, record),
+            *sharpness.hooks,
+        ],
+    )
+    rule, before = _rule(space, plan.without), sharpness.back_to()
+    alpha = steering.as_mixed(config, state.point.alpha)
+    if before is not None:
+        arch = spaces.from_string(space, before["genotype"])
+        rule += f", after epoch {before['epoch']}, for then the sharpness in alpha grew"
     elif config.selection == "perturbation":
-        arch, removals = steering.select(
-            config, plan.net, state, outer, plan.splits, jax.random.fold_in(key, 5), without
-        )
+        variables = {"params": unravel(state.point.weights), "batch_stats": state.variables}
+        mean, std = data.normalisation(plan.splits.train)
+        augment, order = data.Augment(mean=mean, std=std), jax.random.fold_in(key, 5)
+        arch, removals = steering.select(plan.net, variables, alpha, outer, augment, order, plan.without)
         run_folder.write_json(folder / "removals.json", [removal._asdict() for removal in removals])
-        rule["derivation"] = f"what the supernet loses without it, {rule['derivation'].partition(',')[2].strip()}"
+        rule = f"what the supernet loses without it, {rule.partition(',')[2].strip()}"
     else:
-        arch = spaces.discretise(space, steering.as_mixed(config, state.point.alpha), without=without)
-    found = {
+        arch = spaces.discretise(space, alpha, without=plan.without)
+    return {
         "genotype": spaces.to_string(space, arch), "seconds": round(time.time() - started, 2),
-        "connected": spaces.is_connected(space, arch), **rule,
+        "connected": spaces.is_connected(space, arch), "steps": plan.num_steps, "derivation": rule,
     }  # fmt: skip
-    run_folder.write_json(folder / "found.json", found)
-    return found
 
 
-def _num_steps(config: Search, steps_per_epoch: int) -> int:
-    return config.steps or config.epochs * steps_per_epoch
+def _search_several(config: Search, plan: _Plan, folder: pathlib.Path) -> dict[str, Any]:
+    started, every = time.time(), config.record_every or plan.steps_per_epoch
+    state = train.fit(
+        plan.learner,
+        plan.source,
+        key=many.keys(config, 3),
+        num_steps=plan.num_steps,
+        mesh=plan.mesh,
+        checkpoints=_saving(config, plan, folder),
+        hooks=[
+            *train.chunks_of(config.steps_per_call),
+            *many.records(folder, config, plan.space, plan.steps_per_epoch, every, plan.without, *SHOWN),
+        ],
+        runs=train.Several(config.num_runs, many.values(config)),
+    )
+    outer = [index for _, index in many.halves(config, len(plan.splits.train))]
+    searched = many.measure(config, state, plan.net, plan.splits, outer)
+    found = many.found(config, plan.space, searched, without=plan.without, started=started)
+    return found | {"steps": plan.num_steps, "derivation": _rule(plan.space, plan.without)}
+
+
+def _saving(config: Search, plan: _Plan, folder: pathlib.Path) -> train.Saving:
+    return train.Saving(folder / "checkpoints", config.checkpoint_every or plan.steps_per_epoch)
 
 
 def _rule(space: spaces.CellSpace, without: tuple[str, ...]) -> str:

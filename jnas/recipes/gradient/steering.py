@@ -1,9 +1,8 @@
-"""What steers a search beside its gradient: penalties and temperature of alpha, and when its sharpness says to stop."""
+"""What steers a search beside its gradient: penalties of alpha, and when its sharpness says to stop."""
 
-import json
 import pathlib
-from collections.abc import Sequence
-from typing import Any
+from collections.abc import Callable, Sequence
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -11,15 +10,12 @@ import numpy as np
 import optax
 
 from jnas import bilevel, data, nets, spaces, train
-from jnas.bilevel import penalties as penalty
 from jnas.bilevel.eigenvalues import alpha_eigenvalues, early_stop
-from jnas.bilevel.penalties import Counted
-from jnas.errors import Enough
 from jnas.recipes.classification import evaluate
 from jnas.recipes.gradient import perturbation
 from jnas.recipes.gradient.settings import Search
-from jnas.recipes.supernet import supernet_problem
-from jnas.types import Alpha, Array, Context, Examples, Key, PyTree, State
+from jnas.recipes.supernet import divided
+from jnas.types import Alpha, Array, Context, Examples, Key, Loss, PyTree
 
 EIGENVALUES = "eigenvalues.jsonl"
 _ITERATIONS = 12  # of Lanczos
@@ -38,143 +34,135 @@ def penalties(config: Search, space: spaces.CellSpace, num_steps: int) -> list[o
       One transformation each.
     """
     mask = spaces.op_mask(space)
-    chosen = ((config.beta_decay, penalty.beta_decay(mask)), (config.entropy, penalty.entropy(mask)))
+    chosen = ((config.beta_decay, bilevel.beta_decay(mask)), (config.entropy, bilevel.entropy(mask)))
 
     def rising(weight):
         return lambda step: weight * jnp.asarray(step, jnp.float32) / num_steps
 
     # A traced weight is one of several runs' and may be anything; a plain 0 leaves nothing in the program.
     return [
-        penalty.add_penalty(of, rising(weight))
+        bilevel.add_penalty(of, rising(weight))
         for weight, of in chosen
         if not isinstance(weight, float | int) or weight != 0
     ]
 
 
-def cooled(config: Search, problem: bilevel.Bilevel, curvature: bilevel.Curvature, init, num_steps: int):
-    """The problem under a falling temperature: `(problem, curvature, init)`, see `bilevel.tempered`."""
-    schedule = optax.exponential_decay(1.0, num_steps, config.temperature)
-    problem, init = penalty.tempered(problem, init, schedule)
-
-    def product(loss, point, batch, context: Context, vector):
-        scale = jnp.asarray(schedule(context.variables.count))
-        alpha = jax.tree.map(lambda leaf: leaf / scale.astype(leaf.dtype), point.alpha)
-        inside = context._replace(variables=context.variables.variables)
-        return curvature(loss, point._replace(alpha=alpha), batch, inside, vector)
-
-    return problem, product, init
-
-
-def statistics_of(variables: PyTree) -> PyTree:
-    """The running statistics of a search's state, with the temperature's count or without."""
-    return variables.variables if isinstance(variables, Counted) else variables
+def temperature(config: Search, num_steps: int) -> optax.Schedule | None:
+    """The temperature of the mixtures by step, falling exponentially from 1; None where it stays 1."""
+    return None if config.temperature == 1 else optax.exponential_decay(1.0, num_steps, config.temperature)
 
 
 def as_mixed(config: Search, alpha: Alpha, share: float = 1.0) -> Alpha:
     """Alpha divided by the temperature after this share of the steps: what the mixtures are the softmax of."""
-    if config.temperature == 1:
-        return alpha
-    return jax.tree.map(lambda leaf: leaf / config.temperature**share, alpha)
+    return alpha if config.temperature == 1 else divided(alpha, config.temperature**share)
+
+
+class Watch(NamedTuple):
+    """What looks at the sharpness in alpha during a search."""
+
+    hooks: list[train.Hook]  # measure, record and end the search; what they decide by is kept in its checkpoints
+    back_to: Callable[[], dict[str, Any] | None]  # the measurement to go back to: epoch, eigenvalues, genotype
 
 
 def watch(
     config: Search,
-    net: nets.Network,
-    outer: data.Dataset,
-    splits: data.Splits,
+    loss: Loss,
+    images: Callable[[], Examples],
     folder: pathlib.Path,
     steps_per_epoch: int,
-    num_steps: int,
-) -> list[train.Hook]:
-    """Hooks that measure the largest eigenvalue of `hessian_aa L_val` and end the search where it grows too fast.
+    genotype_of: Callable[[train.Event], str],
+) -> Watch:
+    """Measure the largest eigenvalue of `hessian_aa L_val`, and end the search where it grows too fast.
 
     Measured by Lanczos at fixed weights on a fixed sample of the outer images, with the batch norm of training; each
     measurement is a line of `eigenvalues.jsonl`.
 
     Args:
       config: the settings.
-      net: the supernet.
-      outer: images of the upper level.
-      splits: the data.
+      loss: of the outer level, at temperature 1.
+      images: gives the outer images that are looked at, see `sample`.
       folder: of the search.
       steps_per_epoch: as it says.
-      num_steps: of the search.
+      genotype_of: event to what would be derived there.
 
     Returns:
-      No hook if the settings ask for none. The second one raises `Enough` after the measurement that says so.
+      Nothing that looks, if the settings ask for none.
     """
+    rows: list[dict[str, Any]] = []
     if config.eigenvalue_every is None:
-        return []
-    every = config.eigenvalue_every * steps_per_epoch
-    batch = _sample(outer, splits, config.batch_size * _BATCHES)
+        return Watch([], lambda: None)
+    every, start = config.eigenvalue_every, config.epochs // 5  # the published 10 of 50 epochs
+    batch = images()
     key = jax.random.fold_in(jax.random.key(config.seed), 4)
-    loss = supernet_problem(net)[0].outer
 
     @jax.jit
     def measure(point, variables):
         return alpha_eigenvalues(loss, point, batch, Context(variables, key), key, num_iterations=_ITERATIONS)
 
-    def record(event: train.Event) -> dict[str, Any]:
-        point, variables = event.state.point, statistics_of(event.state.variables)
-        found = measure(point._replace(alpha=as_mixed(config, point.alpha, event.step / num_steps)), variables)
-        epoch = event.step // steps_per_epoch
-        return {"epoch": epoch, "largest": float(found.largest), "dominant": float(found.dominant)}
+    def back_to() -> dict[str, Any] | None:
+        stop = early_stop([row["largest"] for row in rows], every=every, start=start, factor=config.eigenvalue_growth)
+        return None if stop is None else rows[stop.back_to]
 
-    def decide(event: train.Event) -> None:
-        if event.step % every == 0 and stop_at(config, folder) is not None:
-            raise Enough(folder / EIGENVALUES)
+    def look(event: train.Event) -> bool:
+        if event.step % (every * steps_per_epoch) == 0:
+            point = event.state.point
+            mixed = as_mixed(config, point.alpha, event.step / event.num_steps)
+            found = measure(point._replace(alpha=mixed), event.state.variables)
+            rows.append({
+                "epoch": event.step // steps_per_epoch, "largest": float(found.largest),
+                "dominant": float(found.dominant), "genotype": genotype_of(event),
+            })  # fmt: skip
+        return back_to() is not None
 
-    return [train.jsonl_each(folder / EIGENVALUES, every, record), train.Hook(steps=decide, every=every)]
+    memory = train.Hook(
+        steps=look,
+        save=lambda step: rows,
+        restore=rows.extend,
+        every=every * steps_per_epoch,
+        name="eigenvalues",
+    )
+    shown = ("epoch", "largest", "dominant")
+    record = lambda event: {name: rows[-1][name] for name in shown}
+    return Watch([memory, train.jsonl_each(folder / EIGENVALUES, every * steps_per_epoch, record)], back_to)
 
 
-def genotype_after(epoch: int, folder: pathlib.Path) -> str:
-    """The genotype derived after an epoch, from the record of the search."""
-    return next(row["genotype"] for row in _rows(folder / "genotypes.jsonl") if row["epoch"] == epoch)
+def sample(config: Search, outer: data.Dataset, splits: data.Splits) -> Examples:
+    """The outer images that the sharpness is measured on, without augmentation."""
+    part = outer.part(np.arange(min(config.batch_size * _BATCHES, len(outer))))
+    mean, std = data.normalisation(splits.train)
+    image = data.augment(data.Augment(mean=mean, std=std), None, jnp.asarray(part.images), outer.shape)
+    return Examples(image, jnp.asarray(part.labels))
 
 
 def select(
-    config: Search,
     net: nets.Network,
-    state: State,
+    variables: dict[str, PyTree],
+    alpha: Alpha,
     outer: data.Dataset,
-    splits: data.Splits,
+    augment: data.Augment,
     key: Key,
     without: Sequence[str],
 ) -> tuple[Array, tuple[perturbation.Removal, ...]]:
     """Derivation by the accuracy on the outer images that the supernet loses without an operator; nothing is tuned.
 
+    Args:
+      net: the supernet.
+      variables: its "params" and "batch_stats".
+      alpha: what the mixtures are the softmax of.
+      outer: the images.
+      augment: their normalisation.
+      key: of the order in which edges are decided.
+      without: operators that are not derived.
+
     Returns:
       The architecture and the record of the decisions.
     """
-    mean, std = data.normalisation(splits.train)
-    augment = data.Augment(mean=mean, std=std)
 
-    def score(state: State, mix: perturbation.Mix) -> float:
+    def score(variables: dict[str, PyTree], mix: perturbation.Mix) -> float:
         on_device = {cell: jnp.asarray(rows) for cell, rows in mix.items()}
-        variables = statistics_of(state.variables)
-        return evaluate(net, state.point.weights, variables, outer, augment, mix=on_device)["accuracy"]
+        params, stats = variables["params"], variables["batch_stats"]
+        return evaluate(net, params, stats, outer, augment, mix=on_device)["accuracy"]
 
-    mix = spaces.mixture(net.space, as_mixed(config, state.point.alpha))
-    chosen = perturbation.select(net.space, mix, score, state, key=key, without=without)
+    mix = spaces.mixture(net.space, alpha)
+    chosen = perturbation.select(net.space, mix, score, variables, key=key, without=without)
     return chosen.arch, chosen.removals
-
-
-def stop_at(config: Search, folder: pathlib.Path) -> int | None:
-    """The epoch whose architecture is to be taken, by the measurements so far; None: the last one's."""
-    if config.eigenvalue_every is None or not (folder / EIGENVALUES).is_file():
-        return None
-    rows = _rows(folder / EIGENVALUES)
-    every, start = config.eigenvalue_every, config.epochs // 5  # the published 10 of 50 epochs
-    stop = early_stop([row["largest"] for row in rows], every=every, start=start, factor=config.eigenvalue_growth)
-    return None if stop is None else rows[stop.back_to]["epoch"]
-
-
-def _rows(path: pathlib.Path) -> list[dict[str, Any]]:
-    return [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()]
-
-
-def _sample(dataset: data.Dataset, splits: data.Splits, num: int) -> Examples:
-    part = dataset.part(np.arange(min(num, len(dataset))))
-    mean, std = data.normalisation(splits.train)
-    image = data.augment(data.Augment(mean=mean, std=std), None, jnp.asarray(part.images), dataset.shape)
-    return Examples(image, jnp.asarray(part.labels))

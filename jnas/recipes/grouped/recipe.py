@@ -11,7 +11,7 @@ from jax.sharding import Mesh
 
 from jnas import bilevel, data, distributed, nets, report, spaces, train
 from jnas.bilevel.problem import Init
-from jnas.recipes import run_folder, train_network
+from jnas.recipes import flat, run_folder, train_network
 from jnas.recipes.grouped import clustering
 from jnas.recipes.grouped.settings import GroupedSearch, Stage
 from jnas.recipes.optimisers import optimiser_of
@@ -19,7 +19,7 @@ from jnas.recipes.supernet import supernet, supernet_problem
 from jnas.spaces import grouped
 from jnas.spaces.cell import NONE, CellSpace
 from jnas.spaces.grouped import Groups
-from jnas.types import Array, Key, Learner, Source
+from jnas.types import Array, Learner, Loss, Source
 
 SHOWN = ("loss", "accuracy")
 CLUSTER, FIRST, SECOND = "cluster", "stage-1", "search"  # folders of a run; the report shows the last one's curves
@@ -100,19 +100,16 @@ def search(config: GroupedSearch, folder: str | pathlib.Path, *, mesh: Mesh | No
 
 
 def one_level(
-    net: nets.Network,
-    init: Init,
-    weights: optax.GradientTransformation,
-    alpha: optax.GradientTransformation,
+    loss: Loss, init: Init, weights: optax.GradientTransformation, alpha: optax.GradientTransformation
 ) -> Learner:
     """Weights and alpha on the same training batches: one loss, one backward pass, two optimisers.
 
         w <- w - step_w(grad_w L(w, a)) ;   a <- a - step_a(grad_a L(w, a))       both gradients of one batch, at (w, a)
 
     Args:
-      net: a supernet.
+      loss: of a supernet, `supernet_problem(net)[0].inner`.
       init: `key -> (point, variables)`.
-      weights: optimiser of the weights, which it sees as one vector.
+      weights: optimiser of the weights.
       alpha: optimiser of alpha.
 
     Returns:
@@ -122,9 +119,8 @@ def one_level(
     References:
       Li et al., "StacNAS: Towards Stable and Consistent Differentiable Neural Architecture Search", arXiv:1909.11926.
     """
-    problem, _ = supernet_problem(net)
     tx = optax.partition({"weights": weights, "alpha": alpha}, bilevel.Point("weights", "alpha"))
-    return bilevel.supervised(problem.inner, init, tx, one_vector=True)
+    return bilevel.supervised(loss, init, tx)
 
 
 def describe(config: GroupedSearch) -> str:
@@ -226,10 +222,9 @@ def _fit(config: GroupedSearch, plan: _Plan, space: CellSpace, stage: Stage, fol
     num_steps, shape = stage.epochs * plan.steps_per_epoch, plan.splits.train.shape
     net = _supernet(config, space, stage, plan.splits.train.num_classes)
 
-    def init(key: Key):
-        weights_key, alpha_key = jax.random.split(key)
-        params, stats = nets.initialise(net, weights_key, shape)
-        return bilevel.Point(params, spaces.init_alpha(space, alpha_key, config.alpha_scale)), stats
+    unravel = flat.unravel_of(net, shape)
+    problem, _ = supernet_problem(net, unravel=unravel)
+    init = flat.start(net, shape, lambda key: spaces.init_alpha(space, key, config.alpha_scale))
 
     def record(event: train.Event) -> dict[str, Any]:
         alpha = jax.tree.map(np.asarray, event.state.point.alpha)
@@ -239,21 +234,20 @@ def _fit(config: GroupedSearch, plan: _Plan, space: CellSpace, stage: Stage, fol
     started = time.time()
     optimisers = (optimiser_of(level, num_steps) for level in (config.weights, config.alpha))
     state = train.fit(
-        one_level(net, init, *optimisers),
+        one_level(problem.inner, init, *optimisers),
         plan.source,
         key=jax.random.fold_in(jax.random.key(config.seed), number),
         num_steps=num_steps,
         hooks=[
-            *run_folder.hooks(folder, folder.name, *SHOWN),
+            *run_folder.hooks(folder, folder.name, *SHOWN, steps_per_call=config.steps_per_call),
             train.jsonl_each(folder / "genotypes.jsonl", plan.steps_per_epoch, record),
         ],
-        checkpoint_dir=folder / "checkpoints",
-        checkpoint_every=config.checkpoint_every or plan.steps_per_epoch,
-        steps_per_call=config.steps_per_call,
+        checkpoints=train.Saving(folder / "checkpoints", config.checkpoint_every or plan.steps_per_epoch),
         mesh=plan.mesh,
     )
     if plan.mesh is not None:  # what follows is done once and not by every device
         state = distributed.to_host(state)
+    state = state._replace(point=state.point._replace(weights=unravel(state.point.weights)))
     return state, {"steps": num_steps, "seconds": round(time.time() - started, 2)}
 
 

@@ -11,7 +11,7 @@ from jax.sharding import Mesh
 from jnas import data, files, report, train
 from jnas.errors import UserError
 from jnas.nets.quant.units import Units
-from jnas.recipes import run_folder, train_network
+from jnas.recipes import flat, run_folder, train_network
 from jnas.recipes.joint import training, weight_sharing
 from jnas.recipes.joint.filters import filtered
 from jnas.recipes.joint.plan import Plan, make_plan, own_policies, policies_of
@@ -111,7 +111,7 @@ def _supernet(config: QuantisedSearch, plan: Plan, folder: pathlib.Path):
     drawn = tuple(m for m in plan.methods if m in policies.allowed[0] or m == EIGHT)
     learner = weight_sharing.single_path(
         plan.net,
-        weight_sharing.start_supernet(plan.net, plan.training.shape),
+        plan.training.shape,
         plan.units,
         policies_of(plan, drawn),
         plan.space,
@@ -122,12 +122,11 @@ def _supernet(config: QuantisedSearch, plan: Plan, folder: pathlib.Path):
         data.supervised_source(plan.training, batch_size=part.batch_size, augment=plan.augment),
         key=jax.random.fold_in(jax.random.key(config.seed), 1),
         num_steps=num_steps,
-        hooks=run_folder.hooks(folder, "supernet", "loss", "accuracy"),
-        checkpoint_dir=folder / "checkpoints",
-        checkpoint_every=steps_per_epoch,
-        steps_per_call=config.steps_per_call,
+        hooks=run_folder.hooks(folder, "supernet", "loss", "accuracy", steps_per_call=config.steps_per_call),
+        checkpoints=train.Saving(folder / "checkpoints", steps_per_epoch),
     )
-    variables = {"params": state.point.weights, "batch_stats": state.variables}
+    params = flat.unravel_of(plan.net, plan.training.shape)(state.point.weights)
+    variables = {"params": params, "batch_stats": state.variables}
 
     def score(of: Units = plan.units, at_once: int | None = None):
         return weight_sharing.judge(

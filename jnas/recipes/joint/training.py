@@ -15,11 +15,11 @@ from jnas import bilevel, data, distributed, files, nets
 from jnas.errors import UserError
 from jnas.nets.quant import integer
 from jnas.nets.quant.units import Path, UnitOf, Units, calibrate, rules, units
-from jnas.recipes import run_folder, train_network
+from jnas.recipes import flat, run_folder, train_network
 from jnas.recipes.classification import accuracy, cross_entropy
 from jnas.recipes.settings import Training
 from jnas.spaces.policy import Method
-from jnas.train import fit
+from jnas.train import Saving, fit
 from jnas.types import Array, Aux, Context, Examples, Learner, Loss
 
 CALIBRATION = 256  # training images whose ranges are taken
@@ -96,20 +96,19 @@ def train(
         data.supervised_source(splits.train, batch_size=training.batch_size, augment=prepared.augment),
         key=jax.random.fold_in(jax.random.key(seed), 1),
         num_steps=training.epochs * (len(splits.train) // training.batch_size),
-        hooks=run_folder.hooks(folder, f"train {folder.name}", "loss", "accuracy"),
-        checkpoint_dir=folder / "checkpoints",
-        checkpoint_every=len(splits.train) // training.batch_size,
-        steps_per_call=steps_per_call,
+        hooks=run_folder.hooks(folder, f"train {folder.name}", "loss", "accuracy", steps_per_call=steps_per_call),
+        checkpoints=Saving(folder / "checkpoints", len(splits.train) // training.batch_size),
     )
+    params = flat.unravel_of(one.net, splits.train.shape)(state.point.weights)
     result = {
         "name": folder.name, "genotype": prepared.genotype, "space": prepared.space.name,
         "policy": {name: str(policy[name]) for name in one.units.names},
-        "parameters": nets.count_parameters(state.point.weights), "channels": training.channels,
+        "parameters": nets.count_parameters(params), "channels": training.channels,
         "depth": training.depth, "epochs": training.epochs,
-        **_measured(one, state.point.weights, state.variables, splits, prepared.augment),
+        **_measured(one, params, state.variables, splits, prepared.augment),
         "seconds": round(time.time() - started, 2), "seed": seed,
     }  # fmt: skip
-    tree = {"params": state.point.weights, "batch_stats": state.variables}
+    tree = {"params": params, "batch_stats": state.variables}
     distributed.from_first(lambda: files.save_tree(folder / train_network.WEIGHTS, tree))
     run_folder.write_json(folder / run_folder.RESULT, result)
     return result
@@ -132,13 +131,9 @@ def _learner(one: Quantised, training: Training, examples: data.Dataset) -> Lear
     num_steps = training.epochs * (len(examples) // training.batch_size)
     final = training.final_learning_rate / max(training.learning_rate, 1e-30)
 
-    def init(key):
-        weights, stats = nets.initialise(one.net, key, examples.shape)
-        return bilevel.Point(weights, ()), stats
-
     return bilevel.supervised(
-        quantised_loss(one, training.smoothing),
-        init,
+        flat.over_vector(quantised_loss(one, training.smoothing), flat.unravel_of(one.net, examples.shape)),
+        flat.start(one.net, examples.shape),
         optax.chain(
             optax.identity() if training.clip is None else optax.clip_by_global_norm(training.clip),
             optax.add_decayed_weights(training.weight_decay),
@@ -148,7 +143,6 @@ def _learner(one: Quantised, training: Training, examples: data.Dataset) -> Lear
                 nesterov=training.nesterov and training.heavy_ball > 0,
             ),
         ),
-        one_vector=True,
     )
 
 

@@ -1,7 +1,7 @@
 """Candidates that share weights: a supernet trained on random architectures and policies, and what it says of each."""
 
 from collections.abc import Callable, Sequence
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -9,13 +9,13 @@ import numpy as np
 import optax
 
 from jnas import bilevel, data, nets, spaces
-from jnas.bilevel.problem import Init
 from jnas.nets.quant.units import Units, rules
+from jnas.recipes import flat
 from jnas.recipes.classification import accuracy, cross_entropy
 from jnas.recipes.joint.sensitivity import correct_answers
 from jnas.spaces.cell import CellSpace
 from jnas.spaces.policy import Method, PolicySpace
-from jnas.types import Array, Aux, Context, Examples, Key, Learner, PyTree
+from jnas.types import Array, Aux, Context, Examples, Learner, PyTree
 
 
 class Placements(NamedTuple):
@@ -45,7 +45,12 @@ def mix_of(of: Placements, arch: Array) -> dict[str, Array]:
 
 
 def single_path(
-    net: nets.Network, init: Init, of: Units, policies: PolicySpace, space: CellSpace, tx: optax.GradientTransformation
+    net: nets.Network,
+    shape: tuple[int, int, int],
+    of: Units,
+    policies: PolicySpace,
+    space: CellSpace,
+    tx: optax.GradientTransformation,
 ) -> Learner:
     """Training of a supernet in which every step has one uniformly random architecture and one random policy.
 
@@ -53,7 +58,7 @@ def single_path(
 
     Args:
       net: a supernet.
-      init: `key -> (Point(weights, ()), variables)`.
+      shape: of an image.
       of: its units, in the order of the policy's.
       policies: from which a step draws.
       space: from which a step draws, of the operators of `net`.
@@ -85,17 +90,7 @@ def single_path(
         metrics = {"accuracy": accuracy(logits.main, batch.label)}
         return cross_entropy(logits.main, batch.label), Aux(updated["batch_stats"], metrics)
 
-    return bilevel.supervised(loss, init, tx, one_vector=True)
-
-
-def start_supernet(net: nets.Network, shape: tuple[int, int, int]) -> Callable[[Key], Any]:
-    """`key -> (point, variables)` for `single_path`."""
-
-    def init(key: Key):
-        params, stats = nets.initialise(net, key, shape)
-        return bilevel.Point(params, ()), stats
-
-    return init
+    return bilevel.supervised(flat.over_vector(loss, flat.unravel_of(net, shape)), flat.start(net, shape), tx)
 
 
 def judge(

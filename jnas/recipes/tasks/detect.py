@@ -17,15 +17,15 @@ from jnas.data.detection.sources import BoxAugment, Boxed, boxed_source
 from jnas.errors import UserError
 from jnas.nets.boxes import places
 from jnas.nets.detection import Detector, assign, detect, detection_loss
-from jnas.recipes import run_folder, train_network
+from jnas.recipes import flat, run_folder, train_network
 from jnas.recipes.tasks.average_precision import Detections, Truth, average_precision, voc_curve
 from jnas.recipes.tasks.backbones import Backbone, backbone
 from jnas.recipes.tasks.optimisers import adamw
 from jnas.recipes.tasks.settings import TrainDetector
-from jnas.train import fit
+from jnas.train import Saving, fit
 from jnas.types import Array, Aux, Context, Loss, PyTree
 
-TASK, METRICS = "detection", ("loss", "class_loss", "box_loss", "mean_overlap")
+TASK, SHOWN = "detection", ("loss", "mean_overlap")
 PICTURES = 6  # of held-out photos, drawn for the report
 POINTS = 200  # most points of a curve that are kept for the report
 
@@ -63,11 +63,11 @@ def run(config: TrainDetector, folder: str | pathlib.Path, *, mesh: Mesh | None 
     place = files.prepare_folder(path / "train" / "named")
     steps_per_epoch = len(trained_on) // config.train.batch_size
     num_steps = config.train.epochs * steps_per_epoch
+    unravel = flat.unravel_of(detector, trained_on.shape)
     learner = bilevel.supervised(
-        loss_of(detector, trained_on.shape[:2]),
-        lambda key: _start(detector, key, trained_on.shape),
+        flat.over_vector(loss_of(detector, trained_on.shape[:2]), unravel),
+        flat.start(detector, trained_on.shape),
         adamw(config.train, num_steps),
-        one_vector=True,
     )
     started = time.time()
     state = fit(
@@ -75,15 +75,13 @@ def run(config: TrainDetector, folder: str | pathlib.Path, *, mesh: Mesh | None 
         source,
         key=jax.random.fold_in(jax.random.key(config.seed), 1),
         num_steps=num_steps,
-        hooks=run_folder.hooks(place, "train detector", *METRICS[:1], METRICS[-1]),
-        checkpoint_dir=place / "checkpoints",
-        checkpoint_every=steps_per_epoch,
-        steps_per_call=config.steps_per_call,
+        hooks=run_folder.hooks(place, "train detector", *SHOWN, steps_per_call=config.steps_per_call),
+        checkpoints=Saving(place / "checkpoints", steps_per_epoch),
         mesh=distributed.mesh_of_one(mesh, config.train.batch_size),
     )
     if mesh is not None:
         state = distributed.to_host(state)
-    weights, variables = state.point.weights, state.variables
+    weights, variables = unravel(state.point.weights), state.variables
     tree = {"params": weights, "batch_stats": variables}
     distributed.from_first(lambda: files.save_tree(place / train_network.WEIGHTS, tree))
     facts = describe(config, trained_on, augment)
@@ -265,8 +263,3 @@ def show(
 
 def _backbone(config: TrainDetector) -> Backbone:
     return backbone(config.space, config.genotype, channels=config.channels, depth=config.depth, stem=config.stem)
-
-
-def _start(detector: Detector, key, shape):
-    params, stats = nets.initialise(detector, key, shape)
-    return bilevel.Point(params, ()), stats

@@ -12,13 +12,13 @@ from jax.sharding import Mesh
 
 from jnas import bilevel, data, distributed, files, nets, report
 from jnas.nets.embedding import Embedder
-from jnas.recipes import run_folder, train_network
+from jnas.recipes import flat, run_folder, train_network
 from jnas.recipes.classification import accuracy, cross_entropy
 from jnas.recipes.tasks.backbones import Backbone, backbone
 from jnas.recipes.tasks.optimisers import adamw
 from jnas.recipes.tasks.retrieval import nearest, retrieval
 from jnas.recipes.tasks.settings import TrainEmbedding
-from jnas.train import fit
+from jnas.train import Saving, fit
 from jnas.types import Array, Aux, Context, Examples, Loss, PyTree
 
 TASK, GALLERY = "recognition", "gallery.npz"
@@ -56,11 +56,11 @@ def run(config: TrainEmbedding, folder: str | pathlib.Path, *, mesh: Mesh | None
     place = files.prepare_folder(path / "train" / "named")
     steps_per_epoch = len(splits.train) // config.train.batch_size
     num_steps = config.train.epochs * steps_per_epoch
+    unravel = flat.unravel_of(embedder, splits.train.shape)
     learner = bilevel.supervised(
-        loss_of(embedder, config.temperature),
-        lambda key: _start(embedder, key, splits.train.shape),
+        flat.over_vector(loss_of(embedder, config.temperature), unravel),
+        flat.start(embedder, splits.train.shape),
         adamw(config.train, num_steps),
-        one_vector=True,
     )
     started = time.time()
     state = fit(
@@ -68,15 +68,13 @@ def run(config: TrainEmbedding, folder: str | pathlib.Path, *, mesh: Mesh | None
         source,
         key=jax.random.fold_in(jax.random.key(config.seed), 1),
         num_steps=num_steps,
-        hooks=run_folder.hooks(place, "train embedding", "loss", "accuracy"),
-        checkpoint_dir=place / "checkpoints",
-        checkpoint_every=steps_per_epoch,
-        steps_per_call=config.steps_per_call,
+        hooks=run_folder.hooks(place, "train embedding", "loss", "accuracy", steps_per_call=config.steps_per_call),
+        checkpoints=Saving(place / "checkpoints", steps_per_epoch),
         mesh=distributed.mesh_of_one(mesh, config.train.batch_size),
     )
     if mesh is not None:
         state = distributed.to_host(state)
-    weights = {"params": state.point.weights, "batch_stats": state.variables}
+    weights = {"params": unravel(state.point.weights), "batch_stats": state.variables}
     distributed.from_first(lambda: files.save_tree(place / train_network.WEIGHTS, weights))
     facts = describe(config, splits.train, augment)
     run_folder.write_json(place / train_network.NETWORK, facts)
@@ -202,8 +200,3 @@ def show(
 
 def _backbone(config: TrainEmbedding) -> Backbone:
     return backbone(config.space, config.genotype, channels=config.channels, depth=config.depth, stem=config.stem)
-
-
-def _start(embedder: Embedder, key, shape):
-    params, stats = nets.initialise(embedder, key, shape)
-    return bilevel.Point(params, ()), stats

@@ -10,10 +10,11 @@ import numpy as np
 import optax
 
 from jnas import bilevel, data, distributed, nets, spaces
+from jnas.recipes import flat
 from jnas.recipes.classification import accuracy, cross_entropy, evaluate
 from jnas.recipes.settings import Training
 from jnas.recipes.trials.network_costs import Cost
-from jnas.train import Hook, fit
+from jnas.train import Hook, Saving, fit
 from jnas.types import Array, Aux, Context, Evaluation, Examples, Key, Learner, Objective, PyTree, Source
 
 
@@ -60,12 +61,13 @@ def short_training(
     net, augment = _supernet(space, train, training, affine=True)
     source, num_steps = _mixed_source(train, training, augment)
     learner = _mixed_learner(net, train.shape, training, num_steps)
+    unravel = flat.unravel_of(net, train.shape)
 
     def objective(arch: np.ndarray, key: Key) -> Evaluation:
         mix = spaces.one_hot_alpha(space, jnp.asarray(arch))
         given = source._replace(arrays=(source.arrays, mix))
         state = fit(learner, given, key=key, num_steps=num_steps)
-        measured = evaluate(net, state.point.weights, state.variables, validation, augment, mix=mix)
+        measured = evaluate(net, unravel(state.point.weights), state.variables, validation, augment, mix=mix)
         return Evaluation(measured["accuracy"], measured)
 
     return objective
@@ -95,7 +97,8 @@ def own_training(
     def objective(arch: np.ndarray, key: Key) -> Evaluation:
         net = _network(spaces.fix(space, arch), train, training)
         state = fit(_mixed_learner(net, train.shape, training, num_steps), source, key=key, num_steps=num_steps)
-        measured = evaluate(net, state.point.weights, state.variables, validation, augment)
+        weights = flat.unravel_of(net, train.shape)(state.point.weights)
+        measured = evaluate(net, weights, state.variables, validation, augment)
         size = nets.count_parameters(state.point.weights)
         return Evaluation(measured["accuracy"], {**measured, "parameters": size})
 
@@ -134,10 +137,9 @@ def train_supernet(
         key=key,
         num_steps=num_steps,
         hooks=hooks,
-        checkpoint_dir=folder,
-        checkpoint_every=None if folder is None else len(train) // training.batch_size,
+        checkpoints=None if folder is None else Saving(folder, len(train) // training.batch_size),
     )
-    return Supernet(net, state.point.weights, state.variables, augment)
+    return Supernet(net, flat.unravel_of(net, train.shape)(state.point.weights), state.variables, augment)
 
 
 def shared_weights(supernet: Supernet, validation: data.Dataset, *, batch_size: int = 250) -> Objective:
@@ -271,10 +273,6 @@ def _mixed_learner(net: nets.Network, shape, training: Training, num_steps: int)
         metrics = {"accuracy": accuracy(logits.main, batch.examples.label)}
         return cross_entropy(logits.main, batch.examples.label), Aux(updated["batch_stats"], metrics)
 
-    def init(key: Key):
-        params, stats = nets.initialise(net, key, shape)
-        return bilevel.Point(params, ()), stats
-
     final = training.final_learning_rate / max(training.learning_rate, 1e-30)
     rate = optax.cosine_decay_schedule(training.learning_rate, max(num_steps, 1), final)
     tx = optax.chain(
@@ -282,4 +280,4 @@ def _mixed_learner(net: nets.Network, shape, training: Training, num_steps: int)
         optax.add_decayed_weights(training.weight_decay),
         optax.sgd(rate, training.heavy_ball or None, nesterov=training.nesterov and training.heavy_ball > 0),
     )
-    return bilevel.supervised(loss, init, tx, one_vector=True)
+    return bilevel.supervised(flat.over_vector(loss, flat.unravel_of(net, shape)), flat.start(net, shape), tx)

@@ -13,13 +13,13 @@ import optax
 from jnas import bilevel, data, files, nets, spaces
 from jnas.nets.quant.sizes import layer_sizes
 from jnas.recipes import run_folder, train_network
-from jnas.recipes.classification import TrainingBatch, classifier_loss, evaluate
+from jnas.recipes.classification import classifier_loss, evaluate
 from jnas.recipes.config import build
 from jnas.recipes.models import Model
 from jnas.recipes.settings import Training
 from jnas.recipes.zoo.settings import FineTuning
-from jnas.train import fit
-from jnas.types import Key, PyTree, Source
+from jnas.train import Saving, fit
+from jnas.types import Key, PyTree
 
 CLASSIFIER = "classifier"
 
@@ -70,12 +70,11 @@ def fine_tune(
     started = time.time()
     state = fit(
         learner,
-        _plain(source),
+        source,
         key=jax.random.fold_in(jax.random.key(seed), 2),
         num_steps=num_steps,
         hooks=run_folder.hooks(folder, f"fine-tune {folder.name}", "loss", "accuracy"),
-        checkpoint_dir=folder / "checkpoints",
-        checkpoint_every=steps_per_epoch,
+        checkpoints=Saving(folder / "checkpoints", steps_per_epoch),
     )
     measured = evaluate(net, state.point.weights, state.variables, validation, augment)
     seconds = round(time.time() - started, 2)
@@ -198,7 +197,3 @@ def _held(still: list[str]) -> optax.GradientTransformation:
         return bilevel.Point(weights, updates.alpha)
 
     return optax.stateless(hold)
-
-
-def _plain(source: Source) -> Source:
-    return source._replace(batch=lambda arrays, step, key: TrainingBatch(source.batch(arrays, step, key)))

@@ -19,7 +19,7 @@ import optax
 from jnas import distributed, nets
 from jnas.errors import UserError
 from jnas.recipes import models, run_folder, train_network
-from jnas.recipes.classification import TrainingBatch, classifier_loss
+from jnas.recipes.classification import classifier_loss
 from jnas.recipes.zoo import candidates, entries
 from jnas.recipes.zoo import place as zoo_place
 from jnas.types import Array, Context, Examples
@@ -135,9 +135,7 @@ def measure(
     image = jnp.zeros((1, *model.shape))
     forward = jax.jit(functools.partial(_forward, model.net))
     seconds = {(candidates.INFERENCE, 1): _median(lambda: forward(model.weights, image), repeats)}
-    batch = TrainingBatch(
-        Examples(jnp.zeros((batch_size, *model.shape)), jnp.asarray(np.arange(batch_size) % facts["num_classes"]))
-    )
+    batch = Examples(jnp.zeros((batch_size, *model.shape)), jnp.asarray(np.arange(batch_size) % facts["num_classes"]))
     train = jax.jit(functools.partial(_training_step, model.net))
     seconds[candidates.TRAINING, batch_size] = _median(lambda: train(model.weights, batch), repeats)
     found = [candidates.Cost(device, kind, size, time, size / time) for (kind, size), time in seconds.items()]
@@ -161,7 +159,7 @@ def _forward(net, weights, image: Array) -> Array:
     return net.apply(weights, image, train=False).main
 
 
-def _training_step(net, weights, batch: TrainingBatch):
+def _training_step(net, weights, batch: Examples):
     def loss(params):
         context = Context(weights["batch_stats"], jax.random.key(0))
         return classifier_loss(net, auxiliary_weight=0.0, smoothing=0.0)(params, (), batch, context)

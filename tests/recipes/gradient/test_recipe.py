@@ -14,6 +14,7 @@ from jnas import spaces
 from jnas.recipes import config, train_network
 from jnas.recipes.gradient import recipe as gradient
 from jnas.recipes.gradient.settings import Search
+from jnas.recipes.optimisers import rate_of
 
 
 def lines(path):
@@ -105,7 +106,8 @@ def test_the_default_method_is_the_double_recursion():
     state = jax.eval_shape(learner.init, jax.random.key(0))
     assert isinstance(state, SearchState)
     assert isinstance(state.optimiser[0], StormState)
-    assert state.optimiser[0].previous.weights.shape == (nets.count_parameters(state.point.weights),)
+    count = sum(leaf.size for leaf in jax.tree.leaves(nets.shapes(net, (28, 28, 1))["params"]))
+    assert state.optimiser[0].previous.weights.shape == state.point.weights.shape == (count,)  # one vector throughout
     assert jax.tree.structure(state.optimiser[0].previous.alpha) == jax.tree.structure(state.point.alpha)
     assert learner.update.__qualname__.startswith("simultaneous")
 
@@ -120,9 +122,9 @@ def test_alpha_stands_still_during_its_warmup(images):
     """Two of six steps have the rate 0; the weights move at once."""
     words = [f"data={images}", *TINY, "estimator=first_order"]
     settings = config.build(Search, config.read_words([*words, "alpha.warmup=0.33", "weights.learning_rate=0.1"]))
-    rate = gradient._rate(settings.alpha, 6)
+    rate = rate_of(settings.alpha, 6)
     assert [float(rate(step)) > 0 for step in range(6)] == [False, False, True, True, True, True]
-    assert float(gradient._rate(settings.weights, 6)(0)) == pytest.approx(0.1)
+    assert float(rate_of(settings.weights, 6)(0)) == pytest.approx(0.1)
 
 
 @pytest.mark.parametrize("name", [name for name in config.presets() if config.kind_of(name) == "search"])

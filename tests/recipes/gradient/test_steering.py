@@ -2,19 +2,21 @@
 
 import json
 
+import chex
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
 from tiny import TINY
 
-from jnas import bilevel, spaces
+from jnas import bilevel, nets, spaces, train
 from jnas.errors import UserError
 from jnas.recipes import config
 from jnas.recipes.gradient import recipe as gradient
 from jnas.recipes.gradient import steering
 from jnas.recipes.gradient.settings import Search
-from jnas.types import Aux, Context
+from jnas.recipes.supernet import supernet_problem
+from jnas.types import Context, Examples
 
 SPACE = spaces.nasbench201()
 
@@ -49,47 +51,54 @@ def test_no_penalty_leaves_the_program_as_it_was_and_a_traced_weight_is_no_zero(
     assert counted == [2]
 
 
-def test_a_temperature_divides_alpha_in_the_losses_in_the_curvature_and_at_the_end():
+def test_a_temperature_divides_alpha_by_the_step_in_the_losses_in_the_curvature_and_at_the_end():
     """After k of n steps alpha is divided by T^(k/n); the Gauss-Newton product is that of the divided alpha, too."""
-
-    def model(weights, alpha, batch, context):
-        return jax.nn.softmax(alpha["cell"]) * weights
-
-    objective = lambda outputs, batch: jnp.sum(outputs**2)
-    loss = lambda w, a, b, c: (objective(model(w, a, b, c), b), Aux(c.variables, {}))
-    curvature = bilevel.gauss_newton(model, objective)
-    init = lambda key: (bilevel.Point(jnp.arange(3.0), {"cell": jnp.array([1.0, 2.0, 4.0])}), ())
+    space = spaces.narrow(SPACE, {"cell": [("skip_connect", "nor_conv_1x1")] * 6})
+    net = nets.network_for(space, channels=2, depth=1, num_classes=3)
     chosen = settings("temperature=0.25")
-    problem, product, start = steering.cooled(chosen, bilevel.Bilevel(loss, loss), curvature, init, 4)
-    point, variables = start(jax.random.key(0))
+    params, stats = nets.initialise(net, jax.random.key(1), (4, 4, 1))
+    alpha = spaces.init_alpha(space, jax.random.key(2), 1.0)
+    batch = Examples(jax.random.normal(jax.random.key(3), (6, 4, 4, 1)), jnp.arange(6, dtype=jnp.int32) % 3)
+    plain, plain_product = supernet_problem(net)
+    problem, product = supernet_problem(net, temperature=steering.temperature(chosen, 4))
+
+    @jax.jit
+    def both(alpha, divided, step):
+        found = (problem, product, alpha, Context(stats, None, step))
+        expected = (plain, plain_product, divided, Context(stats))
+        return [
+            (losses.outer(params, a, batch, c)[0], curvature(losses.inner, bilevel.Point(params, a), batch, c, params))
+            for losses, curvature, a, c in (found, expected)
+        ]
+
     for step in range(3):
-        divided = {"cell": point.alpha["cell"] / 0.25 ** (step / 4)}
-        expected, _ = loss(point.weights, divided, (), Context(()))
-        value, aux = problem.inner(point.weights, point.alpha, (), Context(variables))
-        assert float(value) == pytest.approx(float(expected), rel=1e-6)
-        vector = jnp.ones(3)
-        np.testing.assert_allclose(
-            product(problem.inner, point, (), Context(variables), vector),
-            curvature(loss, bilevel.Point(point.weights, divided), (), Context(()), vector),
-            rtol=1e-6,
-        )
-        np.testing.assert_allclose(steering.as_mixed(chosen, divided, 0.0)["cell"], divided["cell"])
-        np.testing.assert_allclose(steering.as_mixed(chosen, point.alpha, step / 4)["cell"], divided["cell"], rtol=1e-6)
-        variables = aux.variables
-    assert steering.statistics_of(variables) == ()
+        divided = {"cell": alpha["cell"] / 0.25 ** (step / 4)}
+        chex.assert_trees_all_close(*both(alpha, divided, jnp.int32(step)), rtol=1e-4, atol=1e-5)
+        chex.assert_trees_all_close(steering.as_mixed(chosen, alpha, step / 4), divided, rtol=1e-6)
+    assert steering.temperature(settings(), 4) is None
 
 
-def test_a_search_goes_back_where_its_sharpness_grew(tmp_path):
-    """Flat for 15 looks, then thirty times as sharp: the architecture before the growth is taken, by name."""
+def test_a_search_goes_back_where_its_sharpness_grew_also_after_a_restart(tmp_path):
+    """Flat for 15 looks, then thirty times as sharp: the measurement before the growth is taken.
+
+    What it decides by is what the checkpoint holds, and no log is read: the second watch sees the last look only.
+    """
     chosen = settings("epochs=30", "eigenvalue_every=1")
-    rows = [{"step": e, "epoch": e, "largest": 1.0 if e <= 15 else 30.0} for e in range(1, 17)]
-    write = lambda name, lines: (tmp_path / name).write_text("".join(json.dumps(line) + "\n" for line in lines))
-    write(steering.EIGENVALUES, rows[:15])
-    assert steering.stop_at(chosen, tmp_path) is None
-    write(steering.EIGENVALUES, rows)
-    assert steering.stop_at(chosen, tmp_path) == 10  # 16, less half a window of 5 and the distance of 4
-    write("genotypes.jsonl", [{"epoch": e, "genotype": f"cell {e}"} for e in range(1, 17)])
-    assert steering.genotype_after(10, tmp_path) == "cell 10"
+    loss = lambda w, a, batch, context: (0.5 * w * jnp.sum(a["cell"] ** 2), bilevel.Aux())  # as sharp as w is large
+    watch = lambda: steering.watch(chosen, loss, lambda: None, tmp_path, 10, lambda event: f"cell {event.step // 10}")
+
+    def event(step, sharpness):
+        point = bilevel.Point(jnp.float32(sharpness), {"cell": jnp.ones((2, 2))})
+        return train.Event(step, 300, bilevel.SearchState(jnp.int32(step), point, (), (), ()), {})
+
+    first = watch()
+    assert [first.hooks[0].steps(event(step, 1.0)) for step in range(10, 160, 10)] == [False] * 15
+    assert first.hooks[0].steps(event(155, 99.0)) is False  # between two looks
+    kept = json.loads(json.dumps(first.hooks[0].save(150)))
+    second = watch()
+    second.hooks[0].restore(kept)
+    assert second.hooks[0].steps(event(160, 30.0)) is True
+    assert second.back_to()["genotype"] == "cell 10"  # 16, less half a window of 5 and the distance of 4
 
 
 @pytest.mark.parametrize(

@@ -195,11 +195,11 @@ def test_one_level_is_supervised_on_weights_and_alpha_and_equals_a_loop_by_hand(
     def txs():
         return optax.chain(optax.clip_by_global_norm(0.5), optax.sgd(0.1, 0.9)), optax.adam(0.05, 0.5, 0.999)
 
-    learner = grouped.one_level(net, init, *txs())
+    learner = grouped.one_level(supernet_problem(net)[0].inner, init, *txs())
     state = learner.init(jax.random.key(1))
     update, order = jax.jit(learner.update), jax.random.key(2)
     batches = [source.batch(source.arrays, jnp.int32(step), order) for step in range(5)]
-    (params, alpha), stats = state.point, state.variables
+    params, alpha, stats = state.point.weights, state.point.alpha, state.variables
     for step, batch in enumerate(batches):
         state, metrics = update(state, batch, jax.random.key(step))
     assert set(metrics) == {"loss", "accuracy", "gradient_norm"}

@@ -16,13 +16,14 @@ import pytest
 import quantised_worker
 from quantised_worker import asked, both_begun, made_up, pretended, run, settings, until
 
-from jnas import data, nets, spaces, study, train
+from jnas import data, nets, spaces, train
 from jnas.errors import Interrupted, UserError
 from jnas.nets.quant import integer, sizes, units
-from jnas.recipes import models, train_network
+from jnas.recipes import flat, models, train_network
 from jnas.recipes.joint import filters, weight_sharing
 from jnas.recipes.joint import plan as quantised_plan
 from jnas.recipes.joint import recipe as joint
+from jnas.recipes.joint import search as joint_search
 from jnas.recipes.joint import training as quantised_training
 from jnas.recipes.settings import Training
 from jnas.spaces.policy import Method
@@ -34,7 +35,7 @@ UNITS = (*(f"cell/{pair}" for pair in ("0_1", "0_2", "0_3", "1_2", "1_3", "2_3")
 def whole(images, tmp_path_factory):
     """Folder and result of a run stopped in its search and taken up again, with accuracies and trainings made up."""
     folder = tmp_path_factory.mktemp("runs") / "whole"
-    search, asked = study.search, []
+    search, asked = joint_search.search, []
 
     def stopping(searcher, objective, **others):
         def once(arch, key):
@@ -47,7 +48,7 @@ def whole(images, tmp_path_factory):
         return search(searcher, once, **others)
 
     with pytest.MonkeyPatch.context() as patch, made_up():
-        patch.setattr(study, "search", stopping)
+        patch.setattr(joint_search, "search", stopping)
         with pytest.raises(Interrupted):
             joint.run(settings(images), folder)
         result = joint.run(settings(images), folder)
@@ -142,14 +143,14 @@ def small(space):
 
 def test_a_supernet_learns_under_random_policies_and_judges_many_at_once(cells):
     space, images = cells
-    net, start = small(space), weight_sharing.start_supernet(small(space), images.shape)
-    params, _ = jax.eval_shape(start, jax.random.key(0))[0]
-    of = units.units(net, params, units.shared)
+    net = small(space)
+    of = units.units(net, nets.shapes(net, images.shape)["params"], units.shared)
     policies = spaces.policies(of.names, (Method(2, 8), Method(8, 8)))
-    learner = weight_sharing.single_path(net, start, of, policies, space, optax.sgd(0.1))
+    learner = weight_sharing.single_path(net, images.shape, of, policies, space, optax.sgd(0.1))
     source = data.supervised_source(images, batch_size=32, augment=data.Augment())
-    state = train.fit(learner, source, key=jax.random.key(0), num_steps=60, steps_per_call=60)
-    variables = {"params": state.point.weights, "batch_stats": state.variables}
+    state = train.fit(learner, source, key=jax.random.key(0), num_steps=60, hooks=train.chunks_of(60))
+    params = flat.unravel_of(net, images.shape)(state.point.weights)
+    variables = {"params": params, "batch_stats": state.variables}
     judge = weight_sharing.judge(net, variables, of, policies.methods, space, images, data.Augment())
     archs, columns = np.array([[0, 0], [1, 0], [1, 0]]), np.array([[1, 1], [1, 1], [0, 0]])
     together = judge(archs, columns)

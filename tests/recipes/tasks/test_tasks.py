@@ -6,13 +6,12 @@ import jax
 import numpy as np
 import pytest
 from PIL import Image, ImageDraw
+from tiny import refused
 
 from jnas import exported
 from jnas.cli.main import main
 from jnas.recipes.tasks import detect
 from jnas.train.hooks import Hook
-
-from .test_cli import refused
 
 LAYER, SPACE = "chain:nor_conv_1x1", "space=chain-1:skip_connect,nor_conv_1x1"
 SMALL = ("channels=2", "stem=small_image", "train.epochs=2", "steps_per_call=1")

@@ -23,7 +23,7 @@ FILES = {"network.json": b"{}", "weights.npz": b"0123456789" * 100}
 
 WRITER = """
 import sys
-from jnas.methods import zoo
+from jnas.recipes.zoo import entries as zoo
 folder, who = sys.argv[1:]
 for number in range(40):
     zoo.add(folder, "networks", f"{who}-{number}", {"by": who}, {"weights.npz": f"{who}{number}".encode()})
