@@ -103,16 +103,14 @@ def fit(
     fixed = min((hook.steps_per_call for hook in hooks if hook.steps_per_call), default=None)
     most = min(fixed or MOST_STEPS_PER_CALL, max(1, num_steps))
     program = compile_steps(learner, feed.batch, feed.own_key, most if feed.fetch is None else 1, place)
-    settings = None if runs is None else runs.settings
-    given = feed.arrays if runs is None else Each(feed.arrays, settings, feed.rows)
+    given = feed.arrays if runs is None else Each(feed.arrays, runs.settings, feed.rows)
 
     with stop_on_signal(checkpoints is not None) as stop, contextlib.ExitStack() as stack:
         saver = None if checkpoints is None else stack.enter_context(Checkpoints(checkpoints.folder))
-        step, state, enough = _begin(program, keys, settings, saver, hooks)
+        step, state, enough = _begin(program, keys, runs, saver, hooks)
         if enough or step >= num_steps:
             return state
-        on_cpu = next(iter(home(layout.mesh).device_set)).platform == "cpu"
-        unsure = fixed is None and on_cpu and program.size > 1
+        unsure = fixed is None and _on_cpu(layout) and program.size > 1
         if unsure and not program.loops_well(state, given, split_key(keys)):
             most, program = 1, compile_steps(learner, feed.batch, feed.own_key, 1, place)
         began_finite = {} if saver is None or runs is not None else _finite(state)
@@ -143,17 +141,13 @@ def fit(
             due = stopped or enough or step == num_steps or bool(checkpoints and _multiple(step, checkpoints.every))
             if saver is not None and due:
                 _check_state(began_finite, state, step)
-                kept = {hook.name: memory for hook in called if (memory := hook.save(step)) is not None and hook.name}
-                saver.save(step, state, {"key": _key_numbers(keys), "enough": enough, "hooks": kept})
+                kept = [(hook.name, hook.save(step)) for hook in called]
+                saver.save(step, state, {"key": _key_numbers(keys), "enough": enough, "hooks": _named(kept)})
         if saver is not None:
             saver.wait()
 
-    # Outside, so that a signal in the last moments is not lost.
-    if checkpoints is not None and _agreed(stop, False)[0]:
-        raise Interrupted(
-            f"stopped by {stop.signal or 'a signal to another process'} after step {step} of {num_steps}: "
-            f"run it again with its checkpoints in {os.fspath(checkpoints.folder)} to go on from there"
-        )
+    if checkpoints is not None:  # outside, so that a signal in the last moments is not lost
+        _raise_if_stopped(stop, step, num_steps, checkpoints)
     return state
 
 
@@ -177,14 +171,21 @@ def _feed(batches: Source | Callable[[Array, Key], Batch]) -> _Feed:
 def _place(layout: Layout, runs: Several | None) -> Place:
     if runs is None:
         return Place(layout.mesh, None, layout.rule, None)
-    on_cpu = next(iter(home(layout.mesh).device_set)).platform == "cpu"
-    return Place(layout.mesh, runs.num, layout.rule, runs.mapper or (one_by_one if on_cpu else all_at_once))
+    return Place(layout.mesh, runs.num, layout.rule, runs.mapper or (one_by_one if _on_cpu(layout) else all_at_once))
+
+
+def _on_cpu(layout: Layout) -> bool:
+    return next(iter(home(layout.mesh).device_set)).platform == "cpu"
 
 
 def _called(hooks: Sequence[Hook]) -> list[Hook]:
     """The hooks that this process calls."""
     first = jax.process_index() == 0
     return [*(take_wanted() if first else ()), *(hook for hook in hooks if first or not hook.first_process_only)]
+
+
+def _named(kept: list[tuple[str | None, Any]]) -> dict[str, Any]:
+    return {name: memory for name, memory in kept if name is not None}
 
 
 def _multiple(step: int, every: int | None) -> bool:
@@ -203,10 +204,11 @@ def _keys(key: Key, runs: Several | None) -> Key:
 
 
 def _begin(
-    program: Program, keys: Key, settings: PyTree, saver: Checkpoints | None, hooks: Sequence[Hook]
+    program: Program, keys: Key, runs: Several | None, saver: Checkpoints | None, hooks: Sequence[Hook]
 ) -> tuple[int, State, bool]:
     """The newest stored state and whether it is enough, or a fresh one; hooks get what they kept."""
-    given = (split_key(keys).init,) if settings is None else (split_key(keys).init, settings)
+    settings = () if runs is None or runs.settings is None else (runs.settings,)
+    given = (split_key(keys).init, *settings)
     if saver is None or saver.latest() is None:
         return 0, program.init(*given), False
     shapes = jax.eval_shape(program.init, *given)
@@ -223,7 +225,7 @@ def _begin(
             "use that seed or choose another folder"
         )
     for hook in hooks:
-        if hook.name in meta["hooks"]:
+        if hook.name is not None and hook.name in meta["hooks"]:
             hook.restore(meta["hooks"][hook.name])
     return step, state, meta["enough"]
 
@@ -234,9 +236,17 @@ def _agreed(stop: Stop, enough: bool) -> tuple[bool, bool]:
     if jax.process_count() > 1:
         from jax.experimental import multihost_utils
 
-        every = np.asarray(multihost_utils.process_allgather(np.array([stopped, enough])))
-        stopped, enough = every.reshape(-1, 2).any(0).tolist()
+        votes = np.asarray(multihost_utils.process_allgather(np.array([stopped, enough]))).reshape(-1, 2)
+        stopped, enough = bool(votes[:, 0].any()), bool(votes[:, 1].any())
     return stopped, enough
+
+
+def _raise_if_stopped(stop: Stop, step: int, num_steps: int, checkpoints: Saving) -> None:
+    if _agreed(stop, False)[0]:
+        raise Interrupted(
+            f"stopped by {stop.signal or 'a signal to another process'} after step {step} of {num_steps}: "
+            f"run it again with its checkpoints in {os.fspath(checkpoints.folder)} to go on from there"
+        )
 
 
 def _sound_metrics(metrics: dict[str, Any], step: int) -> np.ndarray | None:

@@ -189,7 +189,8 @@ for name, axes, runs in [("8", {"run": 8}, 8), ("4x2", {"run": 4, "data": 2}, 4)
     result[name + " shapes"] = [list(shard.data.shape) for shard in shards]
     result[name + " devices"] = len({shard.device.id for shard in shards if shard.replica_id == 0})
 moved = sys.argv[1]
-fit(learner, plain, mesh=make_mesh({"run": 8}), runs=Several(8), checkpoints=Saving(moved), **options | {"num_steps": 3})
+three = options | {"num_steps": 3}
+fit(learner, plain, mesh=make_mesh({"run": 8}), runs=Several(8), checkpoints=Saving(moved), **three)
 saving = Saving(moved)
 again = fit(learner, plain, mesh=make_mesh({"run": 4}), runs=Several(8), checkpoints=saving, **options)
 result["moved"] = error(again)
