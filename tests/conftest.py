@@ -14,7 +14,8 @@ CACHE = os.environ.setdefault(
     "JNAS_CACHE_DIR", str(pathlib.Path(tempfile.gettempdir()) / f"jnas-test-cache-{os.getuid()}")
 )
 
-collect_ignore = ["parallel_script.py"]  # a program with arguments, run by test_parallel.py
+# Programs with arguments: the first is run by test_parallel.py, the second by hand.
+collect_ignore = ["parallel_script.py", "golden/golden.py"]
 
 import jax  # noqa: E402 - after its environment
 import pytest  # noqa: E402
