@@ -42,7 +42,8 @@ from typing import Any, NamedTuple, NoReturn
 ROOT = pathlib.Path(__file__).resolve().parents[2]
 STORED = pathlib.Path(__file__).with_suffix(".json")
 RELATIVE, ABSOLUTE = 1e-4, 1e-6
-FIRST = 4  # lines of a file of JSON lines that are kept
+FIRST = 3  # lines of curves that are kept; of other JSON lines the first
+WHOLE = ("neumann", "train")  # cases of which all JSON files are kept
 
 # The tasks -----------------------------------------------------------------------------------------------------------
 
@@ -79,7 +80,7 @@ JOINT = (
 )  # fmt: skip
 LAYER = ("train", "chain:nor_conv_1x1", "space=chain-1:skip_connect,nor_conv_1x1", "channels=2", "stem=small_image")
 DETECTION = (
-    *LAYER, "--task", "detection", "--data", "photos", "height=16", "width=24", "strides=[4]", "head_channels=4",
+    *LAYER, "--task", "detection", "--data", "photos", "height=16", "width=24", "strides=[4]", "head_channels=8",
     "head_depth=1", "train.batch_size=4", "train.epochs=1", "most_boxes=10", "threshold=0", "augmentation.smallest=1",
     "augmentation.largest=1", "augmentation.colour=0", "steps_per_call=1",
 )  # fmt: skip
@@ -100,6 +101,7 @@ class Case(NamedTuple):
     folders: Sequence[str] = ()  # that are looked at afterwards
     needs: Sequence[str] = ()  # cases whose folders it reads
     also: Callable[[], Any] | None = None  # a look at what the commands left
+    quiet: bool = False  # whether what is printed is left out
 
 
 def run_of(name: str, words: Sequence[str], *changes: str) -> Case:
@@ -191,7 +193,7 @@ CASES: dict[str, Case] = {
             ("zoo", "add", "zoo", "neumann/train/random-0", "--name", "two"),
             ("zoo", "add", "zoo", "results.csv", "--name", "table"),
             ("zoo", "list", "zoo", "--json"),
-            ("zoo", "list", "zoo", "--max-params", "0.0013"),
+            ("zoo", "list", "zoo", "--max-params", "0.0015"),
             (*SELECT, "--out", "select"),
             ("zoo", "remove", "zoo", "two"),
         ],
@@ -201,8 +203,9 @@ CASES: dict[str, Case] = {
         [("bench", "data=synthetic", f"space={SPACE}", "channels=2", "batch_size=4", "estimator=first_order",
           "--what", "gradient", "--repeats", "1", "--out", "bench.jsonl")],
         also=lambda: [sorted(json.loads(line)) for line in pathlib.Path("bench.jsonl").read_text().splitlines()],
+        quiet=True,
     ),
-    "spaces": Case([("spaces",), ("spaces", "s2"), ("spaces", SPACE), ("spaces", "chain-2:skip_connect,nor_conv_1x1")]),
+    "spaces": Case([("spaces",), ("spaces", SPACE), ("spaces", "chain-2:skip_connect,nor_conv_1x1")]),
 }  # fmt: skip
 
 COMMANDS = (
@@ -333,16 +336,18 @@ def run(*words: str) -> tuple[int, str, str]:
     return status, out.getvalue(), err.getvalue()
 
 
-TIMED = re.compile(r"second|time|latency|device|host|pid|started|throughput|digest|added|sha256|jax|version", re.I)
+TIMED = re.compile(
+    r"second|time|latency|device|host|pid|started|throughput|digest|added|ended|sha256|jax|version", re.I
+)
 
 
 def lasting(value: Any) -> Any:
-    """A value of JSON without times and the like; floats in seven digits."""
+    """A value of JSON without times and the like; floats in six digits."""
     if isinstance(value, dict):
         return {name: lasting(part) for name, part in value.items() if not TIMED.search(name)}
     if isinstance(value, list):
         return [lasting(part) for part in value]
-    return float(f"{value:.7g}") if isinstance(value, float) else value
+    return float(f"{value:.6g}") if isinstance(value, float) else value
 
 
 def printed(text: str) -> list[Any]:
@@ -376,12 +381,13 @@ def printed(text: str) -> list[Any]:
     return found
 
 
-def look(folder: pathlib.Path, whole: bool) -> dict[str, Any]:
+def look(folder: pathlib.Path, whole: bool, named: bool) -> dict[str, Any]:
     """What is kept of a folder.
 
     Args:
       folder: of a run.
-      whole: whether every array is named, or only their number, names' digest and norm.
+      whole: whether all JSON files are kept, or of those of the run only `result.json` without repetitions.
+      named: whether every array is named, or only their number, the digest of names and shapes, and their norm.
     """
     import numpy as np
 
@@ -396,14 +402,16 @@ def look(folder: pathlib.Path, whole: bool) -> dict[str, Any]:
             continue
         if path.suffix == ".jsonl":
             rows = [lasting(json.loads(line)) for line in path.read_text().splitlines()]
-            first = rows[:FIRST]
-            same = path.name == "metrics.jsonl" and all(row.keys() == first[0].keys() for row in first)
+            first = rows[: FIRST if path.name == "metrics.jsonl" else 1]
+            same = len(first) > 1 and all(row.keys() == first[0].keys() for row in first)
             found["lines"][name] = {
                 "count": len(rows),
                 "first": {key: [row[key] for row in first] for key in first[0]} if same else first,
             }
-        elif path.suffix == ".json" and not re.fullmatch(r"train/.*/result\.json", name):
-            found["json"][name] = lasting(json.loads(path.read_text()))
+        elif path.suffix == ".json" and (whole or path.name not in ("network.json", "found.json", "choice.json")):
+            if not re.fullmatch(r"train/.*/result\.json", name):  # which the run's own repeats
+                value = lasting(json.loads(path.read_text()))
+                found["json"][name] = value if whole else once(value)
         elif path.suffix == ".npz":
             with np.load(path) as arrays:
                 shapes = {key: f"{value.dtype}{list(value.shape)}" for key, value in sorted(arrays.items())}
@@ -412,10 +420,22 @@ def look(folder: pathlib.Path, whole: bool) -> dict[str, Any]:
             found["arrays"][name] = {
                 "count": len(shapes),
                 "norm": lasting(float(np.linalg.norm(norms))),
-                "shapes": shapes if whole else hashlib.sha256(text).hexdigest()[:12],
+                "shapes": shapes if named else hashlib.sha256(text).hexdigest()[:12],
             }
-    found["files"] = sorted(names)
+    parts: dict[str, list[str]] = {}
+    for name in sorted(names):
+        place, _, last = name.removesuffix("/").rpartition("/")
+        parts.setdefault(place or ".", []).append(last)
+    found["files"] = {place: " ".join(last) for place, last in parts.items()}
     return {name: part for name, part in found.items() if part}
+
+
+def once(value: Any, above: Any = None) -> Any:
+    """A value of JSON without what the mapping above it says, too, and without the description of the data."""
+    if isinstance(value, dict):
+        kept = {key: part for key, part in value.items() if key != "data" and (above or {}).get(key, ...) != part}
+        return {key: once(part, value) for key, part in kept.items()}
+    return [once(part, above) for part in value] if isinstance(value, list) else value
 
 
 def do(name: str) -> dict[str, Any]:
@@ -424,18 +444,19 @@ def do(name: str) -> dict[str, Any]:
     found: dict[str, Any] = {"commands": []}
     for words in case.commands:
         status, out, err = run(*words)
-        told = {"status": status, "out": printed(out)}
+        told: dict[str, Any] = {"status": status, **({} if case.quiet else {"out": printed(out)})}
         found["commands"].append({**told, "err": err.replace(os.getcwd(), "FOLDER").splitlines()} if status else told)
     for folder in case.folders:
-        found[f"folder {folder}"] = look(pathlib.Path(folder), whole=name in ("neumann", "train"))
+        found[f"folder {folder}"] = look(pathlib.Path(folder), whole=name in WHOLE, named=name == "train")
     if case.also is not None:
         found["also"] = lasting(case.also())
     return found
 
 
 def helps() -> dict[str, Any]:
-    """The help text of the program and of each of its commands."""
-    return {command or "jnas": run(*command.split(), "--help")[1].splitlines() for command in COMMANDS}
+    """The help text of the program and of each of its commands; runs of spaces count as one."""
+    texts = {command or "jnas": run(*command.split(), "--help")[1] for command in COMMANDS}
+    return {name: re.sub(" +", " ", text).splitlines() for name, text in texts.items()}
 
 
 def mistakes() -> dict[str, Any]:
@@ -449,7 +470,7 @@ def mistakes() -> dict[str, Any]:
 
 
 def presets() -> dict[str, Any]:
-    """The settings that each preset stands for: those of a plain one of its kind whole, of the others what differs."""
+    """The settings that each preset stands for: the digest of the text, and of searches by gradient what it changes."""
     import yaml
 
     def flat(values: Any, prefix: str = "") -> Iterator[tuple[str, Any]]:
@@ -459,21 +480,17 @@ def presets() -> dict[str, Any]:
             else:
                 yield prefix + name, value
 
-    plain: dict[tuple[str, ...], dict[str, Any]] = {}
-    found = {}
+    found: dict[str, Any] = {}
+    plain: dict[str, Any] = {}
     names = sorted(path.stem for path in next(ROOT.glob("jnas/**/presets")).glob("*.yaml"))
     for name in sorted(names, key=lambda name: (name != "default", name)):
         status, out, err = run("search", name, "--show")
+        digest = hashlib.sha256(out.encode()).hexdigest()[:12]
+        found[name] = {"status": status, "text": digest, **({"err": err} if err else {})}
         values = dict(flat(yaml.safe_load(out) or {}))
-        kind = tuple(sorted(part.partition(".")[0] for part in values))
-        base = plain.setdefault(kind, {})
-        changed = {key: lasting(value) for key, value in values.items() if key not in base or base[key] != value}
-        missing = sorted(set(base) - set(values))
-        found[name] = {
-            "status": status, "text": hashlib.sha256(out.encode()).hexdigest()[:12],
-            "settings": changed, **({"without": missing} if missing else {}), **({"err": err} if err else {}),
-        }  # fmt: skip
-        plain[kind] = base or values
+        if not plain or plain.keys() == values.keys():
+            found[name]["settings"] = lasting({key: v for key, v in values.items() if plain.get(key, ...) != v})
+        plain = plain or values
     return found
 
 
@@ -562,9 +579,10 @@ def main() -> int:
         make_data()
         for name in (*TEXTS, *CASES):
             if name in wanted or name in needed:
-                started = time.perf_counter()
+                started, worked = time.perf_counter(), time.process_time()
                 new[name] = TEXTS[name]() if name in TEXTS else do(name)
-                print(f"{name:22} {time.perf_counter() - started:6.1f} s", file=sys.stderr, flush=True)
+                took = f"{time.perf_counter() - started:6.1f} s, {time.process_time() - worked:6.1f} s of a processor"
+                print(f"{name:22} {took}", file=sys.stderr, flush=True)
     if arguments.write:
         kept = {**old, **{name: part for name, part in new.items() if name in wanted or name not in (*TEXTS, *CASES)}}
         order = [name for name in ("tolerance", "jax", "python", *TEXTS, *CASES) if name in kept]
