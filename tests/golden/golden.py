@@ -367,7 +367,7 @@ def printed(text: str) -> list[Any]:
                     found.append([lines[number][slice(*span)].strip() for span in kept])
                 number += 1
             continue
-        elif line.startswith("|") and " | " in line and lines[number - 1] == "" and rules.startswith("|"):
+        elif line.startswith("| ") and rules.startswith("| -"):
             heads = line.split("|")
             kept = [place for place, head in enumerate(heads) if "[s]" not in head]
             while number < len(lines) and lines[number].startswith("|"):
