@@ -18,7 +18,7 @@ CACHE = os.environ.setdefault(
 
 HELPERS = pathlib.Path(__file__).parent / "helpers"
 sys.path.insert(0, str(HELPERS))  # which scripts in subprocesses import, too
-collect_ignore = ["parallel_script.py", "helpers"]  # programs with arguments, run by tests
+collect_ignore = ["parallel_script.py", "helpers", "golden/golden.py"]  # programs with arguments
 
 import jax  # noqa: E402 - after its environment
 import numpy as np  # noqa: E402
