@@ -16,6 +16,23 @@ TINY = (
     "train.channels=2", "train.depth=1", "train.epochs=2", "train.batch_size=20", "train.augmentation.crop=1",
 )  # fmt: skip
 
+ENTRY = "\nfrom jnas.cli import entry\nentry()\n"
+# For `command(before=...)`: the first `fit` of a program, its search, sends the process a signal after a step. So what
+# is stopped, and when, does not depend on how soon somebody else sees that step done.
+SIGNALLED = """
+import os
+from jnas import engine
+
+plain = engine.fit
+
+def fit(*given, hooks=(), **options):
+    engine.fit = plain
+    look = lambda event: os.kill(os.getpid(), {number:d}) if event.step == {step} else None
+    return plain(*given, hooks=[*hooks, engine.Hook(steps=look)], **options)
+
+engine.fit = fit
+"""
+
 
 @pytest.fixture(scope="session")
 def images(tmp_path_factory):
@@ -33,9 +50,12 @@ def images(tmp_path_factory):
 
 @pytest.fixture(scope="session")
 def command():
-    """Runs the program as a user does; returns the finished process, or the running one with `wait=False`."""
+    """Runs the program as a user does; returns the finished process, or the running one with `wait=False`.
 
-    def run(*words, wait=True, cwd=None, env=None):
+    `before`: Python that the process runs first.
+    """
+
+    def run(*words, wait=True, cwd=None, env=None, before=None):
         # Less optimised machine code: these programs are compiled for longer than they run.
         flags = "--xla_backend_optimization_level=0"
         environment = {
@@ -45,7 +65,7 @@ def command():
             **(env or {}),
         }
         process = subprocess.Popen(
-            [sys.executable, "-m", "jnas", *map(str, words)],
+            [sys.executable, *(["-m", "jnas"] if before is None else ["-c", before + ENTRY]), *map(str, words)],
             stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, cwd=cwd, env=environment,
         )  # fmt: skip
         if not wait:

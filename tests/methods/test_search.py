@@ -2,9 +2,7 @@
 
 import json
 import logging
-import random
 import signal
-import time
 
 import jax
 import pytest
@@ -13,7 +11,7 @@ from jnas import config, spaces
 from jnas.methods import differentiable, retrain
 from jnas.methods.settings import Search
 
-from .conftest import TINY
+from .conftest import SIGNALLED, TINY
 
 
 def lines(path):
@@ -57,23 +55,15 @@ def test_a_finished_search_run_again_shows_its_result_and_touches_nothing(finish
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("sent", [signal.SIGKILL, signal.SIGTERM])
-def test_a_search_killed_at_a_random_step_and_resumed_ends_in_the_same_bits(finished, images, command, tmp_path, sent):
+@pytest.mark.parametrize(("sent", "stop_at"), [(signal.SIGKILL, 7), (signal.SIGTERM, 6)])
+def test_a_search_killed_and_resumed_ends_in_the_same_bits(finished, images, command, tmp_path, sent, stop_at):
     whole, _ = finished
     words = ("search", f"data={images}", *TINY, "checkpoint_every=1", "--out", tmp_path / "run")
-    stop_at = random.Random().randrange(1, 12)
-    log = tmp_path / "run" / "search" / "metrics.jsonl"
-    process = command(*words, wait=False)
-    deadline = time.monotonic() + 300
-    while process.poll() is None and time.monotonic() < deadline:
-        if log.is_file() and log.read_bytes().count(b"\n") >= stop_at:
-            break
-        time.sleep(0.005)
-    process.send_signal(sent)
-    _, err = process.communicate(timeout=120)
-    if sent == signal.SIGTERM and process.returncode:
-        assert process.returncode == 143, err
-        assert "SIGTERM" in err.splitlines()[-1]
+    killed = command(*words, before=SIGNALLED.format(number=sent, step=stop_at))
+    assert killed.returncode == (143 if sent == signal.SIGTERM else -sent), killed.stderr
+    if sent == signal.SIGTERM:
+        assert f"stopped by SIGTERM after step {stop_at} of 12" in killed.stderr.splitlines()[-1]
+    assert len(lines(tmp_path / "run" / "search" / "metrics.jsonl")) == stop_at
     resumed = command(*words)
     assert resumed.returncode == 0, (stop_at, resumed.stderr)
 
