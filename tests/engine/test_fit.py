@@ -286,7 +286,7 @@ class TestFetch:
             fetched[step].set()
             return inner.fetch(step)
 
-        look = Hook(steps=lambda event: early.append(event.step == 4 or fetched[event.step].wait(timeout=20)))
+        look = Hook(steps=lambda event: early.append(event.step == 4 or fetched[event.step].wait(timeout=120)))
         fit(learner, inner._replace(fetch=fetch), key=KEY, num_steps=4, steps_per_call=1, hooks=[look])
         assert early == [True] * 4
 
