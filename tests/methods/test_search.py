@@ -1,5 +1,6 @@
 """The main job, run as a program: what it leaves, that it compiles once, and that it survives being killed."""
 
+import dataclasses
 import json
 import logging
 import signal
@@ -7,9 +8,10 @@ import signal
 import jax
 import pytest
 
-from jnas import config, spaces
+from jnas import config, nets, spaces
 from jnas.methods import differentiable, retrain
 from jnas.methods.settings import Search
+from jnas.report.reading import dotted
 
 from .conftest import SIGNALLED, TINY
 
@@ -86,7 +88,6 @@ def test_a_search_compiles_its_step_once(images, tmp_path, caplog):
 
 def test_the_default_method_is_the_double_recursion():
     """A chain whose first member is `storm` over the whole point, under `simultaneous`."""
-    from jnas import nets
     from jnas.bilevel import SearchState, StormState
 
     settings = config.build(Search, config.read_preset("default"))
@@ -115,12 +116,30 @@ def test_alpha_stands_still_during_its_warmup(images):
     assert float(differentiable._rate(settings.weights, 6)(0)) == pytest.approx(0.1)
 
 
+# Of the supernet: that of DARTS has as many as its authors' program reports.
+PARAMETERS = {
+    "darts": 1_930_618, "darts-storm": "darts", "default": 56_056, "nasbench201": 1_686_106,
+    "nasbench201-first-order": "nasbench201",
+}  # fmt: skip
+
+
 @pytest.mark.parametrize("name", [name for name in config.presets() if config.kind_of(name) == "search"])
 def test_every_preset_is_valid(name):
+    """Each of its lines arrives in the settings, and the search and the training that they say can begin."""
+    said = dict(dotted(config.read_preset(name)))
     settings = config.build(Search, config.read_preset(name))
+    found = dict(dotted(dataclasses.asdict(settings)))
+    assert {key: found[key] for key in said} == said
     space = spaces.by_name(settings.space)
     net = differentiable.supernet(space, settings, 10)
     learner = differentiable.learner_of(settings, net, (32, 32, 3), 100)
-    assert learner.update is not None
+    if isinstance(PARAMETERS[name], str):  # of the preset with the same supernet, which takes long to describe
+        other = config.build(Search, config.read_preset(PARAMETERS[name]))
+        assert net == differentiable.supernet(spaces.by_name(other.space), other, 10)
+    else:
+        point = jax.eval_shape(learner.init, jax.random.key(0)).point
+        assert {alpha.shape for alpha in point.alpha.values()} == {(space.num_edges, len(space.ops))}
+        assert nets.count_parameters(point.weights) == PARAMETERS[name]
     fixed = spaces.fix(space, spaces.sample(space, jax.random.key(0), 1)[0])
-    assert retrain.network(fixed, settings.train, 10).auxiliary == (settings.train.auxiliary > 0)
+    trained = retrain.network(fixed, settings.train, 10)
+    assert (trained.auxiliary, trained.channels) == ("train.auxiliary" in said, said.get("train.channels", 8))
