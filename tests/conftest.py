@@ -23,7 +23,7 @@ collect_ignore = ["parallel_script.py", "helpers", "golden/golden.py"]  # progra
 import jax  # noqa: E402 - after its environment
 import numpy as np  # noqa: E402
 import pytest  # noqa: E402
-from tiny import TINY  # noqa: E402
+from tiny import ENTRY, TINY  # noqa: E402
 
 import jnas  # noqa: E402
 
@@ -94,9 +94,12 @@ def images(tmp_path_factory):
 
 @pytest.fixture(scope="session")
 def command():
-    """Runs the program as a user does; returns the finished process, or the running one with `wait=False`."""
+    """Runs the program as a user does; returns the finished process, or the running one with `wait=False`.
 
-    def run(*words, wait=True, cwd=None, env=None):
+    `before`: Python that the process runs first.
+    """
+
+    def run(*words, wait=True, cwd=None, env=None, before=None):
         # Less optimised machine code: these programs are compiled for longer than they run.
         flags = "--xla_backend_optimization_level=0"
         environment = {
@@ -106,7 +109,7 @@ def command():
             **(env or {}),
         }
         process = subprocess.Popen(
-            [sys.executable, "-m", "jnas", *map(str, words)],
+            [sys.executable, *(["-m", "jnas"] if before is None else ["-c", before + ENTRY]), *map(str, words)],
             stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, cwd=cwd, env=environment,
         )  # fmt: skip
         if not wait:

@@ -68,7 +68,9 @@ class ResidualReduction(nn.Module):
         # A window that hangs over the edge averages the pixels it has, which is what repeating them comes to.
         batch, height, width, channels = x.shape
         x = jnp.pad(x, ((0, 0), (0, height % 2), (0, width % 2), (0, 0)), mode="edge")
-        shortcut = x.reshape(batch, -(-height // 2), 2, -(-width // 2), 2, channels).mean((2, 4))
+        rows, columns = -(-height // 2), -(-width // 2)
+        # Images and rows as one axis: apart, several runs at once have seven, at which jaxlib 0.10 has crashed on CPUs.
+        shortcut = x.reshape(batch * rows, 2, columns, 2, channels).mean((1, 3)).reshape(batch, rows, columns, channels)
         return y + Conv(self.channels, dtype=self.dtype)(shortcut)
 
 

@@ -61,28 +61,36 @@ def open_study(
     with _explained(shown):
         import optuna
 
-        study = optuna.create_study(
-            storage=_storage(storage), study_name=name, directions=list(objectives.values()), load_if_exists=True,
-            sampler=optuna.samplers.RandomSampler(),  # never asked: the architectures come from a searcher
-        )  # fmt: skip
-        difference = _difference(study, list(objectives.values()), attrs)
-        if difference:
-            close_study(study)
-            raise UserError(
-                f"study {name!r} in {shown} is of another search, {difference}: choose another name or storage"
-            )
-        for key in attrs.keys() - study.user_attrs.keys():
-            study.set_user_attr(key, attrs[key])
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore", optuna.exceptions.ExperimentalWarning)
-            study.set_metric_names(list(objectives))
+        opened = _storage(storage)
+        try:
+            study = optuna.create_study(
+                storage=opened, study_name=name, directions=list(objectives.values()), load_if_exists=True,
+                sampler=optuna.samplers.RandomSampler(),  # never asked: the architectures come from a searcher
+            )  # fmt: skip
+            difference = _difference(study, list(objectives.values()), attrs)
+            if difference:
+                raise UserError(
+                    f"study {name!r} in {shown} is of another search, {difference}: choose another name or storage"
+                )
+            for key in attrs.keys() - study.user_attrs.keys():
+                study.set_user_attr(key, attrs[key])
+            with warnings.catch_warnings():
+                warnings.simplefilter("ignore", optuna.exceptions.ExperimentalWarning)
+                study.set_metric_names(list(objectives))
+        except BaseException:
+            _close(opened)
+            raise
     return study
 
 
 def close_study(study: "optuna.Study") -> None:
     """Close the connections to a database; a study of another storage is left as it is."""
-    study._storage.remove_session()
-    pool = getattr(getattr(study._storage, "_backend", study._storage), "engine", None)
+    _close(study._storage)
+
+
+def _close(storage: "optuna.storages.BaseStorage") -> None:
+    storage.remove_session()
+    pool = getattr(getattr(storage, "_backend", storage), "engine", None)
     if pool is not None:
         pool.dispose()
 
@@ -110,6 +118,7 @@ def _difference(study: "optuna.Study", directions: list[str], attrs: dict[str, A
 
 def _storage(storage: str | os.PathLike[str] | None) -> "optuna.storages.BaseStorage":
     import optuna
+    import sqlalchemy
     from optuna.storages import journal
 
     if storage is None:
@@ -123,8 +132,14 @@ def _storage(storage: str | os.PathLike[str] | None) -> "optuna.storages.BaseSto
         with warnings.catch_warnings():
             warnings.simplefilter("ignore", optuna.exceptions.ExperimentalWarning)
             return optuna.storages.JournalStorage(journal.JournalRedisBackend(url))
-    # SQLite gives up after 5 s behind another writer; a connection that lay idle during a long trial is tried first.
-    options = {"connect_args": {"timeout": 60}} if url.startswith("sqlite") else {"pool_pre_ping": True}
+    # A connection that lay idle during a long trial is tried first.
+    options: dict[str, Any] = {"pool_pre_ping": True}
+    if url.startswith("sqlite"):
+        options = {"connect_args": {"timeout": 60}}  # it gives up after 5 s behind another writer
+        if sqlalchemy.make_url(url).database and not re.search("[:=]memory", url):
+            # A file is quickly opened: none stays open, whether or not somebody closes the study. Python 3.13 warns.
+            # In memory all would be lost with the connection.
+            options["poolclass"] = sqlalchemy.pool.NullPool
     for attempt in range(5):
         try:
             return optuna.storages.RDBStorage(url, engine_kwargs=options)

@@ -69,6 +69,8 @@ def test_pooling():
 
 def test_results_that_nothing_reads_cost_nothing():
     assert flops(lambda a, b: (a @ b, a.sum())[1], A, B) == 0
+    inside = lambda x, n: jax.lax.fori_loop(0, n, lambda _, y: (y @ SQUARE, y + 1)[1], x)
+    assert flops(inside, A, 3) == 0
 
 
 def test_wrappings_and_branches():

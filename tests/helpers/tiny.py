@@ -8,6 +8,23 @@ TINY = (
     "train.channels=2", "train.depth=1", "train.epochs=2", "train.batch_size=20", "train.augmentation.crop=1",
 )  # fmt: skip
 
+ENTRY = "\nfrom jnas.cli.main import entry\nentry()\n"
+# For `command(before=...)`: the first `fit` of a program, its search, sends the process a signal after a step. So what
+# is stopped, and when, does not depend on how soon somebody else sees that step done.
+SIGNALLED = """
+import os
+from jnas import train
+
+plain = train.fit
+
+def fit(*given, hooks=(), **options):
+    train.fit = plain
+    look = lambda event: os.kill(os.getpid(), {number:d}) if event.step == {step} else None
+    return plain(*given, hooks=[*hooks, train.Hook(steps=look)], **options)
+
+train.fit = fit
+"""
+
 
 def refused(capsys, *words, status=2):
     """Runs the program in this process; returns the one line that it answers."""

@@ -1,6 +1,8 @@
 """The trial loop on a small space, against plain Python."""
 
 import itertools
+import os
+import pathlib
 
 import jax
 import numpy as np
@@ -10,7 +12,7 @@ import pytest
 from jnas.errors import UserError
 from jnas.study import leases, ledger, search
 from jnas.study.ledger import Row
-from jnas.study.storage import open_study
+from jnas.study.storage import close_study, open_study
 from jnas.study.worker import Worker
 from jnas.types import Evaluation, Searcher
 
@@ -358,6 +360,26 @@ class TestStudies:
         _, first = run(2, open_study(url, choices=CHOICES))
         _, second = run(4, open_study(url, choices=CHOICES))
         assert first.calls + second.calls == uninterrupted[1].calls[:4]
+
+    def test_a_database_in_a_file_is_left_open_by_nobody(self, tmp_path):
+        """Neither by a study that is not closed, nor by one that is refused, nor by a file that is no database."""
+        path, other = tmp_path / "trials.db", tmp_path / "other.db"
+        study = open_study(f"sqlite:///{path}", choices=CHOICES)
+        run(2, study)
+        with pytest.raises(UserError, match="its choices differ"):
+            open_study(f"sqlite:///{path}", choices=CHOICES[:1])
+        other.write_text("no database" * 100)
+        with pytest.raises(UserError, match="cannot hold a study"):
+            open_study(f"sqlite:///{other}")
+        links = pathlib.Path("/proc/self/fd").iterdir()
+        assert not {str(path), str(other)} & {os.path.realpath(link) for link in links}
+        assert len(study.trials) == 2
+
+    def test_a_database_in_memory_lives_as_long_as_its_study(self):
+        study = open_study("sqlite://", choices=CHOICES)
+        run(2, study)
+        assert len(study.trials) == 2
+        close_study(study)
 
     def test_a_line_that_a_kill_tore_is_taken_off(self, tmp_path, uninterrupted):
         path = tmp_path / "journal.log"

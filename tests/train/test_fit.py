@@ -285,7 +285,7 @@ class TestFetch:
             fetched[step].set()
             return inner.fetch(step)
 
-        look = Hook(steps=lambda event: early.append(event.step == 4 or fetched[event.step].wait(timeout=20)))
+        look = Hook(steps=lambda event: early.append(event.step == 4 or fetched[event.step].wait(timeout=120)))
         fit(learner, inner._replace(fetch=fetch), key=KEY, num_steps=4, hooks=[*chunks_of(1), look])
         assert early == [True] * 4
 

@@ -2,7 +2,6 @@
 
 import json
 import os
-import random
 import signal
 import threading
 
@@ -19,16 +18,18 @@ from jnas.train.records import jsonl_log
 STEPS = 60  # of the script
 
 SCRIPT = """
-import sys, time
+import pathlib, sys, time
 from engine_problem import KEY, leaves_as_bytes, make_learner, resident
 from jnas.train import Hook, Saving, chunks_of, fit, jsonl_each, jsonl_log
 from jnas.errors import Interrupted
 
-folder = sys.argv[1]
+folder, far = sys.argv[1], int(sys.argv[2])
 
 def look(event):
     print(event.step, flush=True)
     time.sleep(0.02)
+    while event.step >= far and not pathlib.Path(folder, "sent").exists():  # no further before the signal is sent
+        time.sleep(0.02)
 
 epochs = jsonl_each(f"{folder}/epochs.jsonl", 8, lambda event: {"epoch": event.step // 8})
 hooks = [jsonl_log(f"{folder}/log.jsonl"), epochs, Hook(steps=look)]
@@ -44,29 +45,33 @@ print("state", b"".join(leaves_as_bytes(state)).hex(), flush=True)
 """
 
 
-def send_after(process, step, number):
-    """Read the steps that the process reports, send the signal after one of them, and return what else it says."""
+def send_after(process, step, number, folder):
+    """Read the steps that the process reports, send the signal after one of them, and return what else it says.
+
+    The signal comes at any point of some steps, but never so late that the process has ended.
+    """
     for line in process.stdout:
         if int(line) >= step:
             process.send_signal(number)
             break
+    if number != signal.SIGKILL:
+        (folder / "sent").touch()
     return process.communicate(timeout=120)
 
 
 @pytest.fixture(scope="module")
 def story(start_script, tmp_path_factory):
-    """SIGKILL at a random step, then SIGTERM at a later one, then to the end."""
+    """SIGKILL after a step, then SIGTERM after a later one, then to the end."""
     folder = tmp_path_factory.mktemp("run")
-    first = random.SystemRandom().randint(1, 30)
-    second = random.SystemRandom().randint(31, 50)
-    process = start_script(SCRIPT, folder)
-    send_after(process, first, signal.SIGKILL)
+    first, second = 17, 41  # neither at the end of a call nor at a checkpoint
+    process = start_script(SCRIPT, folder, first + 8)
+    send_after(process, first, signal.SIGKILL, folder)
     assert process.returncode == -signal.SIGKILL, f"step {first}"
-    process = start_script(SCRIPT, folder)
-    said, _ = send_after(process, second, signal.SIGTERM)
+    process = start_script(SCRIPT, folder, second + 8)
+    said, _ = send_after(process, second, signal.SIGTERM, folder)
     assert process.returncode == 143, (first, second, said)
     stop_line = said.splitlines()[-1]
-    process = start_script(SCRIPT, folder)
+    process = start_script(SCRIPT, folder, STEPS)
     said, errors = process.communicate(timeout=120)
     assert process.returncode == 0, (first, second, errors)
     return folder, (first, second), stop_line, said.splitlines()

@@ -3,13 +3,12 @@
 import dataclasses
 import json
 import signal
-import time
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from tiny import TINY
+from tiny import SIGNALLED, TINY
 
 from jnas import data, spaces
 from jnas.errors import UserError
@@ -62,19 +61,12 @@ def test_two_runs_leave_what_each_found_and_how_far_they_agree(whole):
 
 def test_stopped_on_four_devices_they_go_on_on_two(whole, images, command, tmp_path):
     words = ("search", f"data={images}", *WORDS, "--out", tmp_path / "run", "--mesh")
-    process = command(*words, "run=2,data=2", wait=False)
-    log = tmp_path / "run" / "search" / "run-1" / "metrics.jsonl"
-    deadline = time.monotonic() + 300
-    while process.poll() is None and time.monotonic() < deadline:
-        if log.is_file() and log.read_bytes().count(b"\n") >= 3:
-            break
-        time.sleep(0.005)
-    process.send_signal(signal.SIGTERM)
-    _, err = process.communicate(timeout=200)
-    assert process.returncode == 143, err
-    saved = max(int(path.name) for path in (tmp_path / "run" / "search" / "checkpoints").iterdir())
+    stopped = command(*words, "run=2,data=2", before=SIGNALLED.format(number=signal.SIGTERM, step=3))
+    assert stopped.returncode == 143, stopped.stderr
+    search = tmp_path / "run" / "search"
+    assert max(int(path.name) for path in (search / "checkpoints").iterdir()) == 3
     for name in ("run-0", "run-1"):  # one step for all runs, and no log beyond it or behind it
-        assert [row["step"] for row in lines(log.parents[1] / name / "metrics.jsonl")] == list(range(1, saved + 1))
+        assert [row["step"] for row in lines(search / name / "metrics.jsonl")] == [1, 2, 3]
     resumed = command(*words, "run=2")
     assert resumed.returncode == 0, resumed.stderr
     for name in ("run-0", "run-1"):

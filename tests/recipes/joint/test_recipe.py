@@ -247,7 +247,7 @@ def test_two_processes_share_the_trials_and_run_none_twice(fronts):
     parent, other, results = fronts
     begun = asked(parent / "shared")
     assert len(begun) == len(set(begun)) == results["shared"]["evaluations"] == 16
-    assert 2 <= len(asked(parent / "shared", other)) <= 14
+    assert 1 <= len(asked(parent / "shared", other)) <= 15  # each has begun one; how many more, the machine says
 
 
 def test_a_search_killed_in_a_trial_ends_with_the_trials_of_an_undisturbed_one(fronts):

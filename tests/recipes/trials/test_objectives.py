@@ -46,13 +46,30 @@ def test_a_short_training_learns_and_repeats_itself(trained):
     assert first.metrics["loss"] != trained(CONVOLUTION, jax.random.key(1)).metrics["loss"]
 
 
-def test_in_the_supernet_as_alone(trained):
-    """The same steps from the same weights, but for the initial ones: by the loss after many steps."""
+def test_in_the_supernet_as_alone(trained, monkeypatch):
+    """The same steps from the same weights: those of the supernet, cut out for the network by itself."""
+    together, initialise = trained(CONVOLUTION, KEY), nets.initialise
+    supernet, _ = objectives._supernet(SPACE, TRAIN, TRAINING, affine=True)
+
+    def alone_of(block):
+        block = dict(block)
+        chosen = block.pop("edges_0")["nor_conv_1x1"]  # of all edges together
+        of = lambda edge: jax.tree.map(lambda leaf: leaf[edge], chosen)
+        return block | {"0_2_nor_conv_1x1": of(0), "1_2_nor_conv_1x1": of(1)}
+
+    def cut(net, key, shape):
+        assert net.space.is_fixed
+        own = initialise(net, key, shape)
+        found = tuple({**part, "block_0": alone_of(part["block_0"])} for part in initialise(supernet, key, shape))
+        assert jax.tree.structure(found) == jax.tree.structure(own)
+        return found
+
+    monkeypatch.setattr(nets, "initialise", cut)
     with jax.numpy_dtype_promotion("standard"):
         alone = objectives.own_training(SPACE, TRAIN, VALIDATION, TRAINING)(CONVOLUTION, KEY)
-    assert alone.score > 0.8
-    net = nets.network_for(spaces.fix(SPACE, CONVOLUTION), channels=2, depth=1, num_classes=2)
-    params, _ = nets.initialise(net, KEY, TRAIN.shape)
+    assert alone.score == together.score > 0.8
+    assert alone.metrics["loss"] == pytest.approx(together.metrics["loss"], rel=1e-3)
+    params, _ = initialise(objectives._network(spaces.fix(SPACE, CONVOLUTION), TRAIN, TRAINING), KEY, TRAIN.shape)
     assert alone.metrics["parameters"] == nets.count_parameters(params)
 
 
