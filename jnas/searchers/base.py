@@ -136,3 +136,24 @@ def complete(space: Space, state: Observations, key: Key, num: int, preferred) -
         found = np.concatenate([found, left[order]])[:num]
     repeats = np.asarray(sample(space, jax.random.fold_in(key, 9), num))
     return np.concatenate([found, repeats])[:num]
+
+
+def deviation(values: np.ndarray) -> np.ndarray:
+    """The standard deviation along the first axis, and 0 where the values differ by rounding alone.
+
+    The mean of equal numbers is often not that number: of `[.1, .1, .1]` the plain deviation is 1.4e-17, and what is
+    divided by that passes for data.
+
+    >>> deviation(np.array([[0.1, 1.0], [0.1, 3.0], [0.1, 5.0]])).round(3)
+    array([0.   , 1.633])
+
+    Args:
+      values: `[n, ...]` of a floating dtype.
+
+    Returns:
+      `[...]`; 0 where there are no values.
+    """
+    if not len(values):
+        return np.zeros(values.shape[1:])
+    spread = values.std(0)
+    return np.where(spread > 64 * np.finfo(values.dtype).eps * np.abs(values).max(0), spread, 0.0)

@@ -11,7 +11,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from jnas.searchers.base import padded_length
+from jnas.searchers.base import deviation, padded_length
 from jnas.searchers.gp import kernels, regression
 from jnas.types import Key
 
@@ -100,8 +100,8 @@ def joined(old: Records, new: Records) -> Records:
 
 def scale_of(records: Records) -> Scale:
     """The moments of some records."""
-    x_std, y_std = records.x.std(0), float(records.y.std())
-    return Scale(records.x.mean(0), np.where(x_std > 1e-12, x_std, 1.0), float(records.y.mean()), y_std or 1.0)
+    x_std, y_std = deviation(records.x), float(deviation(records.y))
+    return Scale(records.x.mean(0), np.where(x_std > 0, x_std, 1.0), float(records.y.mean()), y_std or 1.0)
 
 
 def standardised(scale: Scale, x) -> np.ndarray:

@@ -5,7 +5,8 @@ import numpy as np
 import pytest
 
 from jnas import searchers, spaces
-from jnas.searchers import base
+from jnas.recipes.generated.model_search import centre_and_scale
+from jnas.searchers import base, predictor
 from jnas.searchers.gp import kernels, regression
 
 SPACE = spaces.nasbench201()
@@ -146,6 +147,27 @@ def test_surrogate_predicts_what_was_told():
     values = searchers.standardised(state.values[:60])
     assert np.corrcoef(mean[:60], values)[0, 1] > 0.9
     assert np.all(np.isfinite(std))
+
+
+@pytest.mark.parametrize("dtype", [np.float32, np.float64])
+@pytest.mark.parametrize("values", [[0.1] * 3, [0.1] * 7, [93.7] * 50, [1e-30] * 3, [0.0] * 4])
+def test_equal_scores_are_standardised_to_zero_whatever_their_mean_rounds_to(values, dtype):
+    scores = np.array(values, dtype)
+    assert searchers.standardised(scores).tolist() == [0.0] * len(values)
+    centre, scale = centre_and_scale(scores)
+    assert ((scores - centre) / scale == 0).all()
+    assert scale == 1.0
+    features = np.stack([scores, np.arange(len(scores), dtype=dtype)], 1)
+    records = predictor.Records(features, scores, np.zeros(len(scores)))
+    moments = predictor.scale_of(records)
+    assert (moments.x_std[0], moments.y_std) == (1.0, 1.0)
+    assert moments.x_std[1] > 0.5
+
+
+def test_scores_that_differ_little_but_do_differ_keep_their_scale():
+    scores = 0.9 + 1e-9 * np.arange(5.0)
+    np.testing.assert_allclose(searchers.standardised(scores).std(), 1.0)
+    assert centre_and_scale(scores)[1] < 1e-8
 
 
 def test_normal_scores_are_those_of_a_sorted_normal_sample():

@@ -13,6 +13,7 @@ import jax
 import numpy as np
 
 from jnas.searchers import Observations, Surrogate
+from jnas.searchers.base import deviation
 from jnas.searchers.gp.regression import Hyperparameters
 from jnas.study import open_study, search
 from jnas.study.ledger import rows_of
@@ -55,8 +56,9 @@ def centre_and_scale(values: np.ndarray) -> tuple[float, float]:
     if not len(values):
         return 0.0, 1.0
     centre = float(np.median(values))
-    scale = 1.4826 * float(np.median(np.abs(values - centre))) or float(np.std(values)) or 1.0
-    return centre, scale
+    rounding = 64 * np.finfo(values.dtype).eps * float(np.abs(values).max())
+    robust = 1.4826 * float(np.median(np.abs(values - centre)))
+    return centre, (robust if robust > rounding else float(deviation(values))) or 1.0
 
 
 def clipped(values: np.ndarray) -> np.ndarray:

@@ -12,6 +12,7 @@ from jnas.searchers.base import (
     Observations,
     Searcher,
     complete,
+    deviation,
     enumerate_all,
     new_ones,
     no_observations,
@@ -39,7 +40,7 @@ class Surrogate(NamedTuple):
 
 def standardised(values: np.ndarray) -> np.ndarray:
     """Zero mean and unit variance, in double precision: for scores whose errors are about normal."""
-    scale = values.std() if len(values) else 0.0
+    scale = deviation(values)
     return (values - values.mean()) / scale if scale > 0 else np.zeros_like(values)
 
 
