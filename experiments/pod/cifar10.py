@@ -27,6 +27,7 @@ from collections.abc import Sequence
 
 from jnas import distributed
 from jnas.cli import hosts
+from jnas.distributed.hosts import joined
 from jnas.errors import Diverged, Interrupted, UserError
 from jnas.recipes import config
 from jnas.recipes.gradient import recipe as gradient
@@ -44,7 +45,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     arguments = parser.parse_args(argv)
     distributed.enable_compilation_cache()
     try:
-        with distributed.joined(hosts.from_arguments(arguments)):
+        with joined(hosts.from_arguments(arguments)):
             mesh = distributed.data_mesh()
             retraining = -(-96 // mesh.size) * mesh.size  # 96 as DARTS has it, rounded up to what the devices divide
             here = {

@@ -65,7 +65,7 @@ def totals(module: Module, *, trips: Sequence[float] = (1,)) -> Totals:
     Raises:
       ValueError: if `trips` is empty.
 
-    >>> from jnas.hlo import parse
+    >>> from jnas.bench.hlo import parse
     >>> text = '''
     ... ENTRY %main (p: f32[8]) -> f32[8] {
     ...   %p = f32[8]{0} parameter(0)

@@ -8,7 +8,7 @@ from collections.abc import Iterator
 from jax.sharding import Mesh
 
 from jnas import distributed
-from jnas.distributed.hosts import Hosts
+from jnas.distributed.hosts import Hosts, joined
 from jnas.errors import UserError
 
 
@@ -27,7 +27,7 @@ def joined_mesh(arguments: argparse.Namespace) -> Iterator[Mesh | None]:
     hosts = from_arguments(arguments)
     if axes is not None:
         distributed.make_cpu_devices(math.prod(axes.values()), (hosts and hosts.num_processes) or 1)
-    with distributed.joined(hosts):
+    with joined(hosts):
         if axes is not None:
             yield distributed.make_mesh(axes)
         else:
@@ -63,7 +63,7 @@ def from_arguments(arguments: argparse.Namespace) -> Hosts | None:
       arguments: as parsed.
 
     Returns:
-      For `jnas.engine.hosts.joined`; None: the process is alone.
+      For `jnas.distributed.hosts.joined`; None: the process is alone.
 
     Raises:
       UserError: if the options do not fit each other.

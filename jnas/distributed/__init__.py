@@ -1,7 +1,7 @@
-"""Devices and processes: meshes, where arrays live, how hosts find and watch one another. Open to every room."""
+"""Devices and processes: meshes, where arrays live; `hosts` has how processes find one another. Open to every room."""
 
 from jnas.distributed.environment import backend, enable_compilation_cache, environment
-from jnas.distributed.hosts import Hosts, from_first, is_first, joined
+from jnas.distributed.processes import from_first, is_first
 from jnas.distributed.sharding import (
     all_at_once,
     check_batch,
@@ -17,7 +17,6 @@ from jnas.distributed.sharding import (
 )
 
 __all__ = [
-    "Hosts",
     "all_at_once",
     "backend",
     "check_batch",
@@ -27,7 +26,6 @@ __all__ = [
     "environment",
     "from_first",
     "is_first",
-    "joined",
     "make_cpu_devices",
     "make_mesh",
     "mesh_of_one",

@@ -7,8 +7,9 @@ from typing import NamedTuple
 import jax
 import jax.numpy as jnp
 import optax
+from flax import linen as nn
 
-from jnas import data, nets
+from jnas import data
 from jnas.types import Array, Aux, Context, Examples, Loss, PyTree
 
 
@@ -39,7 +40,7 @@ def accuracy(logits: Array, label: Array) -> Array:
     return jnp.mean((jnp.argmax(logits, -1) == label).astype(jnp.float32))
 
 
-def classifier_loss(net: nets.FoundNetwork, *, auxiliary_weight: float, smoothing: float) -> Loss:
+def classifier_loss(net: nn.Module, *, auxiliary_weight: float, smoothing: float) -> Loss:
     """The loss of retraining over `TrainingBatch`: cross-entropy, the weighted auxiliary head's added.
 
     Args:
@@ -69,7 +70,7 @@ def classifier_loss(net: nets.FoundNetwork, *, auxiliary_weight: float, smoothin
 
 
 def evaluate(
-    net: nets.FoundNetwork,
+    net: nn.Module,
     weights: PyTree,
     variables: PyTree,
     dataset: data.Dataset,

@@ -62,8 +62,8 @@ class PolicySpace:
     """Every assignment of methods to units: a space whose architectures are policies.
 
     >>> from jnas import spaces
-    >>> policies = spaces.policies(["stem", "head"], [method_of("w2a4"), method_of("w8a8")])
-    >>> spaces.size(spaces.product(spaces.nasbench201(), policies))
+    >>> policy = policies(["stem", "head"], [method_of("w2a4"), method_of("w8a8")])
+    >>> spaces.size(spaces.product(spaces.nasbench201(), policy))
     62500
 
     Attributes:

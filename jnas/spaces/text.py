@@ -9,9 +9,8 @@ import jax.numpy as jnp
 from jnas.errors import UserError
 from jnas.spaces.base import quoted
 from jnas.spaces.cell import CellSpace, Decision, fix, place
-from jnas.spaces.families.branched import parse_branched
 from jnas.spaces.families.darts import Genotype, darts, from_genotype, has_genotype, to_genotype
-from jnas.spaces.families.nasbench201 import from_bars, nasbench201, to_bars
+from jnas.spaces.families.nasbench201 import from_bars, nasbench201, parse_branched, to_bars
 from jnas.spaces.families.reduced import s1, s2, s3, s4
 from jnas.spaces.genotypes import PUBLISHED
 from jnas.types import Array

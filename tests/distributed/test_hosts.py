@@ -21,8 +21,8 @@ import pytest
 from host_worker import BATCH, EPOCH, SIDE, STEPS
 
 from jnas.cli import hosts
-from jnas.distributed import peers
-from jnas.distributed.hosts import Hosts, from_first, is_first, joined
+from jnas.distributed import from_first, is_first, peers
+from jnas.distributed.hosts import Hosts, joined
 from jnas.errors import UserError
 from jnas.train.checkpoint import Checkpoints
 

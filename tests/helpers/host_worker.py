@@ -17,6 +17,7 @@ import optax
 from jax.sharding import Mesh
 
 from jnas import bilevel, data, distributed, nets, spaces, train
+from jnas.data.stream import bilevel_stream_source, open_tfds, split_stream
 from jnas.distributed import hosts
 from jnas.errors import Interrupted, UserError
 from jnas.recipes.supernet import supernet_problem
@@ -67,8 +68,8 @@ def search(*, folder, images, mesh=None, act=None):
     `act`: (step, process, signal): the process sends itself the signal after the step, and notes the time in
     `folder/acted`. Returns what is to be compared.
     """
-    source, _ = data.open_tfds(images)
-    inner, outer = (Recorded(part) for part in data.split_stream(source, jax.random.key(5), 0.5))
+    source, _ = open_tfds(images)
+    inner, outer = (Recorded(part) for part in split_stream(source, jax.random.key(5), 0.5))
     key = jax.random.key(3)
     space, of_space = learner()
 
@@ -77,7 +78,7 @@ def search(*, folder, images, mesh=None, act=None):
             pathlib.Path(folder, "acted").write_text(str(time.time()))
             os.kill(os.getpid(), getattr(signal, act[2]))
 
-    batches = data.bilevel_stream_source(
+    batches = bilevel_stream_source(
         inner, outer, batch_size=BATCH, augment=data.Augment(flip=True), key=split_key(key).data
     )
     for part in (inner, outer):
@@ -109,7 +110,7 @@ def main(spec):
         if order is not None:  # of the devices along the mesh
             mesh = Mesh(mesh.devices[order], mesh.axis_names, axis_types=mesh.axis_types)
         result = search(mesh=mesh, **spec)
-        everywhere = hosts.from_first(lambda: {"from": jax.process_index()})
+        everywhere = distributed.from_first(lambda: {"from": jax.process_index()})
         print("RESULT", json.dumps(result | everywhere), flush=True)
 
 

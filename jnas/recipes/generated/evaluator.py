@@ -11,12 +11,13 @@ import optax
 
 from jnas import bilevel, data, nets, spaces, train
 from jnas.errors import Diverged
-from jnas.recipes import train_network
+from jnas.recipes import chains
 from jnas.recipes.classification import TrainingBatch, classifier_loss, evaluate
 from jnas.recipes.settings import Training
+from jnas.spaces import networks
 from jnas.types import Array, Evaluation, Key
 
-Judge = Callable[[spaces.NetworkSpace, Array], Evaluation]  # (space, architecture) -> score
+Judge = Callable[[networks.NetworkSpace, Array], Evaluation]  # (space, architecture) -> score
 
 
 def from_scratch(
@@ -52,9 +53,9 @@ def from_scratch(
     )
 
     def score(space, arch):
-        if not spaces.is_connected(space, arch):
+        if not networks.is_connected(space, arch):
             return Evaluation(1 / held.num_classes, {"connected": False})
-        net = train_network.network(spaces.fix(space, arch), judge, part.num_classes)
+        net = chains.network(networks.fix(space, arch), judge, part.num_classes)
 
         def start(key):
             params, stats = nets.initialise(net, key, shape)
@@ -84,9 +85,9 @@ class Kept:
             except (ValueError, KeyError, TypeError):  # torn by a kill: judged again
                 continue
 
-    def __call__(self, space: spaces.NetworkSpace, arch) -> float:
+    def __call__(self, space: networks.NetworkSpace, arch) -> float:
         """The score of a network, from the file if it is there."""
-        genotype = spaces.to_string(space, arch)
+        genotype = networks.to_string(space, arch)
         if genotype not in self.rows:
             started = time.time()
             said = self.judge(space, arch)
@@ -100,7 +101,7 @@ class Kept:
         return self.rows[genotype]["score"]
 
 
-def draw(space: spaces.NetworkSpace, key: Key, num: int) -> np.ndarray:
+def draw(space: networks.NetworkSpace, key: Key, num: int) -> np.ndarray:
     """Up to `num` different connected architectures, uniformly.
 
     Args:
@@ -117,7 +118,7 @@ def draw(space: spaces.NetworkSpace, key: Key, num: int) -> np.ndarray:
     found: dict[bytes, np.ndarray] = {}
     for attempt in range(8):
         for code in np.asarray(spaces.sample(space, jax.random.fold_in(key, attempt), 4 * num + 16)):
-            if len(found) < num and code.tobytes() not in found and spaces.is_connected(space, code):
+            if len(found) < num and code.tobytes() not in found and networks.is_connected(space, code):
                 found[code.tobytes()] = code
         if len(found) == num:
             break

@@ -6,8 +6,9 @@ from typing import Any
 import jax
 import numpy as np
 
-from jnas import files, searchers, spaces
+from jnas import searchers, spaces
 from jnas.errors import Interrupted, UserError
+from jnas.files.locks import exclusive
 from jnas.recipes import run_folder
 from jnas.recipes.joint import costs, rewards
 from jnas.recipes.joint.plan import Plan, policies_of
@@ -83,7 +84,7 @@ def _search(
     known = run_folder.read_json(path / FOUND) or {}
     if name not in known:
         trials, converged = _trials(config, plan, name, space, policies, total, judge, path)
-        with files.exclusive(path / LOCK):
+        with exclusive(path / LOCK):
             known = run_folder.read_json(path / FOUND) or {}
             if name not in known:
                 known[name] = _outcome(config, trials, converged)
