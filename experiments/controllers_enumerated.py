@@ -51,6 +51,7 @@ from jnas.nets.quant import units
 from jnas.recipes.joint import costs, rewards
 from jnas.searchers.base import enumerate_all
 from jnas.spaces.policy import method_of, policies
+from jnas.spaces.products import product
 
 RESULTS = pathlib.Path(__file__).parent / "results" / "controllers_enumerated.jsonl"
 METHODS = tuple(map(method_of, ("w2a8", "w4a8", "w8a8")))
@@ -65,7 +66,7 @@ def space():
     """Three operators an edge, `none` left out, and a width for each edge and for the residual blocks."""
     cells = spaces.narrow(spaces.nasbench201(), {"cell": [EDGES] * 6})
     names = [f"cell/{s}_{t}" for s, t in cells.endpoints] + ["residual"]
-    return cells, spaces.product(cells, policies(names, METHODS))
+    return cells, product(cells, policies(names, METHODS))
 
 
 def rewards_of(path, data):

@@ -27,6 +27,7 @@ from collections.abc import Sequence
 
 from jnas import distributed
 from jnas.cli import hosts
+from jnas.distributed.cache import enable_compilation_cache
 from jnas.distributed.hosts import joined
 from jnas.errors import Diverged, Interrupted, UserError
 from jnas.recipes import config
@@ -43,7 +44,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser.add_argument("--out", required=True, type=pathlib.Path, metavar="DIR", help="seen by all hosts")
     hosts.add_arguments(parser, mesh=False)
     arguments = parser.parse_args(argv)
-    distributed.enable_compilation_cache()
+    enable_compilation_cache()
     try:
         with joined(hosts.from_arguments(arguments)):
             mesh = distributed.data_mesh()

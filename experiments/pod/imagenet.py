@@ -31,6 +31,7 @@ import numpy as np
 from jnas import data, distributed, nets, spaces, train
 from jnas.cli import hosts
 from jnas.data.stream import bilevel_stream_source, open_tfds, split_stream
+from jnas.distributed.cache import enable_compilation_cache
 from jnas.distributed.hosts import joined
 from jnas.errors import Diverged, Interrupted, UserError
 from jnas.recipes import config, run_folder
@@ -133,7 +134,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser.add_argument("--per-device", type=int, default=PER_DEVICE, help=f"examples a device ({PER_DEVICE})")
     hosts.add_arguments(parser, mesh=False)
     arguments = parser.parse_args(argv)
-    distributed.enable_compilation_cache()
+    enable_compilation_cache()
     try:
         with joined(hosts.from_arguments(arguments)), run_folder.as_user_input():
             batch_size = arguments.per_device * jax.device_count()

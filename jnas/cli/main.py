@@ -10,6 +10,7 @@ from collections.abc import Sequence
 from typing import Any, NoReturn
 
 from jnas.cli import export, hosts, predict, select, tasks, zoo
+from jnas.distributed.cache import enable_compilation_cache
 from jnas.errors import Diverged, Interrupted, UserError
 
 EPILOG = (
@@ -365,9 +366,8 @@ def _show(settings: Any) -> int:
 
 
 def _prepare_machine() -> None:
-    from jnas import distributed
 
-    distributed.enable_compilation_cache()
+    enable_compilation_cache()
 
 
 def _add_profile(parser: argparse.ArgumentParser) -> None:

@@ -1,17 +1,15 @@
 """Devices and processes: meshes, where arrays live; `hosts` has how processes find one another. Open to every room."""
 
-from jnas.distributed.environment import backend, enable_compilation_cache, environment
+from jnas.distributed.environment import backend, environment
 from jnas.distributed.processes import from_first, is_first
 from jnas.distributed.sharding import (
     all_at_once,
     check_batch,
     check_mesh,
     data_mesh,
-    make_cpu_devices,
     make_mesh,
     mesh_of_one,
     one_by_one,
-    parse_mesh,
     split_largest,
     to_host,
 )
@@ -22,15 +20,12 @@ __all__ = [
     "check_batch",
     "check_mesh",
     "data_mesh",
-    "enable_compilation_cache",
     "environment",
     "from_first",
     "is_first",
-    "make_cpu_devices",
     "make_mesh",
     "mesh_of_one",
     "one_by_one",
-    "parse_mesh",
     "split_largest",
     "to_host",
 ]

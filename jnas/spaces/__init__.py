@@ -1,16 +1,15 @@
 """Search spaces of cells: frozen data, architectures as int32 vectors, and the functions between them.
 
 Chains stand in `jnas.spaces.chain`, and `jnas.spaces.networks` takes either; generated spaces in `families.generated`
-and `descriptors`, groups of operators in `grouped`, quantisation policies in `policy`, features by paths in `paths`.
+and `descriptors`, groups of operators in `grouped`, quantisation policies in `policy`, features by paths in `paths`,
+products in `products`, published cells in `genotypes`.
 """
 
-from jnas.spaces import genotypes
 from jnas.spaces.alpha import derive, discretise, init_alpha, mixture, one_hot_alpha
-from jnas.spaces.base import Choice, ProductSpace, Space, mutate, neighbours, num_options, product, sample, size
+from jnas.spaces.base import Choice, Space, mutate, neighbours, num_options, sample, size
 from jnas.spaces.cell import CellSpace, Edge, fix, is_connected, narrow, op_mask
-from jnas.spaces.families.darts import Genotype, cells_of_darts, darts, to_genotype
+from jnas.spaces.families.darts import Genotype, cells_of_darts, darts, s1, s2, s3, s4, to_genotype
 from jnas.spaces.families.nasbench201 import branched, nasbench201
-from jnas.spaces.families.reduced import s1, s2, s3, s4
 from jnas.spaces.isomorphism import canonical, isomorphic
 from jnas.spaces.text import by_name, encode, from_string, to_string
 
@@ -19,7 +18,6 @@ __all__ = [
     "Choice",
     "Edge",
     "Genotype",
-    "ProductSpace",
     "Space",
     "branched",
     "by_name",
@@ -31,7 +29,6 @@ __all__ = [
     "encode",
     "fix",
     "from_string",
-    "genotypes",
     "init_alpha",
     "is_connected",
     "isomorphic",
@@ -43,7 +40,6 @@ __all__ = [
     "num_options",
     "one_hot_alpha",
     "op_mask",
-    "product",
     "s1",
     "s2",
     "s3",

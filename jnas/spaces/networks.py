@@ -4,9 +4,13 @@ from typing import overload
 
 import jax.numpy as jnp
 
+from jnas.errors import UserError
 from jnas.spaces import cell, text
+from jnas.spaces.base import quoted
 from jnas.spaces.cell import CellSpace
 from jnas.spaces.chain import ChainSpace, chain_from_string, chain_to_string, fix_chain, parse_chain
+from jnas.spaces.families.darts import has_genotype
+from jnas.spaces.genotypes import PUBLISHED
 from jnas.types import Array
 
 NetworkSpace = CellSpace | ChainSpace
@@ -50,12 +54,20 @@ def to_string(space: NetworkSpace, arch) -> str:
 
 
 def from_string(space: NetworkSpace, words: str) -> Array:
-    """As `spaces.from_string`; also what `to_string` writes for a chain.
+    """As `spaces.from_string`; also what `to_string` writes for a chain, or the name of a published cell.
 
+    >>> from jnas import spaces
+    >>> spaces.to_genotype(spaces.darts(), from_string(spaces.darts(), "DARTS_V2")).normal[:2]
+    [('sep_conv_3x3', 0), ('sep_conv_3x3', 1)]
     >>> chain = network_space("chain-2:skip_connect,nor_conv_3x3")
     >>> from_string(chain, "chain:nor_conv_3x3+skip_connect").tolist()
     [1, 0]
     """
     if isinstance(space, ChainSpace):
         return jnp.asarray(chain_from_string(space, words), jnp.int32)
+    name = words.strip()
+    if has_genotype(space) and name.isidentifier():
+        if name not in PUBLISHED:
+            raise UserError(f"{quoted(name)} is no cell: write Genotype(normal=[...], ...) or {', '.join(PUBLISHED)}.")
+        return text.encode(space, PUBLISHED[name])
     return text.from_string(space, words)

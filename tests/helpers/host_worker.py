@@ -19,6 +19,7 @@ from jax.sharding import Mesh
 from jnas import bilevel, data, distributed, nets, spaces, train
 from jnas.data.stream import bilevel_stream_source, open_tfds, split_stream
 from jnas.distributed import hosts
+from jnas.distributed.cache import enable_compilation_cache
 from jnas.errors import Interrupted, UserError
 from jnas.recipes.supernet import supernet_problem
 from jnas.train.program import split_key
@@ -101,7 +102,7 @@ def search(*, folder, images, mesh=None, act=None):
 
 
 def main(spec):
-    distributed.enable_compilation_cache()
+    enable_compilation_cache()
     jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.0)
     jax.config.update("jax_num_cpu_devices", spec.pop("devices", 1))
     with hosts.joined(hosts.Hosts(**spec.pop("hosts"))):

@@ -14,8 +14,9 @@ from jnas.errors import Diverged
 from jnas.recipes import chains
 from jnas.recipes.classification import TrainingBatch, classifier_loss, evaluate
 from jnas.recipes.settings import Training
+from jnas.searchers.base import Evaluation
 from jnas.spaces import networks
-from jnas.types import Array, Evaluation, Key
+from jnas.types import Array, Key
 
 Judge = Callable[[networks.NetworkSpace, Array], Evaluation]  # (space, architecture) -> score
 

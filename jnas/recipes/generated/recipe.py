@@ -21,11 +21,12 @@ from jnas.recipes.generated.evaluator import Judge, Kept, draw, from_scratch
 from jnas.recipes.generated.model_search import Criterion, Found, clipped, incumbent, search_until_settled
 from jnas.recipes.generated.settings import ModelLevel, SpaceSearch
 from jnas.recipes.generated.strategies import family_of
+from jnas.searchers.base import Evaluation, Searcher
 from jnas.spaces import descriptors, networks
 from jnas.spaces.chain import ChainSpace
 from jnas.spaces.descriptors import Descriptor
 from jnas.spaces.families.generated import Family, Member
-from jnas.types import Evaluation, Key, Searcher
+from jnas.types import Key
 
 OUTER, INNER, EVALUATIONS = "spaces", "networks", "evaluations.jsonl"  # in the folder of a run
 

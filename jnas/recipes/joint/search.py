@@ -13,10 +13,11 @@ from jnas.recipes import run_folder
 from jnas.recipes.joint import costs, rewards
 from jnas.recipes.joint.plan import Plan, policies_of
 from jnas.recipes.joint.settings import QuantisedSearch
+from jnas.searchers.base import Evaluation, Searcher
 from jnas.spaces.cell import CellSpace
 from jnas.spaces.policy import EIGHT, PolicySpace
+from jnas.spaces.products import product
 from jnas.study import Progress, Trial, close_study, open_study, search
-from jnas.types import Evaluation, Searcher
 
 TRIALS, FOUND, LOCK = "trials.journal", "searches.json", ".searches"
 JOINT, EIGHTS, BEFORE, AFTER, THEN = "joint", "eight", "architecture", "policy", "then"
@@ -118,7 +119,7 @@ def _trials(
     path: pathlib.Path,
 ) -> tuple[tuple[Trial, ...], bool]:  # fmt: skip
     """The trials of one search on the trial loop, and whether its reward stood still."""
-    both: Any = spaces.product(space, policies)
+    both: Any = product(space, policies)
     whole = space == plan.space
 
     def objective(code: np.ndarray, key) -> Evaluation:

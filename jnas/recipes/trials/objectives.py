@@ -13,8 +13,9 @@ from jnas import bilevel, data, distributed, nets, spaces
 from jnas.recipes.classification import accuracy, cross_entropy, evaluate
 from jnas.recipes.settings import Training
 from jnas.recipes.trials.network_costs import Cost
+from jnas.searchers.base import Evaluation, Objective
 from jnas.train import Hook, fit
-from jnas.types import Array, Aux, Context, Evaluation, Examples, Key, Learner, Objective, PyTree, Source
+from jnas.types import Array, Aux, Context, Examples, Key, Learner, PyTree, Source
 
 
 class MixedBatch(NamedTuple):

@@ -21,8 +21,9 @@ from jnas.nets.chain import FoundNetwork
 from jnas.recipes import run_folder, train_network
 from jnas.recipes.trials import network_costs, objectives, truth_table
 from jnas.recipes.trials.settings import TrialSearch
+from jnas.searchers.base import Objective, Searcher
 from jnas.study import close_study, open_study, search, trials_jsonl, trials_progress, trials_tensorboard
-from jnas.types import Array, Objective, Searcher
+from jnas.types import Array
 
 SUPERNET, SEARCH = "supernet", "search"  # folders of a run
 JOURNAL, LINES = "trials.log", "trials.jsonl"  # of its search: the study, and what the report reads

@@ -17,10 +17,10 @@ from jnas.recipes.generated.evaluator import Kept, draw
 from jnas.recipes.generated.settings import ModelLevel, SpaceSearch, Strategies
 from jnas.recipes.generated.strategies import family_of
 from jnas.report.space_search import chain_chart, level_charts, read_levels, space_table, words
+from jnas.searchers.base import Evaluation
 from jnas.spaces import descriptors, networks
 from jnas.spaces.chain import chain
 from jnas.spaces.families.generated import Member, layer_types_and_depth, union
-from jnas.types import Evaluation
 
 WORTH = {"skip_connect": 0.0, "max_pool_3x3": 0.1, "conv_1x1": 0.4, "conv_3x3": 1.0}
 FAMILY = union("types", {"types": layer_types_and_depth(tuple(WORTH), (2, 3))})  # 22 spaces

@@ -11,6 +11,7 @@ from jnas.spaces.chain import ChainSpace, chain
 from jnas.spaces.descriptors import facts
 from jnas.spaces.families import generated
 from jnas.spaces.families.generated import Family, Member, convolutions, layer_types, layer_types_and_depth, topologies
+from jnas.spaces.products import product
 
 TYPES = ("skip_connect", "nor_conv_3x3", "sep_conv_5x5")
 
@@ -113,4 +114,4 @@ def test_what_is_no_family_is_refused():
     with pytest.raises(ValueError, match="generate no space"):
         generated.union("empty", {"mine": ()})
     with pytest.raises(ValueError, match="neither cells nor layers"):
-        facts(spaces.product(spaces.nasbench201(), spaces.s2()))
+        facts(product(spaces.nasbench201(), spaces.s2()))
