@@ -1,7 +1,7 @@
 """`jnas bench --topology`: a search step compiled for a slice of accelerators on a machine without one.
 
 The compiler is the real one, in a process of its own; what it built says how much memory a device needs and which
-collectives run, and with the figures of `jnas.chips` how long a step takes at least. One JSON line a case.
+collectives run, and with the figures of `jnas.bench.chips` how long a step takes at least. One JSON line a case.
 """
 
 import dataclasses

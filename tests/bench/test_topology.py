@@ -124,7 +124,7 @@ def test_each_slice_in_both_dtypes_once(stand_in, capsys):
     out, called = stand_in
     words = ["bench", *TINY, "--out", out, "--topology", "v5e:2x4", "h100:8"]
     assert main(words) == 0
-    start = "jnas.topology_worker cpu 1"
+    start = "jnas.bench.topology_worker cpu 1"
     assert called() == [f"{start} {t} O1 {d}" for d in ("float32", "bfloat16") for t in ("v5e:2x4", "h100:8")]
     printed = [json.loads(line) for line in capsys.readouterr().out.splitlines()]
     assert printed == command.read_lines(out)

@@ -126,7 +126,7 @@ def test_a_full_disk_in_the_middle(images, command, tmp_path):
     words += ["--out", str(folder)]
     code = (
         "import resource, sys; resource.setrlimit(resource.RLIMIT_FSIZE, (1500, 1500)); "
-        f"from jnas.cli import entry; sys.argv[1:] = {words!r}; entry()"
+        f"from jnas.cli.main import entry; sys.argv[1:] = {words!r}; entry()"
     )
     done = subprocess.run(
         [sys.executable, "-c", code], capture_output=True, text=True, timeout=600,

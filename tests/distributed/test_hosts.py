@@ -228,7 +228,7 @@ def test_after_the_kill_two_processes_of_two_devices_end_where_one_does(killed, 
 LIVES = """
 import json, os, signal, sys, time
 import jax
-from jnas.engine import hosts
+from jnas.distributed import from_first, hosts
 from jnas.errors import UserError
 
 spec = json.loads(sys.argv[1])
@@ -243,7 +243,7 @@ try:
             from jax.experimental import multihost_utils
             multihost_utils.process_allgather(jax.numpy.ones(1))
         elif spec["waits"] == "for the first":
-            hosts.from_first(lambda: time.sleep(100))
+            from_first(lambda: time.sleep(100))
         time.sleep(100)
 except UserError as error:
     print(f"jnas: {error}", file=sys.stderr, flush=True)

@@ -349,7 +349,7 @@ class TestStudies:
         def refuse(storage):
             raise refusal("Error 111 connecting to localhost:6379")
 
-        monkeypatch.setattr("jnas.engine.study._storage", refuse)
+        monkeypatch.setattr("jnas.study.storage._storage", refuse)
         with pytest.raises(UserError, match="Error 111 connecting"):
             open_study("redis://localhost")
 

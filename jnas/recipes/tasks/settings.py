@@ -29,7 +29,7 @@ class Optimisation:
 
 @dataclasses.dataclass(frozen=True)
 class BoxAugmentation:
-    """What happens to a training photo and its boxes, see `jnas.data.boxes.BoxAugment`."""
+    """What happens to a training photo and its boxes, see `jnas.data.detection.sources.BoxAugment`."""
 
     flip: bool = True
     upright: bool = True  # whether the photo has a right way up; false: it is also mirrored up and down

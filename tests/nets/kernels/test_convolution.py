@@ -224,8 +224,8 @@ def test_sharded_batches_give_the_gradient_of_the_whole_batch():
     script = """
         import jax, jax.numpy as jnp
         from jax.sharding import NamedSharding, PartitionSpec as P
-        from jnas.nets.convolution import conv2d, depthwise2d
-        from jnas.nets.pooling import avg_pool3, max_pool3
+        from jnas.nets.kernels.convolution import conv2d, depthwise2d
+        from jnas.nets.kernels.pooling import avg_pool3, max_pool3
 
         mesh = jax.make_mesh((2,), ("data",), axis_types=(jax.sharding.AxisType.Auto,))
         keys = jax.random.split(jax.random.key(0), 3)
