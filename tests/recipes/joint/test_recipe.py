@@ -47,7 +47,7 @@ def whole(images, tmp_path_factory):
         return search(searcher, once, **others)
 
     with pytest.MonkeyPatch.context() as patch, made_up():
-        patch.setattr(study, "search", stopping)
+        patch.setattr("jnas.recipes.joint.search.search", stopping)
         with pytest.raises(Interrupted):
             joint.run(settings(images), folder)
         result = joint.run(settings(images), folder)
