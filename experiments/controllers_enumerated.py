@@ -50,7 +50,8 @@ from jnas import nets, searchers, spaces
 from jnas.nets.quant import units
 from jnas.recipes.joint import costs, rewards
 from jnas.searchers.base import enumerate_all
-from jnas.spaces.policy import method_of
+from jnas.spaces.policy import method_of, policies
+from jnas.spaces.products import product
 
 RESULTS = pathlib.Path(__file__).parent / "results" / "controllers_enumerated.jsonl"
 METHODS = tuple(map(method_of, ("w2a8", "w4a8", "w8a8")))
@@ -65,7 +66,7 @@ def space():
     """Three operators an edge, `none` left out, and a width for each edge and for the residual blocks."""
     cells = spaces.narrow(spaces.nasbench201(), {"cell": [EDGES] * 6})
     names = [f"cell/{s}_{t}" for s, t in cells.endpoints] + ["residual"]
-    return cells, spaces.product(cells, spaces.policies(names, METHODS))
+    return cells, product(cells, policies(names, METHODS))
 
 
 def rewards_of(path, data):
@@ -86,12 +87,12 @@ def rewards_of(path, data):
             ops = [whole.ops[at] for at in code]
             if all(op in EDGES for op in ops):
                 accuracy[tuple(EDGES.index(op) for op in ops)] = float(row[f"{data}_val_e12"])
-    policies = enumerate_all(spaces.policies(names, METHODS))
-    bits = np.array([method.weight_bits for method in METHODS])[policies]
-    loss = np.array(PENALTY[data])[policies]
+    codes = enumerate_all(policies(names, METHODS))
+    bits = np.array([method.weight_bits for method in METHODS])[codes]
+    loss = np.array(PENALTY[data])[codes]
     score = rewards.reward_of(rewards.Reward(size=0.07, scale="logarithmic", map="exp"), costs.largest(model))
     reference = costs.largest(model)["size"]
-    table = np.empty((3**6, len(policies)))
+    table = np.empty((3**6, len(codes)))
     for row, arch in enumerate(enumerate_all(cells)):
         ops = costs.operators(model, arch)
         sizes = model.sizes[np.arange(6), ops[:6]]
@@ -101,7 +102,7 @@ def rewards_of(path, data):
         size = bits @ sizes[:, 0] / 8 + fixed_size(model, sizes)
         table[row] = reached * (size / reference) ** -0.07
         if row == 400:  # the array arithmetic is the library's own
-            one = costs.costs(model, ops, policies[5])
+            one = costs.costs(model, ops, codes[5])
             assert np.isclose(one["size"], size[5]), (one, size[5])
             assert np.isclose(table[row, 5], score({"accuracy": reached[5], **one}))
     return table.reshape([3] * 13)

@@ -31,7 +31,7 @@ import argparse
 import json
 import pathlib
 
-from jnas import distributed
+from jnas.distributed.cache import enable_compilation_cache
 from jnas.recipes import config, models
 from jnas.recipes.tasks import detect, measure
 from jnas.recipes.tasks.settings import TrainDetector
@@ -56,7 +56,7 @@ def main():
     given = {"data": arguments.folder, "held_out": "test" if arguments.all else "validation"}
     settings = config.build(TrainDetector, SETTINGS, given, config.read_words(arguments.words))
     out = pathlib.Path(arguments.out or f"runs/detect-bccd{'-all' if arguments.all else ''}")
-    distributed.enable_compilation_cache()
+    enable_compilation_cache()
     found = detect.run(settings, out)["found"]
     seen = {found["measured_on"]: {name: found[name] for name in FIGURES}}
     if not arguments.all:

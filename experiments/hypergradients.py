@@ -29,8 +29,9 @@ import jax.numpy as jnp  # noqa: E402
 import numpy as np  # noqa: E402
 import optax  # noqa: E402
 
-from jnas import bilevel, distributed, files, nets, spaces, train  # noqa: E402
+from jnas import bilevel, files, nets, spaces, train  # noqa: E402
 from jnas.bilevel import Point  # noqa: E402
+from jnas.distributed.cache import enable_compilation_cache  # noqa: E402
 from jnas.recipes.supernet import supernet_problem  # noqa: E402
 from jnas.types import Batches, Context, Examples  # noqa: E402
 
@@ -48,7 +49,7 @@ def main():
     parser.add_argument("--images", type=int, default=128, help="for each level")
     parser.add_argument("--seeds", type=int, default=2, help="sequences of batches for the momentum")
     arguments = parser.parse_args()
-    distributed.enable_compilation_cache()
+    enable_compilation_cache()
     results = pathlib.Path(arguments.results)
     files.prepare_folder(results.parent)
     measured = {(row["estimator"], row["rate"]) for row in read(results)}

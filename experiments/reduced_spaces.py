@@ -15,7 +15,8 @@ import statistics
 
 import scoreboard
 
-from jnas import distributed, files
+from jnas import files
+from jnas.distributed.cache import enable_compilation_cache
 from jnas.recipes import config
 from jnas.recipes.gradient import recipe as gradient
 from jnas.recipes.gradient.settings import Search
@@ -39,7 +40,7 @@ def main():
     arguments = parser.parse_args()
     results = pathlib.Path(arguments.results)
     files.prepare_folder(results.parent)
-    distributed.enable_compilation_cache()
+    enable_compilation_cache()
     for space in arguments.spaces:
         for name in arguments.methods:
             if any((row["space"], row["method"]) == (space, name) for row in scoreboard.read(results)):

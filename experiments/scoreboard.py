@@ -29,7 +29,8 @@ import time
 import jax
 import numpy as np
 
-from jnas import distributed, files, spaces
+from jnas import files, spaces
+from jnas.distributed.cache import enable_compilation_cache
 from jnas.recipes import config, train_network
 from jnas.recipes.gradient import recipe as gradient
 from jnas.recipes.gradient.settings import Search
@@ -95,7 +96,7 @@ def main():
     out = pathlib.Path(arguments.out)
     files.prepare_folder(out)
     files.prepare_folder(results.parent)
-    distributed.enable_compilation_cache()
+    enable_compilation_cache()
     truth = Truth(arguments.table)
     data = subset(arguments.data, arguments.images, out)
     for name in arguments.methods:

@@ -63,6 +63,9 @@ import numpy as np
 
 from jnas import searchers, spaces
 from jnas.recipes.generated.model_search import clipped, incumbent
+from jnas.spaces import descriptors
+from jnas.spaces.chain import ChainSpace
+from jnas.spaces.families.generated import Family, Member
 
 WORDS = ("skip_connect", "conv_3x3-e3-dw", "conv_5x5-e6-dw")  # digits 0, 1, 2
 SETS = ((0, 1), (0, 2), (1, 2), (0, 1, 2))
@@ -90,10 +93,10 @@ def truths_of_spaces(truth):
 
 
 def member(*layers):
-    return spaces.Member("operators of a layer", spaces.ChainSpace(tuple(tuple(WORDS[op] for op in s) for s in layers)))
+    return Member("operators of a layer", ChainSpace(tuple(tuple(WORDS[op] for op in s) for s in layers)))
 
 
-FAMILY = spaces.Family("macro", tuple(spaces.Choice(f"layer/{i}", SETS) for i in range(LAYERS)), member)
+FAMILY = Family("macro", tuple(spaces.Choice(f"layer/{i}", SETS) for i in range(LAYERS)), member)
 
 
 def networks_of(code, rng):
@@ -137,7 +140,7 @@ class Bench:
         self.truth = truths_of_spaces(truth).ravel()
         self.order = np.sort(self.truth)
         self.codes = np.array(list(itertools.product(range(4), repeat=LAYERS)), np.int32)
-        self.descriptor = spaces.describe(FAMILY, by_layer=True)
+        self.descriptor = descriptors.describe(FAMILY, by_layer=True)
         self.features = self.descriptor.of(self.codes).astype(np.float64)
         shares = np.array([[(op in chosen) / len(chosen) for op in range(3)] for chosen in SETS])
         self.shares = shares[self.codes].reshape(len(self.codes), -1)
@@ -184,8 +187,8 @@ class Bench:
         key = (self.seed, self.index(code))
         if key not in self.seen:
             digits, scores = self.try_space(code, self.seed)
-            networks = [spaces.ChainSpace(tuple((WORDS[op],) for op in row)) for row in digits]
-            rows = [self.descriptor.of_space(spaces.Member("operators of a layer", net)) for net in networks]
+            networks = [ChainSpace(tuple((WORDS[op],) for op in row)) for row in digits]
+            rows = [self.descriptor.of_space(Member("operators of a layer", net)) for net in networks]
             self.seen[key] = (np.stack(rows), scores)
         return self.seen[key]
 

@@ -30,6 +30,8 @@ import time
 
 import numpy as np
 
+from jnas.distributed.cache import enable_compilation_cache
+
 SIZE = 16  # pixels of a side, means of 2 x 2: a network takes a quarter of the time
 # Searches by gradient, several seeds in one program; all cells found are trained at that width.
 COMMON = {"estimator": "first_order", "scheme": "alternating", "momentum": "none", "channels": 4, "random_cells": 0}
@@ -95,13 +97,12 @@ def write(path, parts):
 
 def build(arguments):
     """Search, train and add every network that the zoo does not have."""
-    from jnas import distributed
     from jnas.recipes import config
     from jnas.recipes.gradient import recipe as gradient
     from jnas.recipes.gradient.settings import Search
     from jnas.recipes.zoo import entries, networks
 
-    distributed.enable_compilation_cache()
+    enable_compilation_cache()
     out = pathlib.Path(arguments.out)
     first = write_source(arguments.data, out)
     for name, own in SEARCHES.items():

@@ -4,7 +4,6 @@ from collections.abc import Callable
 from typing import Any, NamedTuple
 
 import jax
-import numpy as np
 
 Array = jax.Array
 Key = jax.Array  # a typed PRNG key, [] key<...>
@@ -76,33 +75,3 @@ class Source(NamedTuple):
     batch_size: int | None = None  # examples of a batch, if `fetch` takes rows
     # [num_runs, ...], for `fit(num_runs=...)`: with it `batch` gets (arrays, the row of its run) in place of arrays.
     per_run: PyTree = None
-
-
-class Searcher(NamedTuple):
-    """A pure method of search, larger scores better; a loop asks, evaluates and tells.
-
-    The same state and key give the same architectures, and the state is a function of what was told, so that a search
-    that was killed is rebuilt by telling its trials again in their order. Build it once and keep it: what it compiles
-    belongs to it.
-    """
-
-    init: Callable[[], Any]
-    # (state, key, num) -> int32 [num, num_choices], neither told before nor equal to one another as long as the space
-    # has such architectures
-    ask: Callable[[Any, Key, int], np.ndarray]
-    # (state, codes [n, num_choices], values [n]) -> state. NaN says that an architecture is being evaluated or has
-    # failed: it is not asked again. Its value, told later, takes the place of the NaN. With several objectives the
-    # values are [n, num_objectives].
-    tell: Callable[[Any, np.ndarray, np.ndarray], Any]
-
-
-class Evaluation(NamedTuple):
-    """What an objective says about one architecture."""
-
-    score: float | tuple[float, ...]  # one for each objective of the study, in their order
-    metrics: dict[str, Any] = {}  # noqa: RUF012 - never mutated; whatever else was measured, values of JSON
-
-
-# (arch [num_choices] int32, key) -> evaluation, on the host: it may train, share weights, or look up a table. The same
-# arguments give the same evaluation, so that a trial whose worker died is repeated elsewhere.
-Objective = Callable[[np.ndarray, Key], Evaluation]

@@ -27,6 +27,7 @@ from cases import (
 from child import Work, serve
 
 from jnas import bilevel, nets, spaces
+from jnas.nets.stacking import per_edge
 from jnas.recipes.supernet import supernet_problem
 from jnas.types import Batches, Context, Examples
 
@@ -160,7 +161,7 @@ def save_start(path, net, point, batches, vector) -> None:
 
 def torch_weights(net, tree, group="weights") -> dict[str, np.ndarray]:
     """Weights, or anything of their structure, under the names and in the shapes of `torch_nets`."""
-    by_edge = nets.per_edge(net, jax.tree.map(np.asarray, tree))  # whatever arrays the supernet stacks
+    by_edge = per_edge(net, jax.tree.map(np.asarray, tree))  # whatever arrays the supernet stacks
     leaves, _ = jax.tree.flatten_with_path(by_edge)
     return {f"{group}/{torch_name([entry.key for entry in path])}": torch_shape(leaf) for path, leaf in leaves}
 

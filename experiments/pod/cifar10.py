@@ -27,6 +27,8 @@ from collections.abc import Sequence
 
 from jnas import distributed
 from jnas.cli import hosts
+from jnas.distributed.cache import enable_compilation_cache
+from jnas.distributed.hosts import joined
 from jnas.errors import Diverged, Interrupted, UserError
 from jnas.recipes import config
 from jnas.recipes.gradient import recipe as gradient
@@ -42,9 +44,9 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser.add_argument("--out", required=True, type=pathlib.Path, metavar="DIR", help="seen by all hosts")
     hosts.add_arguments(parser, mesh=False)
     arguments = parser.parse_args(argv)
-    distributed.enable_compilation_cache()
+    enable_compilation_cache()
     try:
-        with distributed.joined(hosts.from_arguments(arguments)):
+        with joined(hosts.from_arguments(arguments)):
             mesh = distributed.data_mesh()
             retraining = -(-96 // mesh.size) * mesh.size  # 96 as DARTS has it, rounded up to what the devices divide
             here = {

@@ -30,6 +30,9 @@ import numpy as np
 
 from jnas import data, distributed, nets, spaces, train
 from jnas.cli import hosts
+from jnas.data.stream import bilevel_stream_source, open_tfds, split_stream
+from jnas.distributed.cache import enable_compilation_cache
+from jnas.distributed.hosts import joined
 from jnas.errors import Diverged, Interrupted, UserError
 from jnas.recipes import config, run_folder
 from jnas.recipes.gradient import recipe as gradient
@@ -68,13 +71,13 @@ def search(settings: Search, side: int, fraction: float, folder: pathlib.Path) -
     """The genotype that is found; resumes."""
     space, mesh = spaces.by_name(settings.space), distributed.data_mesh()
     key = jax.random.key(settings.seed)
-    source, num_classes = data.open_tfds(settings.data)
+    source, num_classes = open_tfds(settings.data)
     if fraction < 1:
-        source, _ = data.split_stream(source, jax.random.fold_in(key, 0), fraction)
-    inner, outer = data.split_stream(Square(source, side), jax.random.fold_in(key, 1), settings.inner_fraction)
+        source, _ = split_stream(source, jax.random.fold_in(key, 0), fraction)
+    inner, outer = split_stream(Square(source, side), jax.random.fold_in(key, 1), settings.inner_fraction)
     shape = (side, side, np.asarray(inner[0]["image"]).shape[2])
     change = settings.augmentation
-    batches = data.bilevel_stream_source(
+    batches = bilevel_stream_source(
         inner,
         outer,
         batch_size=settings.batch_size,
@@ -130,9 +133,9 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser.add_argument("--per-device", type=int, default=PER_DEVICE, help=f"examples a device ({PER_DEVICE})")
     hosts.add_arguments(parser, mesh=False)
     arguments = parser.parse_args(argv)
-    distributed.enable_compilation_cache()
+    enable_compilation_cache()
     try:
-        with distributed.joined(hosts.from_arguments(arguments)), run_folder.as_user_input():
+        with joined(hosts.from_arguments(arguments)), run_folder.as_user_input():
             batch_size = arguments.per_device * jax.device_count()
             here = {"data": arguments.data, "batch_size": batch_size, "dtype": "bfloat16"}
             words = config.read_words(arguments.words)

@@ -21,6 +21,7 @@ from jax.sharding import Mesh
 from jnas import bilevel, data, distributed, files, nets, spaces
 from jnas.bench import roofline
 from jnas.bench.command import synthetic
+from jnas.distributed.cache import enable_compilation_cache
 from jnas.distributed.payload import put_payload
 from jnas.distributed.sharding import Place, home, split_batch
 from jnas.errors import UserError
@@ -72,7 +73,7 @@ def answer(request: dict[str, Any]) -> dict[str, Any]:
     state, arrays = program.init(keys.init), jax.device_put(subject.source.arrays, home(mesh))
     if request["what"] != "step":
         program = program._replace(run=_alone(request["what"], settings, subject, mesh))
-    distributed.enable_compilation_cache()
+    enable_compilation_cache()
     jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.0)  # of this program, however small
     operands = state, np.int32(0), np.int32(size), arrays, keys
     trips = (

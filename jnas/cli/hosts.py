@@ -3,12 +3,15 @@
 import argparse
 import contextlib
 import math
+import os
 from collections.abc import Iterator
 
+import jax
 from jax.sharding import Mesh
 
 from jnas import distributed
-from jnas.distributed.hosts import Hosts
+from jnas.distributed.hosts import Hosts, joined
+from jnas.distributed.sharding import AXES
 from jnas.errors import UserError
 
 
@@ -23,11 +26,11 @@ def joined_mesh(arguments: argparse.Namespace) -> Iterator[Mesh | None]:
       The mesh: as asked for, over all devices of several processes, or None for the default device.
     """
     text = getattr(arguments, "mesh", None)
-    axes = None if text is None else distributed.parse_mesh(text)
+    axes = None if text is None else parse_mesh(text)
     hosts = from_arguments(arguments)
     if axes is not None:
-        distributed.make_cpu_devices(math.prod(axes.values()), (hosts and hosts.num_processes) or 1)
-    with distributed.joined(hosts):
+        make_cpu_devices(math.prod(axes.values()), (hosts and hosts.num_processes) or 1)
+    with joined(hosts):
         if axes is not None:
             yield distributed.make_mesh(axes)
         else:
@@ -63,7 +66,7 @@ def from_arguments(arguments: argparse.Namespace) -> Hosts | None:
       arguments: as parsed.
 
     Returns:
-      For `jnas.distributed.joined`; None: the process is alone.
+      For `jnas.distributed.hosts.joined`; None: the process is alone.
 
     Raises:
       UserError: if the options do not fit each other.
@@ -86,3 +89,29 @@ def from_arguments(arguments: argparse.Namespace) -> Hosts | None:
         return Hosts(*explicit)
     except ValueError as error:
         raise UserError(str(error)) from error
+
+
+def parse_mesh(text: str) -> dict[str, int]:
+    """The axes of a mesh from words such as `run=4,data=2`.
+
+    Raises:
+      UserError: for anything else.
+
+    Example:
+      >>> parse_mesh("run=4,data=2")
+      {'run': 4, 'data': 2}
+    """
+    pairs = [part.partition("=") for part in text.split(",")]
+    axes = {name.strip(): int(size) for name, _, size in pairs if size.strip().isdigit()}
+    if len(axes) < len(pairs) or not set(axes) <= set(AXES):
+        raise UserError(f"{text!r} is no mesh: give sizes of {', '.join(AXES)}, such as data=8 or run=4,data=2")
+    return axes
+
+
+def make_cpu_devices(count: int, num_processes: int = 1) -> None:
+    """Let a CPU be this many devices, all processes together; call it before the first computation.
+
+    Other platforms have the devices they have. The variable JAX_NUM_CPU_DEVICES, where it is set, is obeyed.
+    """
+    if "JAX_NUM_CPU_DEVICES" not in os.environ:
+        jax.config.update("jax_num_cpu_devices", max(1, count // num_processes))

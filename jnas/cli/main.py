@@ -10,6 +10,7 @@ from collections.abc import Sequence
 from typing import Any, NoReturn
 
 from jnas.cli import export, hosts, predict, select, tasks, zoo
+from jnas.distributed.cache import enable_compilation_cache
 from jnas.errors import Diverged, Interrupted, UserError
 
 EPILOG = (
@@ -197,25 +198,24 @@ def _search(arguments: argparse.Namespace) -> int:
 
 
 def _train(arguments: argparse.Namespace) -> int:
-    from jnas.recipes import config, train_network
-    from jnas.recipes.settings import TrainOne
+    from jnas.recipes import config, train_one
 
     layers = [*_layers(arguments.words), *([] if arguments.data is None else [{"data": arguments.data}])]
     if arguments.task != "classification":
         return tasks.train(arguments, _what(arguments.what), layers)
-    settings = config.build(TrainOne, _what(arguments.what), *layers)
+    settings = config.build(train_one.TrainOne, _what(arguments.what), *layers)
     if arguments.show:
         return _show(settings)
     folder = pathlib.Path(arguments.out or f"runs/train-{settings.space.partition(':')[0]}-{settings.seed}")
     _prepare_machine()
     with hosts.joined_mesh(arguments) as mesh, _profiling(arguments, folder):
-        result = train_network.run(settings, folder, mesh=mesh)
+        result = train_one.run(settings, folder, mesh=mesh)
     _summary(result, folder)
     return 0
 
 
 def _evaluate(arguments: argparse.Namespace) -> int:
-    from jnas.recipes import run_folder, train_network
+    from jnas.recipes import evaluate, run_folder
 
     run, network = _network_folder(pathlib.Path(arguments.run))
     if (status := tasks.evaluate(network, arguments)) is not None:
@@ -224,7 +224,7 @@ def _evaluate(arguments: argparse.Namespace) -> int:
     _prepare_machine()
     splits = run_folder.load_data(arguments.data or stored["data"], None if arguments.data else stored["image_size"])
     dataset = splits.test if arguments.split == "test" else splits.train
-    measured = train_network.measure(network, dataset)
+    measured = evaluate.measure(network, dataset)
     print(
         json.dumps(
             {
@@ -287,13 +287,15 @@ def _predict(arguments: argparse.Namespace) -> int:
 
 def _spaces(arguments: argparse.Namespace) -> int:
     from jnas import spaces
+    from jnas.spaces import networks
+    from jnas.spaces.chain import ChainSpace
 
     names = [arguments.name] if arguments.name else ["darts", "nasbench201", "s1", "s2", "s3", "s4"]
     for name in names:
-        space = spaces.network_space(name)
+        space = networks.network_space(name)
         size = spaces.size(space)
         shown = f"{size:,}" if size < 10**7 else f"{float(size):.2e}"
-        if isinstance(space, spaces.ChainSpace):
+        if isinstance(space, ChainSpace):
             print(f"{space.name}: {shown} chains of {len(space.layers)} layers")
             for number, words in enumerate(space.layers):
                 print(f"  layer {number}: {', '.join(words)}")
@@ -364,9 +366,8 @@ def _show(settings: Any) -> int:
 
 
 def _prepare_machine() -> None:
-    from jnas import distributed
 
-    distributed.enable_compilation_cache()
+    enable_compilation_cache()
 
 
 def _add_profile(parser: argparse.ArgumentParser) -> None:

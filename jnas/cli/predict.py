@@ -2,6 +2,7 @@
 
 import argparse
 
+from jnas.distributed.cache import enable_compilation_cache
 from jnas.errors import UserError
 
 
@@ -17,7 +18,6 @@ def add(commands) -> None:
 
 
 def _run(arguments: argparse.Namespace) -> int:
-    from jnas import distributed
     from jnas.recipes import models
     from jnas.recipes.tasks import predict
 
@@ -26,7 +26,7 @@ def _run(arguments: argparse.Namespace) -> int:
     if not 0 <= arguments.threshold <= 1:
         raise UserError(f"--threshold is {arguments.threshold}: give a score in [0, 1]")
     files = predict.photos_of(arguments.images)
-    distributed.enable_compilation_cache()
+    enable_compilation_cache()
     network = predict.open_network(arguments.model)
     answers = []
     for said in predict.predict(network, files, top=arguments.top, threshold=arguments.threshold):

@@ -4,6 +4,7 @@ import argparse
 import pathlib
 
 from jnas.cli import zoo
+from jnas.distributed.cache import enable_compilation_cache
 
 
 def add(commands) -> None:
@@ -27,7 +28,6 @@ def add(commands) -> None:
 
 
 def _run(arguments: argparse.Namespace) -> int:
-    from jnas import distributed
     from jnas.recipes import config
     from jnas.recipes.zoo import entries as store
     from jnas.recipes.zoo import selection
@@ -41,7 +41,7 @@ def _run(arguments: argparse.Namespace) -> int:
     settings = config.build(Selection, {"data": arguments.data, "zoo": arguments.zoo}, *files, words, given)
     stem = store.slug(pathlib.PurePath(settings.data).stem)
     folder = pathlib.Path(arguments.out or f"runs/select-{stem}-{settings.seed}")
-    distributed.enable_compilation_cache()
+    enable_compilation_cache()
     result = selection.run(settings, folder)
     for line in result["selection"]["ranking"]:
         interval = (

@@ -7,6 +7,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from jnas.cli import hosts
+from jnas.distributed.cache import enable_compilation_cache
 from jnas.errors import UserError
 
 TASKS = ("classification", "recognition", "detection")
@@ -56,7 +57,7 @@ def train(arguments: argparse.Namespace, what: Mapping[str, Any], layers: Sequen
     if getattr(arguments, "profile", None):
         raise UserError("--profile traces classification and search: leave it out here")
     folder = pathlib.Path(arguments.out or f"runs/{arguments.task}-{settings.space}-{settings.seed}")
-    distributed.enable_compilation_cache()
+    enable_compilation_cache()
     with hosts.joined_mesh(arguments) as mesh:
         result = recipe.run(settings, folder, mesh=mesh)
     if distributed.is_first():
@@ -77,14 +78,13 @@ def evaluate(network: pathlib.Path, arguments: argparse.Namespace) -> int | None
     Raises:
       UserError: if the network cannot be read or the data do not fit it.
     """
-    from jnas import distributed
     from jnas.recipes import run_folder, train_network
     from jnas.recipes.tasks import measure
 
     facts = run_folder.read_json(network / train_network.NETWORK)
     if facts.get("task", TASKS[0]) == TASKS[0]:
         return None
-    distributed.enable_compilation_cache()
+    enable_compilation_cache()
     print(json.dumps(measure.of_folder(network, arguments.data, arguments.split), ensure_ascii=False))
     return 0
 

@@ -5,6 +5,7 @@ import json
 import sys
 from typing import Any
 
+from jnas.distributed.cache import enable_compilation_cache
 from jnas.errors import UserError
 
 
@@ -127,7 +128,6 @@ def _list(arguments: argparse.Namespace) -> int:
 
 
 def _measure(arguments: argparse.Namespace) -> int:
-    from jnas import distributed
     from jnas.recipes.zoo import entries, networks, place
 
     if arguments.batch < 1:
@@ -136,7 +136,7 @@ def _measure(arguments: argparse.Namespace) -> int:
     names = arguments.names or entries.names(folder, entries.NETWORKS)
     if not names:
         raise UserError(f"{folder} holds no network: add one with jnas zoo add {folder} RUN")
-    distributed.enable_compilation_cache()
+    enable_compilation_cache()
     for name in names:
         alone, step = networks.measure(arguments.zoo, name, batch_size=arguments.batch)
         times = f"{1e3 * alone.seconds:.3f} ms an image alone, {1e3 * step.seconds:.1f} ms a step of {step.batch_size}"

@@ -11,6 +11,7 @@ import numpy as np
 from jnas.data.arrays import split_index
 from jnas.data.augment import Augment
 from jnas.data.sources import Rows, check_batch_size, check_levels, epoch_order, finish, level_keys
+from jnas.data.tfds import check_parts, explained, prepared
 from jnas.types import Batches, Key, Source
 
 
@@ -144,6 +145,28 @@ def split_stream(data: Indexable, key: Key, fraction: float) -> tuple[Indexable,
     """
     first, second = split_index(len(data), key, fraction)
     return _Part(data, first), _Part(data, second)
+
+
+def open_tfds(name: str, part: str = "train") -> tuple[Indexable, int]:
+    """Opens one split of a data set that is prepared as array_record, and reads nothing of it yet.
+
+    When to use it: for `stream_source`, if the images do not fit into memory.
+
+    Args:
+        name: `tfds:NAME` or `tfds:NAME:DATA_DIR`.
+        part: of its splits, also in the notation of TensorFlow Datasets, such as "train[:10%]".
+
+    Returns:
+        The examples, mappings with "image" and "label", and the number of classes.
+
+    Raises:
+        UserError: The name is unknown, the data are not prepared as array_record, or they have no such split, image or
+            label.
+    """
+    builder, words = prepared(name)
+    check_parts(builder.info, words.name, (part.partition("[")[0],))
+    with explained(words):
+        return builder.as_data_source(split=part), builder.info.features["label"].num_classes
 
 
 class _Part:

@@ -8,7 +8,6 @@ from typing import Any, NamedTuple, cast
 import numpy as np
 
 from jnas.data.arrays import Dataset, Splits
-from jnas.data.stream import Indexable
 from jnas.errors import UserError
 
 
@@ -28,9 +27,9 @@ def read_tfds(name: str) -> Splits:
         UserError: The name is unknown, the data are not prepared as array_record, or they are not images of one shape
             with one label each.
     """
-    builder, words = _builder(name)
-    _check_parts(builder.info, words.name, ("train", "test"))
-    with _explained(words):
+    builder, words = prepared(name)
+    check_parts(builder.info, words.name, ("train", "test"))
+    with explained(words):
         parts = [_rows(source, words.name) for source in builder.as_data_source(split=["train", "test"])]
     (images, labels), (test_images, test_labels) = parts
     if images.shape[1:] != test_images.shape[1:]:
@@ -45,29 +44,7 @@ def read_tfds(name: str) -> Splits:
     )
 
 
-def open_tfds(name: str, part: str = "train") -> tuple[Indexable, int]:
-    """Opens one split of a data set that is prepared as array_record, and reads nothing of it yet.
-
-    When to use it: for `stream_source`, if the images do not fit into memory.
-
-    Args:
-        name: `tfds:NAME` or `tfds:NAME:DATA_DIR`.
-        part: of its splits, also in the notation of TensorFlow Datasets, such as "train[:10%]".
-
-    Returns:
-        The examples, mappings with "image" and "label", and the number of classes.
-
-    Raises:
-        UserError: The name is unknown, the data are not prepared as array_record, or they have no such split, image or
-            label.
-    """
-    builder, words = _builder(name)
-    _check_parts(builder.info, words.name, (part.partition("[")[0],))
-    with _explained(words):
-        return builder.as_data_source(split=part), builder.info.features["label"].num_classes
-
-
-class _Words(NamedTuple):
+class Words(NamedTuple):
     """What a sentence about a data set says."""
 
     name: str
@@ -75,7 +52,7 @@ class _Words(NamedTuple):
     remedy: str
 
 
-def _builder(name: str) -> tuple[Any, _Words]:
+def prepared(name: str) -> tuple[Any, Words]:
     """The builder of a prepared data set."""
     import tensorflow_datasets as tfds  # here: slow to import
 
@@ -101,11 +78,11 @@ def _builder(name: str) -> tuple[Any, _Words]:
     where = f"data set {dataset_name!r} in {builder.data_dir}"
     if not builder.is_prepared():
         raise UserError(f"{where} is not prepared: {remedy}")
-    return builder, _Words(dataset_name, where, remedy)
+    return builder, Words(dataset_name, where, remedy)
 
 
 @contextlib.contextmanager
-def _explained(words: _Words) -> Iterator[None]:
+def explained(words: Words) -> Iterator[None]:
     """Turns what the library raises for unfit files into one sentence."""
     try:
         yield
@@ -117,7 +94,8 @@ def _explained(words: _Words) -> Iterator[None]:
         ) from error
 
 
-def _check_parts(info, name, parts):
+def check_parts(info, name, parts):
+    """Raises a UserError unless the data set has these splits, an image and a label."""
     absent = [f"split {part}" for part in parts if part not in info.splits]
     absent += [f"feature {part}" for part in ("image", "label") if part not in info.features]
     if not absent and getattr(info.features["label"], "num_classes", None) is None:

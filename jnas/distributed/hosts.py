@@ -1,26 +1,23 @@
-"""Several processes as one run: how they find one another, who writes, and how they end together."""
+"""Several processes as one run: how they find one another, and how they end together."""
 
 import atexit
 import contextlib
 import dataclasses
-import itertools
-import json
 import os
 import socket
 import sys
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from typing import Any
 
 import jax
 
 from jnas.distributed import peers
+from jnas.distributed.processes import client, state
 from jnas.errors import Interrupted, UserError
 
 _state: dict[str, Any] = {"watch": None, "failed": False}  # of this process
-_numbers = itertools.count()  # the same in all processes, which call `from_first` in the same order
-_DAY = 24 * 3600 * 1000  # in milliseconds
 
 
 @dataclasses.dataclass(frozen=True)
@@ -108,7 +105,7 @@ def start(hosts: Hosts | None) -> None:
             heartbeat_timeout_seconds=int(hosts.heartbeat_timeout),
             shutdown_timeout_seconds=int(hosts.heartbeat_timeout),
         )
-        if _distributed().num_processes > 1:
+        if state().num_processes > 1:
             _state["watch"] = _watch(hosts)
             _first_collective(hosts)
     except (ValueError, TypeError) as error:
@@ -160,53 +157,15 @@ def joined(hosts: Hosts | None) -> Iterator[None]:
     shutdown()
 
 
-def is_first() -> bool:
-    """Whether this process writes what a run writes once: files, tables, pages."""
-    return _distributed().process_id == 0  # jax.process_index() would be a call of JAX before its processes have met
-
-
-def from_first(call: Callable[[], Any]) -> Any:
-    """Let the first process do something and give all processes its answer.
-
-    Use it around reading and writing the files of a run, so that no two processes write one file and all see the same.
-    All processes must call it, in the same order.
-
-    Args:
-      call: without arguments; returns values of JSON.
-
-    Returns:
-      What it returned; with several processes tuples have become lists.
-
-    Raises:
-      UserError: in all processes, if `call` raised it.
-    """
-    if _distributed().num_processes == 1:
-        return call()
-    name, client = f"jnas/first/{next(_numbers)}", _client()
-    if is_first():
-        try:
-            answer = {"value": call()}
-        except UserError as error:
-            answer = {"error": str(error)}
-        text = json.dumps(answer)
-        client.key_value_set(name, text)
-    else:
-        text = client.blocking_key_value_get(name, _DAY)
-    answer = json.loads(text)
-    if "error" in answer:
-        raise UserError(answer["error"])
-    return answer["value"]
-
-
 def _watch(hosts: Hosts) -> peers.Watch:
-    state, client = _distributed(), _client()
+    us, store = state(), client()
     milliseconds = int(1000 * hosts.start_timeout)
     return peers.join(
-        state.process_id,
-        state.num_processes,
-        state.coordinator_address.rpartition(":")[0].strip("[]"),
-        lambda text: client.key_value_set("jnas/watch", text),
-        lambda: client.blocking_key_value_get("jnas/watch", milliseconds),
+        us.process_id,
+        us.num_processes,
+        us.coordinator_address.rpartition(":")[0].strip("[]"),
+        lambda text: store.key_value_set("jnas/watch", text),
+        lambda: store.blocking_key_value_get("jnas/watch", milliseconds),
         quiet=hosts.heartbeat_timeout * 0.75,  # before JAX notices, and aborts
         timeout=hosts.start_timeout,
     )
@@ -219,7 +178,7 @@ def _first_collective(hosts: Hosts) -> None:
     """
     from jax.experimental import multihost_utils
 
-    _client().wait_at_barrier("jnas/connect", int(1000 * hosts.start_timeout))
+    client().wait_at_barrier("jnas/connect", int(1000 * hosts.start_timeout))
     multihost_utils.sync_global_devices("jnas")
 
 
@@ -260,13 +219,3 @@ def _at_exit() -> None:
         sys.stderr.flush()
         os._exit(1)
     shutdown()
-
-
-def _distributed() -> Any:
-    from jax._src import distributed  # JAX has no public name for its key-value store
-
-    return distributed.global_state
-
-
-def _client() -> Any:
-    return _distributed().client

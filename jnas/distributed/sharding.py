@@ -6,7 +6,6 @@ so that the axis "run" carries none at all.
 """
 
 import math
-import os
 from collections.abc import Callable, Mapping
 from typing import Any, NamedTuple
 
@@ -84,32 +83,6 @@ def mesh_of_one(mesh: Mesh | None, batch_size: int) -> Mesh | None:
             return mesh
         devices = devices[: axis_size(mesh, AXIS)]
     return Mesh(devices, (AXIS,), axis_types=(AxisType.Auto,))
-
-
-def parse_mesh(text: str) -> dict[str, int]:
-    """The axes of a mesh from words such as `run=4,data=2`.
-
-    Raises:
-      UserError: for anything else.
-
-    Example:
-      >>> parse_mesh("run=4,data=2")
-      {'run': 4, 'data': 2}
-    """
-    pairs = [part.partition("=") for part in text.split(",")]
-    axes = {name.strip(): int(size) for name, _, size in pairs if size.strip().isdigit()}
-    if len(axes) < len(pairs) or not set(axes) <= set(AXES):
-        raise UserError(f"{text!r} is no mesh: give sizes of {', '.join(AXES)}, such as data=8 or run=4,data=2")
-    return axes
-
-
-def make_cpu_devices(count: int, num_processes: int = 1) -> None:
-    """Let a CPU be this many devices, all processes together; call it before the first computation.
-
-    Other platforms have the devices they have. The variable JAX_NUM_CPU_DEVICES, where it is set, is obeyed.
-    """
-    if "JAX_NUM_CPU_DEVICES" not in os.environ:
-        jax.config.update("jax_num_cpu_devices", max(1, count // num_processes))
 
 
 def data_mesh(num_devices: int | None = None) -> Mesh:

@@ -1,6 +1,5 @@
 """Files of a run: written whole or not at all, locked, masked where they hold credentials. Open to every room."""
 
-from jnas.files.locks import exclusive
 from jnas.files.signals import Stop, stop_on_signal
 from jnas.files.trees import load_tree, save_tree
 from jnas.files.urls import masked
@@ -9,7 +8,6 @@ from jnas.files.writing import atomic_write, explain, prepare_folder
 __all__ = [
     "Stop",
     "atomic_write",
-    "exclusive",
     "explain",
     "load_tree",
     "masked",

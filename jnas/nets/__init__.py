@@ -2,23 +2,16 @@
 
 from jnas.nets.build import count_parameters, initialise, network_for, shapes
 from jnas.nets.cell import Cell
-from jnas.nets.chain import ChainNetwork, FoundNetwork, chain_network
 from jnas.nets.network import Logits, Network
 from jnas.nets.ops import operator
-from jnas.nets.stacking import per_edge, stacked
 
 __all__ = [
     "Cell",
-    "ChainNetwork",
-    "FoundNetwork",
     "Logits",
     "Network",
-    "chain_network",
     "count_parameters",
     "initialise",
     "network_for",
     "operator",
-    "per_edge",
     "shapes",
-    "stacked",
 ]

@@ -236,7 +236,7 @@ def chain_network(
     """Builds the network of a chain, with the arguments of `network_for`.
 
     Args:
-      space: a fixed chain (`spaces.fix`).
+      space: a fixed chain (`spaces.networks.fix`).
       channels: of the first stage.
       depth: how often each layer stands in a row.
       num_classes: length of the logits.
@@ -251,8 +251,8 @@ def chain_network(
       ValueError: if the space is not fixed, or groups do not divide the channels.
 
     Example:
-      >>> from jnas import spaces
-      >>> chain_network(spaces.network_space("chain:nor_conv_3x3+conv_3x3-e2-dw"), channels=8, num_classes=10).strides
+      >>> from jnas.spaces import networks
+      >>> chain_network(networks.network_space("chain:nor_conv_3x3+conv_3x3-e2-dw"), channels=8, num_classes=10).strides
       (1, 2, 4)
     """
     return ChainNetwork(space, channels, num_classes, depth, stem, auxiliary, dtype)

@@ -8,7 +8,6 @@ import jax.numpy as jnp
 from flax import linen as nn
 
 from jnas.nets.kernels.convolution import conv2d, depthwise2d
-from jnas.nets.quant.fake import quantise_layer
 
 
 def fan_in(shape: tuple[int, ...]) -> int:
@@ -94,7 +93,9 @@ def batch_norm(x: jax.Array, train: bool, *, affine: bool, dtype: Any = jnp.floa
 
 
 def quantised(module: nn.Module, x: jax.Array, kernel: jax.Array) -> tuple[jax.Array, jax.Array]:
-    """The inputs and the kernel of a layer, rounded by its rule where the collection `quant` holds one.
+    """The inputs and the kernel of a layer, as its rule makes them where the collection `quant` holds one.
+
+    A rule is a function of both, such as `quant.fake.Rule`.
 
     With the collection `ranges` mutable, the least and the largest input and the mean magnitude are noted there.
 
@@ -112,7 +113,7 @@ def quantised(module: nn.Module, x: jax.Array, kernel: jax.Array) -> tuple[jax.A
     if not module.has_variable("quant", "rule"):
         return x, kernel
     wide = at_least_float32(x.dtype)
-    levels, kernel = quantise_layer(module.get_variable("quant", "rule"), x.astype(wide), kernel)
+    levels, kernel = module.get_variable("quant", "rule")(x.astype(wide), kernel)
     return levels.astype(x.dtype), kernel
 
 

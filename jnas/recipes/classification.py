@@ -6,8 +6,9 @@ from collections.abc import Mapping
 import jax
 import jax.numpy as jnp
 import optax
+from flax import linen as nn
 
-from jnas import data, nets
+from jnas import data
 from jnas.types import Array, Aux, Context, Examples, Loss, PyTree
 
 
@@ -32,7 +33,7 @@ def accuracy(logits: Array, label: Array) -> Array:
 
 
 def classifier_loss(
-    net: nets.FoundNetwork, *, auxiliary_weight: float, smoothing: float, drop_path: optax.Schedule | None = None
+    net: nn.Module, *, auxiliary_weight: float, smoothing: float, drop_path: optax.Schedule | None = None
 ) -> Loss:
     """The loss of a training over `Examples`: cross-entropy, the weighted auxiliary head's added.
 
@@ -63,7 +64,7 @@ def classifier_loss(
 
 
 def evaluate(
-    net: nets.FoundNetwork,
+    net: nn.Module,
     weights: PyTree,
     variables: PyTree,
     dataset: data.Dataset,

@@ -10,14 +10,15 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from jnas import files, nets, spaces
+from jnas import files, nets
 from jnas.errors import UserError
 from jnas.nets.detection import detect as detect_boxes
-from jnas.recipes import run_folder, train_network
+from jnas.recipes import chains, run_folder, train_network
 from jnas.recipes.config import build
 from jnas.recipes.settings import Training
 from jnas.recipes.tasks import detect, recognise
 from jnas.recipes.tasks.settings import TrainDetector, TrainEmbedding
+from jnas.spaces import networks
 from jnas.types import Array, PyTree
 
 CLASSIFICATION = "classification"
@@ -126,9 +127,9 @@ def _rebuild(task: str, facts: dict[str, Any]):
         return recognise.build(build(TrainEmbedding, facts["settings"]), facts["num_classes"])
     if task != CLASSIFICATION:
         raise UserError(f"a network for {task!r} is not one that this version knows: use the version that wrote it")
-    space = spaces.network_space(facts["space"])
-    fixed = spaces.fix(space, spaces.from_string(space, facts["genotype"]))
-    return train_network.network(fixed, build(Training, facts["training"]), facts["num_classes"])
+    space = networks.network_space(facts["space"])
+    fixed = networks.fix(space, networks.from_string(space, facts["genotype"]))
+    return chains.network(fixed, build(Training, facts["training"]), facts["num_classes"])
 
 
 def as_json(value: Any) -> str:

@@ -13,7 +13,7 @@ from typing import Any
 import yaml
 
 from jnas import data, distributed, files, train
-from jnas.distributed.hosts import from_first
+from jnas.distributed import from_first
 from jnas.errors import UserError
 from jnas.report.reading import dotted
 

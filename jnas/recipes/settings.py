@@ -85,19 +85,3 @@ class Training:
         at_least(1, self, "channels", "depth", "epochs", "batch_size")
         at_least(0, self, "learning_rate", "final_learning_rate", "weight_decay", "auxiliary")
         within(0, 1, self, "drop_path", "smoothing", "heavy_ball")
-
-
-@dataclasses.dataclass(frozen=True)
-class TrainOne:
-    """Training of one named architecture: what `jnas train` reads."""
-
-    genotype: str
-    data: str = "fashion-mnist-slice"
-    image_size: int | None = None
-    space: str = "nasbench201"
-    seed: int = 0
-    train: Training = Training()
-    steps_per_call: int | None = None
-
-    def __post_init__(self):
-        at_least(0, self, "seed")

@@ -8,95 +8,62 @@ from typing import Any
 
 import jax
 import optax
+from flax import linen as nn
 from jax.sharding import Mesh
 
 from jnas import bilevel, data, distributed, files, nets, spaces
-from jnas.errors import UserError
 from jnas.recipes import flat, run_folder
 from jnas.recipes.classification import classifier_loss, evaluate
-from jnas.recipes.settings import Training, TrainOne
+from jnas.recipes.settings import Training
 from jnas.train import Saving, fit
 from jnas.types import Array, Key
 
 NETWORK, WEIGHTS = "network.json", "weights.npz"
 
 
-def run(config: TrainOne, folder: str | pathlib.Path, *, mesh: Mesh | None = None) -> dict[str, Any]:
-    """Train one named architecture in a run folder; run again, it resumes, or returns what it found.
-
-    Args:
-      config: what to train and how.
-      folder: of the run.
-      mesh: of the devices, see `fit`.
-
-    Returns:
-      The result, as written to `result.json`.
-
-    Raises:
-      UserError: for settings that do not fit each other, the data or the folder.
-    """
-    with run_folder.as_user_input():
-        space = spaces.network_space(config.space)
-        arch = spaces.from_string(space, config.genotype)
-        splits = run_folder.load_data(config.data, config.image_size)
-        prepared = prepare(space, arch, splits, config.train)
-        distributed.check_batch(config.train.batch_size, mesh, "train.batch_size")
-    path = run_folder.begin(folder, config, "train")
-    result = train(prepared, splits, config.train, path / "train" / "named", config.seed, config.steps_per_call, mesh)
-    summary = {
-        "genotype": result["genotype"], "space": space.name, "seed": config.seed, "found": result, "random": [],
-        "data": describe(splits),
-    }  # fmt: skip
-    run_folder.write_json(path / run_folder.RESULT, summary)
-    return summary
-
-
 @dataclasses.dataclass(frozen=True)
 class Prepared:
     """A network about to be trained, and everything that rebuilds it."""
 
-    net: nets.FoundNetwork
+    net: nn.Module
     genotype: str
-    space: spaces.NetworkSpace
+    space: spaces.Space
     augment: data.Augment
 
 
-def prepare(space: spaces.NetworkSpace, arch: Array, splits: data.Splits, training: Training) -> Prepared:
+def prepare(space: spaces.CellSpace, arch: Array, splits: data.Splits, training: Training) -> Prepared:
     """Build the network of an architecture, touching no disk.
 
     Raises:
       ValueError: for settings that fit neither each other nor the data.
     """
+    net = network(spaces.fix(space, arch), training, splits.train.num_classes)
+    return Prepared(net, spaces.to_string(space, arch), space, augment_of(splits, training))
+
+
+def augment_of(splits: data.Splits, training: Training) -> data.Augment:
+    """What happens to the training images.
+
+    Raises:
+      ValueError: if there is no batch of them.
+    """
     data.supervised_source(splits.train, batch_size=training.batch_size, augment=data.Augment())  # checks the size
     mean, std = data.normalisation(splits.train)
     change = training.augmentation
-    return Prepared(
-        network(spaces.fix(space, arch), training, splits.train.num_classes),
-        spaces.to_string(space, arch),
-        space,
-        data.Augment(change.crop, change.flip, change.cutout, mean, std),
-    )
+    return data.Augment(change.crop, change.flip, change.cutout, mean, std)
 
 
-def network(fixed: spaces.NetworkSpace, training: Training, num_classes: int) -> nets.FoundNetwork:
-    """The network around a fixed cell, or of a fixed chain, that the settings describe."""
-    if isinstance(fixed, spaces.ChainSpace):
-        return nets.chain_network(
-            fixed,
-            channels=training.channels,
-            depth=training.depth,
-            num_classes=num_classes,
-            auxiliary=training.auxiliary > 0,
-            stem=training.stem,
-        )
-    return nets.network_for(
-        fixed,
-        channels=training.channels,
-        depth=training.depth,
-        num_classes=num_classes,
-        auxiliary=training.auxiliary > 0,
-        stem=training.stem,
-    )
+def network(fixed: spaces.CellSpace, training: Training, num_classes: int) -> nets.Network:
+    """The network around a fixed cell that the settings describe."""
+    return nets.network_for(fixed, **arguments_of(training), num_classes=num_classes)
+
+
+def arguments_of(training: Training) -> dict[str, Any]:
+    """What the settings say about a network."""
+    return {
+        "channels": training.channels, "depth": training.depth, "auxiliary": training.auxiliary > 0,
+        "stem": training.stem,
+    }  # fmt: skip
 
 
 def train(
@@ -206,39 +173,6 @@ def train_each(
         )
         for name, arch in named
     }  # fmt: skip
-
-
-def measure(folder: str | pathlib.Path, dataset: data.Dataset) -> dict[str, float]:
-    """Loss and accuracy of a trained network on a data set.
-
-    Args:
-      folder: of the network, `RUN/train/NAME`.
-      dataset: images of the shape and classes that it was trained on.
-
-    Returns:
-      See `classification.evaluate`.
-
-    Raises:
-      UserError: if the folder holds no trained network or the data do not fit it.
-    """
-    from jnas.recipes.config import build
-
-    path = pathlib.Path(folder)
-    facts = run_folder.read_json(path / NETWORK)
-    if facts is None:
-        raise UserError(f"{path} holds no trained network ({NETWORK} is missing): name a finished run")
-    if tuple(facts["shape"]) != dataset.shape or facts["num_classes"] != dataset.num_classes:
-        raise UserError(
-            f"{dataset.name} has images {dataset.shape} of {dataset.num_classes} classes and the network reads "
-            f"{tuple(facts['shape'])} of {facts['num_classes']}: give data like those it was trained on"
-        )
-    space = spaces.network_space(facts["space"])
-    fixed = spaces.fix(space, spaces.from_string(space, facts["genotype"]))
-    net = network(fixed, build(Training, facts["training"]), facts["num_classes"])
-    params, stats = jax.eval_shape(lambda key: nets.initialise(net, key, dataset.shape), jax.random.key(0))
-    tree = files.load_tree(path / WEIGHTS, {"params": params, "batch_stats": stats})
-    augment = data.Augment(mean=tuple(facts["mean"]), std=tuple(facts["std"]))
-    return evaluate(net, tree["params"], tree["batch_stats"], dataset, augment)
 
 
 def random_cells(space: spaces.CellSpace, key: Key, num: int) -> list[Array]:

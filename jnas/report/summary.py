@@ -9,7 +9,8 @@ from jnas.errors import UserError
 from jnas.report.findings import count, duration, verdict
 from jnas.report.reading import Run, found_results, random_results, series
 from jnas.report.tables import accuracies, fact, summarise
-from jnas.spaces import CellSpace
+from jnas.spaces import CellSpace, networks
+from jnas.spaces.chain import ChainSpace
 
 
 class Found(NamedTuple):
@@ -33,25 +34,25 @@ def found_cell(run: Run) -> Found:
     genotype = run.result.get("genotype") or (run.genotypes[-1].get("genotype") if run.genotypes else "") or ""
     notes: list[str] = []
     try:
-        space = spaces.network_space(fact(run, "space"))
+        space = networks.network_space(fact(run, "space"))
     except UserError:
         note = (
             f"Space {fact(run, 'space')} is not one that jnas knows by name, so neither cells nor mixtures are drawn."
         )
         return Found(str(genotype), None, None, (note,))
-    if isinstance(space, spaces.ChainSpace):  # drawn by itself
+    if isinstance(space, ChainSpace):  # drawn by itself
         return Found(str(genotype), None, None, ())
     if not genotype:
         return Found("", space, None, ())
     narrowed = run.result.get("edge_ops")  # of a second stage: its mixtures have these candidates only
     searched = spaces.narrow(space, narrowed) if isinstance(narrowed, dict) else space
     try:
-        arch = spaces.from_string(space, str(genotype))
+        arch = networks.from_string(space, str(genotype))
     except ValueError as error:
         return Found(str(genotype), searched, None, (f"The cell is not drawn: {error}",))
-    if not spaces.is_connected(space, arch):
+    if not networks.is_connected(space, arch):
         notes.append("No path of operators leads from an input of the cell to its output: this network guesses.")
-    return Found(str(genotype), searched, spaces.fix(space, arch), tuple(notes))
+    return Found(str(genotype), searched, networks.fix(space, arch), tuple(notes))
 
 
 def only_trains(run: Run) -> bool:

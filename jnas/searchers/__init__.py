@@ -1,7 +1,7 @@
 """Pure searchers over spaces, `(init, ask, tell)`, and the probability model of one of them."""
 
 from jnas.searchers import descriptors, gp
-from jnas.searchers.base import Observations, Searcher
+from jnas.searchers.base import Evaluation, Objective, Observations, Searcher
 from jnas.searchers.evolution import evolution
 from jnas.searchers.genetic import genetic
 from jnas.searchers.gp import acquisition, kernels
@@ -22,6 +22,8 @@ from jnas.searchers.samplers import from_optuna, nsga2, tpe, weighted
 
 __all__ = [
     "Acquire",
+    "Evaluation",
+    "Objective",
     "Observations",
     "Pooled",
     "Searcher",

@@ -1,15 +1,45 @@
-"""The observations that the state of a searcher holds, and what keeps it from asking twice."""
+"""What a searcher is, the observations that its state holds, and what keeps it from asking twice."""
 
 import itertools
-from collections.abc import Set
-from typing import NamedTuple
+from collections.abc import Callable, Set
+from typing import Any, NamedTuple
 
 import jax
 import numpy as np
 
 from jnas.spaces.base import Space, num_options, sample, size
 from jnas.types import Key
-from jnas.types import Searcher as Searcher  # its home is beside the loop's other nouns
+
+
+class Searcher(NamedTuple):
+    """A pure method of search, larger scores better; a loop asks, evaluates and tells.
+
+    The same state and key give the same architectures, and the state is a function of what was told, so that a search
+    that was killed is rebuilt by telling its trials again in their order. Build it once and keep it: what it compiles
+    belongs to it.
+    """
+
+    init: Callable[[], Any]
+    # (state, key, num) -> int32 [num, num_choices], neither told before nor equal to one another as long as the space
+    # has such architectures
+    ask: Callable[[Any, Key, int], np.ndarray]
+    # (state, codes [n, num_choices], values [n]) -> state. NaN says that an architecture is being evaluated or has
+    # failed: it is not asked again. Its value, told later, takes the place of the NaN. With several objectives the
+    # values are [n, num_objectives].
+    tell: Callable[[Any, np.ndarray, np.ndarray], Any]
+
+
+class Evaluation(NamedTuple):
+    """What an objective says about one architecture."""
+
+    score: float | tuple[float, ...]  # one for each objective of the study, in their order
+    metrics: dict[str, Any] = {}  # noqa: RUF012 - never mutated; whatever else was measured, values of JSON
+
+
+# (arch [num_choices] int32, key) -> evaluation, on the host: it may train, share weights, or look up a table. The same
+# arguments give the same evaluation, so that a trial whose worker died is repeated elsewhere.
+Objective = Callable[[np.ndarray, Key], Evaluation]
+
 
 ENUMERABLE = 2**16  # a space up to this size is listed where a draw would have to be lucky
 

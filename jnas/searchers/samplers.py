@@ -10,9 +10,8 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import jax
 import numpy as np
 
-from jnas.searchers.base import Observations, complete, no_observations, record
+from jnas.searchers.base import Observations, Searcher, complete, no_observations, record
 from jnas.spaces.base import Space, num_options
-from jnas.types import Searcher
 
 if TYPE_CHECKING:
     import optuna

@@ -36,8 +36,8 @@ class Facts(NamedTuple):
 def facts(space: Space) -> Facts:
     """What a space offers; the parts of its descriptor.
 
-    >>> from jnas import spaces
-    >>> facts(spaces.chain(("skip_connect", "conv_5x5-w0.5"), 4)).kernels
+    >>> from jnas.spaces.chain import chain
+    >>> facts(chain(("skip_connect", "conv_5x5-w0.5"), 4)).kernels
     {5: 0.5}
 
     Args:
@@ -98,8 +98,9 @@ def describe(family: Family, *, by_layer: bool = False) -> Descriptor:
     deviation 1 over the family. Shares are those of a network drawn uniformly, so the descriptor of a space is the mean
     of the descriptors of its networks.
 
-    >>> from jnas import spaces
-    >>> family = spaces.union("depths", {"mine": [spaces.chain(("skip_connect", "nor_conv_3x3"), n) for n in (2, 4)]})
+    >>> from jnas.spaces.chain import chain
+    >>> from jnas.spaces.families.generated import union
+    >>> family = union("depths", {"mine": [chain(("skip_connect", "nor_conv_3x3"), n) for n in (2, 4)]})
     >>> describe(family).names, describe(family).of(np.array([[1]]))
     (('depth',), array([[1.]], dtype=float32))
 

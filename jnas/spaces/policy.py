@@ -62,8 +62,9 @@ class PolicySpace:
     """Every assignment of methods to units: a space whose architectures are policies.
 
     >>> from jnas import spaces
-    >>> policies = spaces.policies(["stem", "head"], [method_of("w2a4"), method_of("w8a8")])
-    >>> spaces.size(spaces.product(spaces.nasbench201(), policies))
+    >>> policy = policies(["stem", "head"], [method_of("w2a4"), method_of("w8a8")])
+    >>> from jnas.spaces.products import product
+    >>> spaces.size(product(spaces.nasbench201(), policy))
     62500
 
     Attributes:
@@ -125,7 +126,7 @@ def policies(units: Sequence[str], methods: Sequence[Method]) -> PolicySpace:
       methods: without repeats.
 
     Returns:
-      The space "policy"; `spaces.product(space, policies)` searches it together with an architecture.
+      The space "policy"; `product(space, policies)` searches it together with an architecture.
 
     Raises:
       ValueError: if there is no method, or a name comes twice.

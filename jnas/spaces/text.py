@@ -9,11 +9,8 @@ import jax.numpy as jnp
 from jnas.errors import UserError
 from jnas.spaces.base import quoted
 from jnas.spaces.cell import CellSpace, Decision, fix, place
-from jnas.spaces.families.branched import parse_branched
-from jnas.spaces.families.darts import Genotype, darts, from_genotype, has_genotype, to_genotype
-from jnas.spaces.families.nasbench201 import from_bars, nasbench201, to_bars
-from jnas.spaces.families.reduced import s1, s2, s3, s4
-from jnas.spaces.genotypes import PUBLISHED
+from jnas.spaces.families.darts import Genotype, darts, from_genotype, has_genotype, s1, s2, s3, s4, to_genotype
+from jnas.spaces.families.nasbench201 import from_bars, nasbench201, parse_branched, to_bars
 from jnas.types import Array
 
 _LONGEST = 3_000  # characters worth parsing: a genotype has about 500, and no literal this long overflows a message
@@ -120,11 +117,10 @@ def to_string(space: CellSpace, arch) -> str:
 
 
 def from_string(space: CellSpace, text: str) -> Array:
-    """Reads an architecture: what `to_string` writes, a pasted `Genotype(...)`, or the name of a published one.
+    """Reads an architecture: what `to_string` writes, or a pasted `Genotype(...)`.
 
-    >>> from jnas import spaces
-    >>> spaces.to_genotype(spaces.darts(), from_string(spaces.darts(), "DARTS_V2")).normal[:2]
-    [('sep_conv_3x3', 0), ('sep_conv_3x3', 1)]
+    >>> from_string(nasbench201(), "|nor_conv_3x3~0|+|none~0|skip_connect~1|+|none~0|none~1|nor_conv_1x1~2|").tolist()
+    [3, 0, 1, 0, 0, 2]
 
     Args:
       space: the space to read in.
@@ -138,7 +134,7 @@ def from_string(space: CellSpace, text: str) -> Array:
     """
     text = text.strip()
     if has_genotype(space):
-        return encode(space, PUBLISHED[text] if text in PUBLISHED else parse_genotype(text))
+        return encode(space, parse_genotype(text))
     if len(space.cells) == 1:
         return encode(space, place(space, {space.cells[0]: from_bars(space, text)}))
     parts = [part.partition("=") for part in text.split()]
@@ -162,7 +158,7 @@ def parse_genotype(text: str) -> Genotype:
     """
     call = _parse(re.sub(r"^\w+\s*=\s*(?=Genotype\s*\()", "", text))
     if not (isinstance(call, ast.Call) and isinstance(call.func, ast.Name) and call.func.id == "Genotype"):
-        raise UserError(f"{quoted(text)} is no genotype: write Genotype(normal=[...], ...) or {', '.join(PUBLISHED)}.")
+        raise UserError(f"{quoted(text)} is no genotype: write Genotype(normal=[...], ...).")
     given = dict(zip(Genotype._fields, call.args, strict=False))
     given.update({keyword.arg: keyword.value for keyword in call.keywords if keyword.arg})
     if len(call.args) + len(call.keywords) != len(Genotype._fields) or set(given) != set(Genotype._fields):

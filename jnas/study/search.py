@@ -8,11 +8,12 @@ import numpy as np
 
 from jnas.errors import Interrupted
 from jnas.files.signals import stop_on_signal
+from jnas.searchers.base import Objective, Searcher
 from jnas.study import leases
 from jnas.study.storage import open_study
 from jnas.study.trials import Progress, Result
 from jnas.study.worker import FIRST_PAUSE, LONGEST_PAUSE, Worker
-from jnas.types import Key, Objective, Searcher
+from jnas.types import Key
 
 if TYPE_CHECKING:
     import optuna
@@ -44,7 +45,7 @@ def search(
 
     >>> import jax, numpy as np
     >>> from jnas import searchers, spaces
-    >>> from jnas.types import Evaluation
+    >>> from jnas.searchers.base import Evaluation
     >>> space = spaces.nasbench201()
     >>> def objective(arch, key):
     ...     return Evaluation(float(np.sum(arch == 3)), {"convolutions": int(np.sum(arch == 3))})

@@ -10,11 +10,11 @@ import numpy as np
 
 from jnas.errors import Interrupted, UserError
 from jnas.files.writing import plain
+from jnas.searchers.base import Evaluation, Objective, Searcher
 from jnas.study import leases, ledger
 from jnas.study.ledger import Row
 from jnas.study.storage import CHOICES, MOST_LABELS
 from jnas.study.trials import Progress, Result, trial_of
-from jnas.types import Evaluation, Objective, Searcher
 
 if TYPE_CHECKING:
     import optuna

@@ -9,12 +9,10 @@ from jnas.data import (
     Augment,
     Dataset,
     bilevel_source,
-    bilevel_stream_source,
     split,
-    split_stream,
-    stream_source,
     supervised_source,
 )
+from jnas.data.stream import bilevel_stream_source, split_stream, stream_source
 
 KEY = jax.random.key(4)
 AUGMENT = Augment(flip=True)  # the cheapest to compile; 14 images show a wrong key

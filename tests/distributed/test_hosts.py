@@ -20,8 +20,8 @@ import pytest
 from host_worker import BATCH, EPOCH, SIDE, STEPS
 
 from jnas.cli import hosts
-from jnas.distributed import peers
-from jnas.distributed.hosts import Hosts, from_first, is_first, joined
+from jnas.distributed import from_first, is_first, peers
+from jnas.distributed.hosts import Hosts, joined
 from jnas.errors import UserError
 from jnas.train.checkpoint import Checkpoints
 
@@ -231,7 +231,7 @@ def test_after_the_kill_two_processes_of_two_devices_end_where_one_does(killed, 
 LIVES = """
 import json, os, signal, sys, time
 import jax
-from jnas.distributed import hosts, peers
+from jnas.distributed import from_first, hosts, peers
 from jnas.errors import UserError
 
 spec = json.loads(sys.argv[1])
@@ -252,7 +252,7 @@ try:
             from jax.experimental import multihost_utils
             multihost_utils.process_allgather(jax.numpy.ones(1))
         elif spec["waits"] == "for the first":
-            hosts.from_first(lambda: time.sleep(1000))
+            from_first(lambda: time.sleep(1000))
         time.sleep(1000)
 except UserError as error:
     print(f"jnas: {error}", file=sys.stderr, flush=True)

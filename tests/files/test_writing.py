@@ -5,7 +5,8 @@ import pathlib
 import jax
 import pytest
 
-from jnas.distributed.environment import enable_compilation_cache, environment
+from jnas.distributed.cache import enable_compilation_cache
+from jnas.distributed.environment import environment
 from jnas.errors import UserError
 from jnas.files.writing import atomic_write, prepare_folder
 

@@ -15,7 +15,9 @@ import optax
 from jax.sharding import Mesh
 
 from jnas import bilevel, data, distributed, nets, spaces, train
+from jnas.data.stream import bilevel_stream_source, open_tfds, split_stream
 from jnas.distributed import hosts, peers
+from jnas.distributed.cache import enable_compilation_cache
 from jnas.errors import Interrupted, UserError
 from jnas.recipes import flat
 from jnas.recipes.supernet import supernet_problem
@@ -61,8 +63,8 @@ def search(*, folder, images, mesh=None, act=None):
 
     `act`: (step, process, signal): the process sends itself the signal after the step. Returns what is to be compared.
     """
-    source, _ = data.open_tfds(images)
-    inner, outer = (Recorded(part) for part in data.split_stream(source, jax.random.key(5), 0.5))
+    source, _ = open_tfds(images)
+    inner, outer = (Recorded(part) for part in split_stream(source, jax.random.key(5), 0.5))
     key = jax.random.key(3)
     space, of_space = learner()
 
@@ -70,7 +72,7 @@ def search(*, folder, images, mesh=None, act=None):
         if act is not None and event.step == act[0] and jax.process_index() == act[1]:
             os.kill(os.getpid(), getattr(signal, act[2]))
 
-    batches = data.bilevel_stream_source(
+    batches = bilevel_stream_source(
         inner, outer, batch_size=BATCH, augment=data.Augment(flip=True), key=split_key(key).data
     )
     for part in (inner, outer):
@@ -100,7 +102,7 @@ def main(spec):
     # On a slow machine too process 0 ends last, and a failed operation is blamed on the peer that died.
     peers.LINGER, blame = 100.0, peers.Watch.blame
     peers.Watch.blame = lambda self, seconds: blame(self, 100.0)
-    distributed.enable_compilation_cache()
+    enable_compilation_cache()
     jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.0)
     jax.config.update("jax_num_cpu_devices", spec.pop("devices", 1))
     with hosts.joined(hosts.Hosts(**spec.pop("hosts"))):
@@ -109,7 +111,7 @@ def main(spec):
         if order is not None:  # of the devices along the mesh
             mesh = Mesh(mesh.devices[order], mesh.axis_names, axis_types=mesh.axis_types)
         result = search(mesh=mesh, **spec)
-        everywhere = hosts.from_first(lambda: {"from": jax.process_index()})
+        everywhere = distributed.from_first(lambda: {"from": jax.process_index()})
         print("RESULT", json.dumps(result | everywhere), flush=True)
 
 

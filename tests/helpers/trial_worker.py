@@ -14,9 +14,9 @@ import time
 import jax
 import numpy as np
 
+from jnas.searchers.base import Evaluation, Searcher
 from jnas.study import ledger, search
 from jnas.study.storage import close_study, open_study
-from jnas.types import Evaluation, Searcher
 
 CHOICES = [(f"choice {n}", ("a", "b", "c")) for n in range(4)]
 ALL = np.array(list(itertools.product(range(3), repeat=4)), np.int32)

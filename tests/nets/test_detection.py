@@ -9,8 +9,10 @@ import pytest
 
 from jnas import nets, spaces
 from jnas.nets.boxes import places
+from jnas.nets.chain import chain_network
 from jnas.nets.detection import Detector, Predictions, assign, detect, detection_loss
 from jnas.nets.embedding import Embedder
+from jnas.spaces import networks
 
 SHAPE, STRIDES = (32, 48), (4, 8)
 BOXES = np.array([[3, 3, 15, 17], [20, 4, 44, 30], [5, 20, 12, 30], [30, 2, 40, 12], [0, 0, 0, 0]], np.float32)
@@ -124,13 +126,13 @@ def test_ignored_places_and_no_boxes_at_all(where, targets, loss):
 def backbone():
     space = spaces.nasbench201()
     skips = "|skip_connect~0|+|none~0|skip_connect~1|+|skip_connect~0|none~1|nor_conv_1x1~2|"
-    return nets.network_for(spaces.fix(space, spaces.from_string(space, skips)), channels=2, depth=1, num_classes=3)
+    return nets.network_for(networks.fix(space, networks.from_string(space, skips)), channels=2, depth=1, num_classes=3)
 
 
 @pytest.mark.parametrize(("stem", "kind"), [("small_image", "nasbench201"), ("imagenet", "darts")])
 def test_features_have_the_strides_that_the_network_says(stem, kind):
     space = spaces.by_name(kind)
-    fixed = spaces.fix(space, spaces.sample(space, jax.random.key(0), 1)[0])
+    fixed = networks.fix(space, spaces.sample(space, jax.random.key(0), 1)[0])
     net = nets.network_for(fixed, channels=2, depth=3 if kind == "darts" else 1, num_classes=3, stem=stem)
     apply = functools.partial(net.init_with_output, jax.random.key(0), train=False, features=True)
     states, variables = jax.eval_shape(apply, jnp.zeros((1, 64, 96, 3)))
@@ -142,7 +144,7 @@ def test_features_have_the_strides_that_the_network_says(stem, kind):
 
 def test_the_heads_read_the_features_that_the_classifier_reads(backbone):
     image = np.random.default_rng(1).normal(size=(2, 8, 12, 3)).astype(np.float32)
-    chain = nets.chain_network(spaces.network_space("chain:nor_conv_1x1+skip_connect"), channels=2, num_classes=1)
+    chain = chain_network(networks.network_space("chain:nor_conv_1x1+skip_connect"), channels=2, num_classes=1)
     heads = {"plain": backbone, "boxes": Detector(chain, 3, (1, 2, 4), 8, 1), "sphere": Embedder(chain, 3, 5)}
     weights = {
         name: dict(zip(("params", "batch_stats"), nets.initialise(net, jax.random.key(0), (8, 12, 3)), strict=True))

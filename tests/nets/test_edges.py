@@ -7,7 +7,8 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from jnas.nets import Cell, Network, operator, per_edge
+from jnas.nets import Cell, Network, operator
+from jnas.nets.stacking import per_edge
 from jnas.spaces.cell import CellSpace, narrow
 
 CHANNELS, SIDE, BATCH = 2, 4, 3

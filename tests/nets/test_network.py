@@ -7,8 +7,9 @@ import numpy as np
 import pytest
 
 from jnas import spaces
-from jnas.nets import Network, initialise, network_for, per_edge
+from jnas.nets import Network, initialise, network_for
 from jnas.nets.heads import AuxiliaryHead
+from jnas.nets.stacking import per_edge
 from jnas.spaces.cell import CellSpace, fix
 
 OPS = ("none", "max_pool_3x3", "avg_pool_3x3", "skip_connect", "sep_conv_3x3", "dil_conv_3x3")

@@ -8,7 +8,8 @@ import numpy as np
 import pytest
 
 from jnas import spaces
-from jnas.nets import Network, count_parameters, initialise, network_for, per_edge, stacked
+from jnas.nets import Network, count_parameters, initialise, network_for
+from jnas.nets.stacking import per_edge, stacked
 
 SPACES = [spaces.darts(), spaces.nasbench201(), spaces.by_name("s1"), spaces.by_name("s4")]
 named = pytest.mark.parametrize("space", SPACES, ids=lambda space: space.name)

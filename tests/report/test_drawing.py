@@ -9,6 +9,7 @@ import pytest
 
 from jnas import spaces
 from jnas.report.drawing import draw_cell, to_dot
+from jnas.spaces import networks
 
 SVG = "{http://www.w3.org/2000/svg}"
 BARS = "|nor_conv_3x3~0|+|nor_conv_3x3~0|nor_conv_1x1~1|+|skip_connect~0|none~1|avg_pool_3x3~2|"
@@ -16,7 +17,7 @@ BARS = "|nor_conv_3x3~0|+|nor_conv_3x3~0|nor_conv_1x1~1|+|skip_connect~0|none~1|
 
 def fixed(name: str, text: str):
     space = spaces.by_name(name)
-    return spaces.fix(space, spaces.from_string(space, text))
+    return spaces.fix(space, networks.from_string(space, text))
 
 
 def every_edge():

@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 
 from jnas import spaces
+from jnas.spaces.products import product
 
 
 def toy() -> spaces.CellSpace:
@@ -39,7 +40,7 @@ CELL_SPACES = {
         found(),
     )
 }
-SPACES = CELL_SPACES | {"product": spaces.product(spaces.nasbench201(), toy())}
+SPACES = CELL_SPACES | {"product": product(spaces.nasbench201(), toy())}
 
 
 @pytest.fixture(params=CELL_SPACES)

@@ -5,6 +5,7 @@ import numpy as np
 import pytest
 
 from jnas import spaces
+from jnas.spaces.products import product
 
 
 def frequencies(values, bound):
@@ -46,7 +47,7 @@ def test_number_of_neighbours():
 
 
 def test_product_concatenates_and_splits(draw):
-    both = spaces.product(spaces.s2(), spaces.nasbench201())
+    both = product(spaces.s2(), spaces.nasbench201())
     assert both.name == "s2 x nasbench201"
     assert [choice.name for choice in both.choices[7:9]] == ["s2/reduce/5", "nasbench201/cell/0->1"]
     assert spaces.size(both) == spaces.size(spaces.s2()) * 15625
@@ -60,7 +61,7 @@ def test_product_concatenates_and_splits(draw):
 @pytest.mark.parametrize("factors", [(), (spaces.s2(), spaces.s2())])
 def test_product_needs_different_names(factors):
     with pytest.raises(ValueError, match="different names"):
-        spaces.product(*factors)
+        product(*factors)
 
 
 def test_a_choice_without_options_is_named():

@@ -7,11 +7,10 @@ import pytest
 
 from jnas import spaces
 from jnas.errors import UserError
-from jnas.spaces.chain import Layer, layer_of, word_of
+from jnas.spaces import networks
+from jnas.spaces.chain import ChainSpace, Layer, chain, layer_of, word_of
 
-SPACE = spaces.ChainSpace(
-    (("skip_connect", "conv_3x3-e4-dw"), ("max_pool_3x3",), ("sep_conv_5x5", "conv_3x3", "conv_1x1"))
-)
+SPACE = ChainSpace((("skip_connect", "conv_3x3-e4-dw"), ("max_pool_3x3",), ("sep_conv_5x5", "conv_3x3", "conv_1x1")))
 
 
 def test_every_layer_of_attributes_reads_back_from_its_word():
@@ -29,41 +28,39 @@ def test_every_layer_of_attributes_reads_back_from_its_word():
 )  # fmt: skip
 def test_other_words_are_no_layers(word):
     with pytest.raises(ValueError, match=r"is no layer|of even side|attribute of 0|second way"):
-        spaces.chain(("skip_connect", word), 2)
+        chain(("skip_connect", word), 2)
 
 
 def test_the_architectures_of_a_chain_are_the_products_of_its_layers():
     assert spaces.size(SPACE) == 2 * 1 * 3
-    texts = [spaces.to_string(SPACE, code) for code in itertools.product(range(2), range(1), range(3))]
+    texts = [networks.to_string(SPACE, code) for code in itertools.product(range(2), range(1), range(3))]
     assert texts[0] == "chain:skip_connect+max_pool_3x3+sep_conv_5x5"
     assert len(set(texts)) == 6
     for text, code in zip(texts, itertools.product(range(2), range(1), range(3)), strict=True):
-        assert spaces.from_string(SPACE, text).tolist() == list(code)
-        alone = spaces.network_space(text)  # a genotype is also the space that holds it alone
-        assert alone == spaces.fix(SPACE, code)
+        assert networks.from_string(SPACE, text).tolist() == list(code)
+        alone = networks.network_space(text)  # a genotype is also the space that holds it alone
+        assert alone == networks.fix(SPACE, code)
         assert alone.is_fixed
-        assert spaces.from_string(alone, text).tolist() == [0, 0, 0]
+        assert networks.from_string(alone, text).tolist() == [0, 0, 0]
     assert not SPACE.is_fixed
 
 
-@pytest.mark.parametrize(
-    "space", [SPACE, spaces.chain(("skip_connect", "conv_3x3-w0.5"), 12), spaces.chain(("conv_3x3",), 1)]
-)
+@pytest.mark.parametrize("space", [SPACE, chain(("skip_connect", "conv_3x3-w0.5"), 12), chain(("conv_3x3",), 1)])
 def test_a_chain_space_reads_back_from_its_name(space):
-    assert spaces.network_space(space.name) == space
+    assert networks.network_space(space.name) == space
 
 
 def test_equal_layers_are_counted_in_the_name():
-    assert spaces.chain(("skip_connect", "conv_1x1"), 3).name == "chain-3:skip_connect,conv_1x1"
-    assert spaces.network_space("chain:conv_1x1+conv_1x1").name == "chain-2:conv_1x1"
+    assert chain(("skip_connect", "conv_1x1"), 3).name == "chain-3:skip_connect,conv_1x1"
+    assert networks.network_space("chain:conv_1x1+conv_1x1").name == "chain-2:conv_1x1"
 
 
 def test_a_branched_space_reads_back_from_its_name_and_holds_cells():
     space = spaces.branched(("none", "skip_connect", "nor_conv_3x3"), 3)
-    assert spaces.by_name(space.name) == spaces.network_space(space.name) == space
+    assert spaces.by_name(space.name) == networks.network_space(space.name) == space
     assert spaces.size(space) == 3**6
     text = "|nor_conv_3x3~0|+|none~0|skip_connect~1|+|none~0|none~1|nor_conv_3x3~2|"
-    assert spaces.to_string(space, spaces.from_string(space, text)) == text
+    assert networks.to_string(space, networks.from_string(space, text)) == text
 
 
 @pytest.mark.parametrize(
@@ -82,7 +79,7 @@ def test_a_branched_space_reads_back_from_its_name_and_holds_cells():
 )
 def test_bad_names_are_refused_in_one_sentence(name, words):
     with pytest.raises(UserError, match=words):
-        spaces.network_space(name)
+        networks.network_space(name)
 
 
 @pytest.mark.parametrize(
@@ -96,10 +93,10 @@ def test_bad_names_are_refused_in_one_sentence(name, words):
 )
 def test_architectures_of_other_spaces_are_refused(text, words):
     with pytest.raises(UserError, match=words):
-        spaces.from_string(SPACE, text)
+        networks.from_string(SPACE, text)
 
 
 @pytest.mark.parametrize("arch", [[0, 0], [0, 1, 0], [0, 0, -1], [0.0, 0.0, 0.0]])
 def test_codes_of_other_spaces_are_refused(arch):
     with pytest.raises(ValueError, match="architecture"):
-        spaces.fix(SPACE, np.array(arch))
+        networks.fix(SPACE, np.array(arch))

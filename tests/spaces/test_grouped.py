@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 
 from jnas import nets, spaces
+from jnas.nets.stacking import per_edge
 from jnas.spaces import grouped as g
 
 DARTS = spaces.darts()
@@ -155,7 +156,7 @@ def test_an_edge_left_to_one_operator_and_none_is_that_operator_scaled(uneven):
     arch = spaces.sample(uneven, jax.random.key(3), 1)[0]
     fixed = nets.network_for(spaces.fix(uneven, arch), channels=2, depth=1, num_classes=3, affine=False)
     fixed = fixed.clone(normalise_pools=True)
-    variables = {"params": nets.per_edge(net, params), "batch_stats": nets.per_edge(net, stats)}
+    variables = {"params": per_edge(net, params), "batch_stats": per_edge(net, stats)}
     image = jax.random.normal(jax.random.key(1), (3, 6, 6, 1))
     want = jax.eval_shape(lambda: nets.initialise(fixed, jax.random.key(0), (6, 6, 1)))
     kept = jax.tree.map_with_path(lambda path, _: _at(variables["params"], path), want[0])

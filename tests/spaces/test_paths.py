@@ -5,6 +5,7 @@ import numpy as np
 import pytest
 
 from jnas import spaces
+from jnas.spaces.paths import count_paths, path_words
 
 SMALL_DARTS = spaces.cells_of_darts(
     "two operators",
@@ -36,11 +37,11 @@ def walked(space, arch, longest):
 @pytest.mark.parametrize("space", [spaces.nasbench201(), SMALL_DARTS, spaces.s4()], ids=lambda space: space.name)
 def test_counts_are_those_of_walking(space):
     archs = np.asarray(spaces.sample(space, jax.random.key(0), 6))
-    words = spaces.path_words(space)
+    words = path_words(space)
     longest = max(len(word) for _, _, word in words)
     assert len(words) <= 256
     assert len(set(words)) == len(words)
-    for arch, row in zip(archs, np.asarray(spaces.count_paths(space, archs)), strict=True):
+    for arch, row in zip(archs, np.asarray(count_paths(space, archs)), strict=True):
         found = {word: count for word, count in zip(words, row, strict=True) if count}
         assert found == walked(space, arch, longest)
 
@@ -52,7 +53,7 @@ def test_renamed_nodes_and_dead_edges_change_no_count():
         "|none~0|+|nor_conv_3x3~0|none~1|+|none~0|avg_pool_3x3~1|skip_connect~2|",
     ]
     archs = np.stack([spaces.from_string(space, text) for text in renamed])
-    one, other = np.asarray(spaces.count_paths(space, archs))
+    one, other = np.asarray(count_paths(space, archs))
     np.testing.assert_array_equal(one, other)
     assert one.sum() == 1
 
@@ -60,6 +61,6 @@ def test_renamed_nodes_and_dead_edges_change_no_count():
 def test_a_length_can_be_given():
     space = spaces.nasbench201()
     arch = spaces.from_string(space, "|nor_conv_3x3~0|+|none~0|nor_conv_3x3~1|+|none~0|none~1|skip_connect~2|")[None]
-    assert len(spaces.path_words(space, longest=1)) == 1 + 3
-    assert spaces.count_paths(space, arch, longest=1).sum() == 0
-    assert spaces.count_paths(space, arch, longest=2).sum() == 1
+    assert len(path_words(space, longest=1)) == 1 + 3
+    assert count_paths(space, arch, longest=1).sum() == 0
+    assert count_paths(space, arch, longest=2).sum() == 1

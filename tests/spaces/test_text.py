@@ -7,9 +7,9 @@ from hypothesis import strategies as st
 
 from jnas import spaces
 from jnas.errors import UserError
-from jnas.spaces import Genotype, genotypes
+from jnas.spaces import Genotype, genotypes, networks
 
-CIFAR = spaces.to_string(spaces.darts(), spaces.from_string(spaces.darts(), "PC_DARTS_cifar"))
+CIFAR = spaces.to_string(spaces.darts(), networks.from_string(spaces.darts(), "PC_DARTS_cifar"))
 BENCH = "|nor_conv_3x3~0|+|none~0|skip_connect~1|+|avg_pool_3x3~0|none~1|nor_conv_1x1~2|"
 
 # Cells that github.com/xiangning-chen/SmoothDARTS and ruocwang/darts-pt publish as found in S1 (CIFAR-10, CIFAR-100,
@@ -34,7 +34,7 @@ def by_node(pairs):
 @pytest.mark.parametrize("name", genotypes.PUBLISHED)
 def test_published_genotypes_encode_and_decode(name):
     published = genotypes.PUBLISHED[name]
-    arch = spaces.from_string(spaces.darts(), name)
+    arch = networks.from_string(spaces.darts(), name)
     np.testing.assert_array_equal(spaces.encode(spaces.darts(), published), arch)
     back = spaces.to_genotype(spaces.darts(), arch)
     assert by_node(back.normal) == by_node(published.normal)
@@ -131,7 +131,7 @@ JUNK = [
 @pytest.mark.parametrize(("name", "text", "quoted"), JUNK, ids=range(len(JUNK)))
 def test_junk_gives_one_sentence_that_quotes_the_fault(name, text, quoted):
     with pytest.raises(UserError) as caught:
-        spaces.from_string(spaces.by_name(name), text)
+        networks.from_string(spaces.by_name(name), text)
     message = str(caught.value)
     assert quoted in message
     assert message.endswith(".")

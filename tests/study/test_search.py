@@ -10,11 +10,11 @@ import optuna
 import pytest
 
 from jnas.errors import UserError
+from jnas.searchers.base import Evaluation, Searcher
 from jnas.study import leases, ledger, search
 from jnas.study.ledger import Row
 from jnas.study.storage import close_study, open_study
 from jnas.study.worker import Worker
-from jnas.types import Evaluation, Searcher
 
 CHOICES = tuple((f"choice {n}", ("a", "b", "c")) for n in range(3))
 ALL = list(itertools.product(range(3), repeat=3))

@@ -71,48 +71,23 @@ def _view(padded: jax.Array, row: int, column: int, extent: tuple[int, int], str
     return lax.slice(padded, (0, row, column, 0), (padded.shape[0], *limits, padded.shape[3]), (1, stride, stride, 1))
 
 
-def reads(x: jax.Array, geometry: Geometry, *, fill: float = 0.0) -> list[jax.Array]:
-    """What each tap of the window sees as the window visits every output.
-
-    Args:
-        x: Images, [batch, height, width, channels].
-        geometry: Of the window.
-        fill: The value of the padding.
-
-    Returns:
-        One array [batch, output height, output width, channels] a tap, in the order of `geometry.taps`.
-
-    >>> import numpy as np
-    >>> x = jnp.arange(3.0).reshape(1, 1, 3, 1)
-    >>> [np.asarray(view).ravel().tolist() for view in reads(x, Geometry(3, 1, 1, 1, 3))[3:6]]
-    [[0.0, 0.0, 1.0], [0.0, 1.0, 2.0], [1.0, 2.0, 0.0]]
-    """
-    return views(pad_reads(x, geometry, fill=fill), geometry)
-
-
 def pad_reads(x: jax.Array, geometry: Geometry, *, fill: float = 0.0) -> jax.Array:
     """The images with the border that `views` wants."""
     return pad(x, fill, geometry.border)
 
 
 def views(padded: jax.Array, geometry: Geometry) -> list[jax.Array]:
-    """`reads` of images that have their border."""
+    """What each tap of the window sees as the window visits every output, of images that have their border.
+
+    One array `[batch, output height, output width, channels]` a tap, in the order of `geometry.taps`.
+
+    >>> import numpy as np
+    >>> x, window = jnp.arange(3.0).reshape(1, 1, 3, 1), Geometry(3, 1, 1, 1, 3)
+    >>> [np.asarray(view).ravel().tolist() for view in views(pad_reads(x, window), window)[3:6]]
+    [[0.0, 0.0, 1.0], [0.0, 1.0, 2.0], [1.0, 2.0, 0.0]]
+    """
     step = geometry.dilation
     return [_view(padded, i * step, j * step, geometry.outputs, geometry.stride) for i, j in geometry.taps]
-
-
-def writes(g: jax.Array, geometry: Geometry, *, fill: float = 0.0) -> list[jax.Array]:
-    """What each input pixel receives through each tap: the transpose of `reads`, tap by tap.
-
-    Args:
-        g: Cotangents of the outputs, [batch, output height, output width, channels].
-        geometry: Of the window.
-        fill: The value where no window puts that tap on the pixel.
-
-    Returns:
-        One array [batch, height, width, channels] a tap, in the order of `geometry.taps`.
-    """
-    return back_views(pad_writes(g, geometry, fill=fill), geometry)
 
 
 def pad_writes(g: jax.Array, geometry: Geometry, *, fill: float = 0.0) -> jax.Array:
@@ -121,7 +96,7 @@ def pad_writes(g: jax.Array, geometry: Geometry, *, fill: float = 0.0) -> jax.Ar
 
 
 def back_views(padded: jax.Array, geometry: Geometry) -> list[jax.Array]:
-    """`writes` of cotangents that have their border."""
+    """What each input pixel receives through each tap: the transpose of `views`, tap by tap."""
     last, step = geometry.size - 1, geometry.dilation
     return [_view(padded, (last - i) * step, (last - j) * step, geometry.inputs, 1) for i, j in geometry.taps]
 

@@ -20,7 +20,10 @@ NORMAL_RANGE = ((1.225, 1.95, 2.475, 2.9, 3.27, 3.61, 3.92), (1.225, 2.075, 4.2,
 
 
 class Rule(NamedTuple):
-    """How one layer is quantised. Everything may be traced, and be a row of a stack of edges."""
+    """How one layer is quantised; layers find it in the collection `quant` and call it.
+
+    Everything may be traced, and be a row of a stack of edges.
+    """
 
     weight_bits: jax.Array  # [] float32, 2 to 16, or 32 for none
     mapping: jax.Array | None  # [] int32, of the weights: 0 uniform, 1 powers of two; None: uniform, a shorter program
@@ -28,6 +31,23 @@ class Rule(NamedTuple):
     weight_step: jax.Array | None = None  # [out] float32, learned; None: from the values
     activation_step: jax.Array | None = None  # [] float32, learned; None: from the values
     activation_range: jax.Array | None = None  # [2] float32, least and largest; None: those of the batch
+
+    def __call__(self, x: jax.Array, kernel: jax.Array) -> tuple[jax.Array, jax.Array]:
+        """The inputs and the kernel of the layer, rounded: one range a layer, and one an output channel.
+
+        Symmetric levels a channel commute with a batch norm's scaling, so that folding it into the kernel changes
+        nothing.
+
+        Args:
+          x: inputs, `[..., in]`.
+          kernel: `[..., out]`.
+
+        Returns:
+          Both, rounded.
+        """
+        x = quantise_affine(x, self.activation_bits, limits=self.activation_range, step=self.activation_step)
+        axes = tuple(range(kernel.ndim - 1))
+        return x, quantise(kernel, self.weight_bits, self.mapping, axes=axes, step=self.weight_step)
 
 
 @jax.custom_jvp
@@ -232,24 +252,6 @@ def start_step(magnitude: jax.Array, bits: jax.Array) -> jax.Array:
     """
     step = 2 * magnitude / jnp.sqrt(jnp.exp2(jnp.minimum(jnp.asarray(bits, magnitude.dtype), 16) - 1) - 1)
     return jnp.where(step > 0, step, jnp.ones_like(step))
-
-
-def quantise_layer(rule: Rule, x: jax.Array, kernel: jax.Array) -> tuple[jax.Array, jax.Array]:
-    """The inputs and the kernel of a layer as its rule has them: one range a layer, and one an output channel.
-
-    Symmetric levels a channel commute with a batch norm's scaling, so that folding it into the kernel changes nothing.
-
-    Args:
-      rule: of the layer.
-      x: its inputs, `[..., in]`.
-      kernel: `[..., out]`.
-
-    Returns:
-      Both, rounded.
-    """
-    x = quantise_affine(x, rule.activation_bits, limits=rule.activation_range, step=rule.activation_step)
-    axes = tuple(range(kernel.ndim - 1))
-    return x, quantise(kernel, rule.weight_bits, rule.mapping, axes=axes, step=rule.weight_step)
 
 
 def _positive(step: jax.Array, num_values: float, most: jax.Array) -> jax.Array:

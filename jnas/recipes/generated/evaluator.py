@@ -11,12 +11,14 @@ import optax
 
 from jnas import bilevel, data, nets, spaces, train
 from jnas.errors import Diverged
-from jnas.recipes import flat, train_network
+from jnas.recipes import chains, flat
 from jnas.recipes.classification import classifier_loss, evaluate
 from jnas.recipes.settings import Training
-from jnas.types import Array, Evaluation, Key
+from jnas.searchers.base import Evaluation
+from jnas.spaces import networks
+from jnas.types import Array, Key
 
-Judge = Callable[[spaces.NetworkSpace, Array], Evaluation]  # (space, architecture) -> score
+Judge = Callable[[networks.NetworkSpace, Array], Evaluation]  # (space, architecture) -> score
 
 
 def from_scratch(
@@ -51,9 +53,9 @@ def from_scratch(
     )
 
     def score(space, arch):
-        if not spaces.is_connected(space, arch):
+        if not networks.is_connected(space, arch):
             return Evaluation(1 / held.num_classes, {"connected": False})
-        net = train_network.network(spaces.fix(space, arch), judge, part.num_classes)
+        net = chains.network(networks.fix(space, arch), judge, part.num_classes)
 
         unravel = flat.unravel_of(net, shape)
         loss = classifier_loss(net, auxiliary_weight=judge.auxiliary, smoothing=judge.smoothing)
@@ -80,9 +82,9 @@ class Kept:
             except (ValueError, KeyError, TypeError):  # torn by a kill: judged again
                 continue
 
-    def __call__(self, space: spaces.NetworkSpace, arch) -> float:
+    def __call__(self, space: networks.NetworkSpace, arch) -> float:
         """The score of a network, from the file if it is there."""
-        genotype = spaces.to_string(space, arch)
+        genotype = networks.to_string(space, arch)
         if genotype not in self.rows:
             started = time.time()
             said = self.judge(space, arch)
@@ -96,7 +98,7 @@ class Kept:
         return self.rows[genotype]["score"]
 
 
-def draw(space: spaces.NetworkSpace, key: Key, num: int) -> np.ndarray:
+def draw(space: networks.NetworkSpace, key: Key, num: int) -> np.ndarray:
     """Up to `num` different connected architectures, uniformly.
 
     Args:
@@ -113,7 +115,7 @@ def draw(space: spaces.NetworkSpace, key: Key, num: int) -> np.ndarray:
     found: dict[bytes, np.ndarray] = {}
     for attempt in range(8):
         for code in np.asarray(spaces.sample(space, jax.random.fold_in(key, attempt), 4 * num + 16)):
-            if len(found) < num and code.tobytes() not in found and spaces.is_connected(space, code):
+            if len(found) < num and code.tobytes() not in found and networks.is_connected(space, code):
                 found[code.tobytes()] = code
         if len(found) == num:
             break

@@ -13,12 +13,12 @@ import jax
 import numpy as np
 
 from jnas.searchers import Observations, Surrogate
-from jnas.searchers.base import deviation
+from jnas.searchers.base import Objective, Searcher, deviation
 from jnas.searchers.gp.regression import Hyperparameters
 from jnas.study import open_study, search
 from jnas.study.ledger import rows_of
 from jnas.study.trials import trial_of
-from jnas.types import Key, Objective, Searcher
+from jnas.types import Key
 
 if TYPE_CHECKING:
     import optuna

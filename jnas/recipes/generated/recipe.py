@@ -14,13 +14,19 @@ from jax.sharding import Mesh
 
 from jnas import data, distributed, files, report, searchers, spaces, study
 from jnas.errors import UserError
+from jnas.files.locks import exclusive
 from jnas.nets.chain import check_groups
-from jnas.recipes import run_folder, train_network
+from jnas.recipes import chains, run_folder, train_network
 from jnas.recipes.generated.evaluator import Judge, Kept, draw, from_scratch
 from jnas.recipes.generated.model_search import Criterion, Found, clipped, incumbent, search_until_settled
 from jnas.recipes.generated.settings import ModelLevel, SpaceSearch
 from jnas.recipes.generated.strategies import family_of
-from jnas.types import Evaluation, Key, Searcher
+from jnas.searchers.base import Evaluation, Searcher
+from jnas.spaces import descriptors, networks
+from jnas.spaces.chain import ChainSpace
+from jnas.spaces.descriptors import Descriptor
+from jnas.spaces.families.generated import Family, Member
+from jnas.types import Key
 
 OUTER, INNER, EVALUATIONS = "spaces", "networks", "evaluations.jsonl"  # in the folder of a run
 
@@ -28,7 +34,7 @@ OUTER, INNER, EVALUATIONS = "spaces", "networks", "evaluations.jsonl"  # in the 
 class _Plan(NamedTuple):
     """What is built and checked before anything is written."""
 
-    family: spaces.Family
+    family: Family
     splits: data.Splits
     judge: Judge
 
@@ -55,7 +61,7 @@ def run(config: SpaceSearch, folder: str | pathlib.Path, *, mesh: Mesh | None = 
     with run_folder.as_user_input():
         plan = _plan(config, mesh)
     path = run_folder.begin(folder, config, "space_search")
-    with files.exclusive(path / ".running", wait=False) as mine:
+    with exclusive(path / ".running", wait=False) as mine:
         if not mine:
             raise UserError(f"another process works in {path}: wait for it, or choose another folder with --out")
         return _run(config, plan, path, mesh)
@@ -65,8 +71,8 @@ def _run(config: SpaceSearch, plan: "_Plan", path: pathlib.Path, mesh: Mesh | No
     result = run_folder.read_json(path / run_folder.RESULT)
     if result is None:
         found = search(config, plan.family, plan.judge, path)
-        space = spaces.network_space(found["space"])
-        named = [("found", space, spaces.from_string(space, found["genotype"]))]
+        space = networks.network_space(found["space"])
+        named = [("found", space, networks.from_string(space, found["genotype"]))]
         key = jax.random.fold_in(jax.random.key(config.seed), 2)
         for number in range(config.random_cells):
             one, other = jax.random.split(jax.random.fold_in(key, number))
@@ -74,7 +80,7 @@ def _run(config: SpaceSearch, plan: "_Plan", path: pathlib.Path, mesh: Mesh | No
             named.append((f"random-{number}", member.space, draw(member.space, other, 1)[0]))
         trained = {
             name: train_network.train(
-                train_network.prepare(space, arch, plan.splits, config.train),
+                chains.prepare(space, arch, plan.splits, config.train),
                 plan.splits, config.train, path / "train" / name, config.seed, config.steps_per_call, mesh,
             )
             for name, space, arch in named
@@ -88,7 +94,7 @@ def _run(config: SpaceSearch, plan: "_Plan", path: pathlib.Path, mesh: Mesh | No
     return result
 
 
-def search(config: SpaceSearch, family: spaces.Family, judge: Judge, path: pathlib.Path) -> dict[str, Any]:
+def search(config: SpaceSearch, family: Family, judge: Judge, path: pathlib.Path) -> dict[str, Any]:
     """Only the search, with any judge of networks: a truth table, say. Resumes like `run`.
 
     Args:
@@ -137,10 +143,10 @@ def _plan(config: SpaceSearch, mesh: Mesh | None) -> _Plan:
     if len(members) < 2:
         raise ValueError("the strategies generate one space: add another, or search in it by another method")
     for member in members:
-        if isinstance(member.space, spaces.ChainSpace):
+        if isinstance(member.space, ChainSpace):
             for channels in (config.judge.channels, config.train.channels):
                 check_groups(member.space, channels)
-    _kernel(spaces.describe(family))
+    _kernel(descriptors.describe(family))
     splits = run_folder.load_data(config.data, config.image_size)
     wanted = config.examples + config.validation
     if wanted > len(splits.train):
@@ -156,24 +162,24 @@ def _plan(config: SpaceSearch, mesh: Mesh | None) -> _Plan:
     )
     member = members[0]  # before hours are spent
     arch = draw(member.space, jax.random.key(0), 1)[0]
-    train_network.prepare(member.space, arch, splits, config.train)
-    train_network.prepare(member.space, arch, splits._replace(train=part), config.judge)
+    chains.prepare(member.space, arch, splits, config.train)
+    chains.prepare(member.space, arch, splits._replace(train=part), config.judge)
     key = jax.random.fold_in(jax.random.key(config.seed), 4)
     return _Plan(family, splits, from_scratch(config.judge, part, held, key, config.steps_per_call))
 
 
-def _kernel(descriptor: spaces.Descriptor) -> searchers.kernels.Kernel:
+def _kernel(descriptor: Descriptor) -> searchers.kernels.Kernel:
     if not descriptor.names:
         raise ValueError("the generated spaces look alike: no number that describes a space differs between two")
     return searchers.descriptors.of_descriptors(descriptor.groups)
 
 
-def _outer(config: SpaceSearch, family: spaces.Family, judge: Kept, folder: pathlib.Path, key: Key) -> dict[str, Any]:
+def _outer(config: SpaceSearch, family: Family, judge: Kept, folder: pathlib.Path, key: Key) -> dict[str, Any]:
     """The space of largest posterior mean, and how it came to it."""
     stored = run_folder.read_json(folder / "found.json")
     if stored is not None:
         return stored
-    descriptor = spaces.describe(family)
+    descriptor = descriptors.describe(family)
     kernel, answers = _kernel(descriptor), np.arange(spaces.size(family), dtype=np.int32)[:, None]
     tried: dict[bytes, dict[str, Any]] = {}
 
@@ -182,7 +188,7 @@ def _outer(config: SpaceSearch, family: spaces.Family, judge: Kept, folder: path
         member = family.member(code)
         drawn = draw(member.space, jax.random.fold_in(key, int(code[0])), config.samples)
         scores = [judge(member.space, arch) for arch in drawn]
-        genotypes = [spaces.to_string(member.space, arch) for arch in drawn]
+        genotypes = [networks.to_string(member.space, arch) for arch in drawn]
         return Evaluation(summary(scores, config), {"scores": scores, "genotypes": genotypes})
 
     @functools.cache
@@ -190,8 +196,8 @@ def _outer(config: SpaceSearch, family: spaces.Family, judge: Kept, folder: path
         code = answers[index]
         metrics = objective(code, None).metrics
         strategy, space = family.member(code)
-        networks = [spaces.fix(space, spaces.from_string(space, text)) for text in metrics["genotypes"]]
-        rows = [descriptor.of_space(spaces.Member(strategy, network)) for network in networks]
+        drawn_networks = [networks.fix(space, networks.from_string(space, text)) for text in metrics["genotypes"]]
+        rows = [descriptor.of_space(Member(strategy, network)) for network in drawn_networks]
         return np.stack(rows), np.array(metrics["scores"])
 
     def evidence(code):
@@ -228,7 +234,7 @@ def _inner(config: SpaceSearch, outer: dict[str, Any], judge: Kept, folder: path
     stored = run_folder.read_json(folder / "found.json")
     if stored is not None:
         return stored
-    space = spaces.network_space(outer["space"])
+    space = networks.network_space(outer["space"])
     known = _known(space, outer["trials"])
     kernel, level = searchers.kernels.default(space), config.inner
     model = searchers.surrogate(space, kernel=kernel, transform=clipped)
@@ -238,25 +244,25 @@ def _inner(config: SpaceSearch, outer: dict[str, Any], judge: Kept, folder: path
     else:
         found = _level(
             folder, _searcher(level, space, kernel), model, lambda arch, _: Evaluation(judge(space, arch)), level,
-            budget, key, known=known, describe=lambda arch: spaces.to_string(space, arch), choices=space.choices,
+            budget, key, known=known, describe=lambda arch: networks.to_string(space, arch), choices=space.choices,
         )  # fmt: skip
     return _write(folder, {
-        "genotype": spaces.to_string(space, found.code), "converged": found.converged, "known": len(known[0]),
+        "genotype": networks.to_string(space, found.code), "converged": found.converged, "known": len(known[0]),
         "trials": [
-            {"genotype": spaces.to_string(space, code), "score": float(score)}
+            {"genotype": networks.to_string(space, code), "score": float(score)}
             for code, score in zip(found.codes, found.scores, strict=True)
         ],
         "log": found.log,
     })  # fmt: skip
 
 
-def _known(space: spaces.NetworkSpace, trials: Sequence[dict[str, Any]]) -> tuple[np.ndarray, np.ndarray]:
+def _known(space: networks.NetworkSpace, trials: Sequence[dict[str, Any]]) -> tuple[np.ndarray, np.ndarray]:
     """The networks of the space that were judged on the way to it, in whichever space they were drawn."""
     seen: dict[bytes, tuple[np.ndarray, float]] = {}
     for trial in trials:
         for genotype, score in zip(trial["genotypes"], trial["scores"], strict=True):
             try:
-                code = np.asarray(spaces.from_string(space, genotype), np.int32)
+                code = np.asarray(networks.from_string(space, genotype), np.int32)
             except UserError:  # of another space
                 continue
             seen[code.tobytes()] = (code, score)
@@ -296,7 +302,7 @@ def _level(folder, searcher, model, objective, level, budget, key, *, describe, 
     )  # fmt: skip
 
 
-def _named(family: spaces.Family, code) -> dict[str, str]:
+def _named(family: Family, code) -> dict[str, str]:
     member = family.member(code)
     return {"space": member.space.name, "strategy": member.strategy}
 

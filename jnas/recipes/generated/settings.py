@@ -29,7 +29,7 @@ class ModelLevel:
 
 @dataclasses.dataclass(frozen=True)
 class Strategies:
-    """What generates spaces: the arguments of `spaces.layer_types` and the like.
+    """What generates spaces: the arguments of `layer_types` of `jnas.spaces.families.generated` and the like.
 
     `names` are some of layer_types_and_depth, layer_types, convolutions, topologies, and functions of your own as
     `module:function`; such a function takes nothing and returns spaces.

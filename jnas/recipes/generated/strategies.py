@@ -6,9 +6,12 @@ from collections.abc import Callable, Sequence
 from jnas import spaces
 from jnas.errors import UserError
 from jnas.recipes.generated.settings import Strategies
+from jnas.spaces import networks
+from jnas.spaces.chain import ChainSpace
+from jnas.spaces.families.generated import Family, convolutions, layer_types, layer_types_and_depth, topologies, union
 
 
-def family_of(strategies: Strategies, name: str = "generated") -> spaces.Family:
+def family_of(strategies: Strategies, name: str = "generated") -> Family:
     """The family that the settings describe.
 
     >>> len(family_of(Strategies("layer_types", "skip_connect nor_conv_3x3 sep_conv_3x3")).choices[0].options)
@@ -26,14 +29,14 @@ def family_of(strategies: Strategies, name: str = "generated") -> spaces.Family:
       ValueError: if a strategy is unknown, or generates something else than spaces with something to choose.
     """
     types = strategies.types.split()
-    known: dict[str, Callable[[], Sequence[spaces.NetworkSpace]]] = {
-        "layer_types_and_depth": lambda: spaces.layer_types_and_depth(types, strategies.depths),
-        "layer_types": lambda: spaces.layer_types(types, strategies.depth),
-        "convolutions": lambda: spaces.convolutions(
+    known: dict[str, Callable[[], Sequence[networks.NetworkSpace]]] = {
+        "layer_types_and_depth": lambda: layer_types_and_depth(types, strategies.depths),
+        "layer_types": lambda: layer_types(types, strategies.depth),
+        "convolutions": lambda: convolutions(
             kernels=strategies.kernels, widths=strategies.widths, expansions=strategies.expansions,
             groups=strategies.groups, dilations=strategies.dilations, depths=strategies.depths,
         ),
-        "topologies": lambda: spaces.topologies(strategies.operators.split(), strategies.nodes),
+        "topologies": lambda: topologies(strategies.operators.split(), strategies.nodes),
     }  # fmt: skip
     generated = {}
     for word in strategies.names.split():
@@ -48,12 +51,12 @@ def family_of(strategies: Strategies, name: str = "generated") -> spaces.Family:
                 f"strategy {word!r} gave no spaces ({error}): name a function without arguments that returns some"
             ) from error
         for space in generated[word]:
-            if not isinstance(space, spaces.ChainSpace | spaces.CellSpace) or spaces.size(space) < 2:
+            if not isinstance(space, ChainSpace | spaces.CellSpace) or spaces.size(space) < 2:
                 raise ValueError(f"strategy {word!r} generates {space!r}: generate chains or cells with a choice in it")
-    return spaces.union(name, generated)
+    return union(name, generated)
 
 
-def _of_user(word: str) -> Callable[[], Sequence[spaces.NetworkSpace]]:
+def _of_user(word: str) -> Callable[[], Sequence[networks.NetworkSpace]]:
     module, _, function = word.partition(":")
     try:
         return getattr(importlib.import_module(module), function)

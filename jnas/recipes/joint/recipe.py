@@ -10,6 +10,7 @@ from jax.sharding import Mesh
 
 from jnas import data, files, report, train
 from jnas.errors import UserError
+from jnas.files.locks import exclusive
 from jnas.nets.quant.units import Units
 from jnas.recipes import flat, run_folder, train_network
 from jnas.recipes.joint import training, weight_sharing
@@ -64,21 +65,21 @@ def run(
         plan = make_plan(config)
     path = pathlib.Path(folder)
     files.prepare_folder(path.parent)
-    with files.exclusive(path.parent):  # processes that begin at once
+    with exclusive(path.parent):  # processes that begin at once
         run_folder.begin(path, config, "quantised")
     result = run_folder.read_json(path / run_folder.RESULT)
     if result is not None and not worker:
         report.write_report(path)
         return result
     started = time.time()
-    with files.exclusive(path / ".supernet"):  # one trains, the others wait and find it done
+    with exclusive(path / ".supernet"):  # one trains, the others wait and find it done
         score = _supernet(config, plan, path / SUPERNET)
         with run_folder.as_user_input():
             space, policies = filtered(config, plan, score, path)
     found = searches(config, plan, space, policies, score, path)
     if worker:
         return {"note": f"took part in searches of {sum(one['evaluations'] for one in found.values())} trials"}
-    with files.exclusive(path / ".last", wait=False) as mine:
+    with exclusive(path / ".last", wait=False) as mine:
         if not mine:
             return {"note": f"{path}: another process trains what was found"}
         trained = {name: _train(config, plan, chosen, path / "train" / name) for name, chosen in found.items()}

@@ -6,16 +6,18 @@ from typing import Any
 import jax
 import numpy as np
 
-from jnas import files, searchers, spaces
+from jnas import searchers, spaces
 from jnas.errors import Interrupted, UserError
+from jnas.files.locks import exclusive
 from jnas.recipes import run_folder
 from jnas.recipes.joint import costs, rewards
 from jnas.recipes.joint.plan import Plan, policies_of
 from jnas.recipes.joint.settings import QuantisedSearch
+from jnas.searchers.base import Evaluation, Searcher
 from jnas.spaces.cell import CellSpace
 from jnas.spaces.policy import EIGHT, PolicySpace
+from jnas.spaces.products import product
 from jnas.study import Progress, Trial, close_study, open_study, search
-from jnas.types import Evaluation, Searcher
 
 TRIALS, FOUND, LOCK = "trials.journal", "searches.json", ".searches"
 JOINT, EIGHTS, BEFORE, AFTER, THEN = "joint", "eight", "architecture", "policy", "then"
@@ -83,7 +85,7 @@ def _search(
     known = run_folder.read_json(path / FOUND) or {}
     if name not in known:
         trials, converged = _trials(config, plan, name, space, policies, total, judge, path)
-        with files.exclusive(path / LOCK):
+        with exclusive(path / LOCK):
             known = run_folder.read_json(path / FOUND) or {}
             if name not in known:
                 known[name] = _outcome(config, trials, converged)
@@ -117,7 +119,7 @@ def _trials(
     path: pathlib.Path,
 ) -> tuple[tuple[Trial, ...], bool]:  # fmt: skip
     """The trials of one search on the trial loop, and whether its reward stood still."""
-    both: Any = spaces.product(space, policies)
+    both: Any = product(space, policies)
     whole = space == plan.space
 
     def objective(code: np.ndarray, key) -> Evaluation:

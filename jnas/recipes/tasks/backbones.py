@@ -2,15 +2,16 @@
 
 from typing import NamedTuple
 
-from jnas import nets, spaces
-from jnas.recipes import train_network
+from jnas.nets.chain import FoundNetwork
+from jnas.recipes import chains
 from jnas.recipes.settings import Training
+from jnas.spaces import networks
 
 
 class Backbone(NamedTuple):
     """A network and the names that rebuild it."""
 
-    net: nets.FoundNetwork
+    net: FoundNetwork
     space: str
     genotype: str
     depth: int
@@ -32,10 +33,10 @@ def backbone(space_name: str, genotype: str, *, channels: int, depth: int | None
     Raises:
       ValueError: if a name is unknown, or the settings do not fit each other.
     """
-    space = spaces.network_space(space_name)
-    arch = spaces.from_string(space, genotype)
+    space = networks.network_space(space_name)
+    arch = networks.from_string(space, genotype)
     depth = depth or (3 if "reduce" in getattr(space, "cells", ()) else 1)
     training = Training(channels=channels, depth=depth, stem=stem)
     return Backbone(
-        train_network.network(spaces.fix(space, arch), training, 1), space.name, spaces.to_string(space, arch), depth
+        chains.network(networks.fix(space, arch), training, 1), space.name, networks.to_string(space, arch), depth
     )

@@ -10,9 +10,10 @@ import jax.numpy as jnp
 import numpy as np
 
 from jnas import nets
+from jnas.nets.chain import FoundNetwork
 
 Cost = Callable[[np.ndarray], float]  # of an architecture [num_choices]
-Build = Callable[[np.ndarray], nets.FoundNetwork]  # architecture -> its network
+Build = Callable[[np.ndarray], FoundNetwork]  # architecture -> its network
 
 
 def parameters(build: Build, shape: tuple[int, int, int]) -> Cost:
@@ -65,11 +66,11 @@ def latency(build: Build, shape: tuple[int, int, int], *, batch_size: int = 1, r
     return cost
 
 
-def _shapes(net: nets.FoundNetwork, shape: tuple[int, int, int]):
+def _shapes(net: FoundNetwork, shape: tuple[int, int, int]):
     return jax.eval_shape(lambda key: nets.initialise(net, key, shape), jax.random.key(0))
 
 
-def _compiled(net: nets.FoundNetwork, shape: tuple[int, int, int], batch_size: int):
+def _compiled(net: FoundNetwork, shape: tuple[int, int, int], batch_size: int):
     """The forward pass, and the shapes of its arguments."""
 
     def forward(weights, variables, image):

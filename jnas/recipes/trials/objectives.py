@@ -14,8 +14,9 @@ from jnas.recipes import flat
 from jnas.recipes.classification import accuracy, cross_entropy, evaluate
 from jnas.recipes.settings import Training
 from jnas.recipes.trials.network_costs import Cost
+from jnas.searchers.base import Evaluation, Objective
 from jnas.train import Hook, Saving, fit
-from jnas.types import Array, Aux, Context, Evaluation, Examples, Key, Learner, Objective, PyTree, Source
+from jnas.types import Array, Aux, Context, Examples, Key, Learner, PyTree, Source
 
 
 class MixedBatch(NamedTuple):

@@ -14,13 +14,16 @@ import jax
 import numpy as np
 from jax.sharding import Mesh
 
-from jnas import data, files, nets, report, searchers, spaces
+from jnas import data, files, report, searchers, spaces
 from jnas.errors import UserError
+from jnas.files.locks import exclusive
+from jnas.nets.chain import FoundNetwork
 from jnas.recipes import run_folder, train_network
 from jnas.recipes.trials import network_costs, objectives, truth_table
 from jnas.recipes.trials.settings import TrialSearch
+from jnas.searchers.base import Objective, Searcher
 from jnas.study import close_study, open_study, search, trials_jsonl, trials_progress, trials_tensorboard
-from jnas.types import Array, Objective, Searcher
+from jnas.types import Array
 
 SUPERNET, SEARCH = "supernet", "search"  # folders of a run
 JOURNAL, LINES = "trials.log", "trials.jsonl"  # of its search: the study, and what the report reads
@@ -78,7 +81,7 @@ def run(
         train_network.prepare(plan.space, spaces.sample(plan.space, jax.random.key(0), 1)[0], plan.splits, config.train)
         path = pathlib.Path(folder)
         files.prepare_folder(path.parent)
-    with files.exclusive(path.parent):  # processes that begin at once
+    with exclusive(path.parent):  # processes that begin at once
         run_folder.begin(path, config, "trials")
     result = run_folder.read_json(path / run_folder.RESULT)
     if result is not None and not worker:
@@ -88,7 +91,7 @@ def run(
     found = _search(config, plan, path, storage)
     if worker:
         return {"note": f"took part in a search of {found['evaluations']} trials"}
-    with files.exclusive(path / ".last", wait=False) as mine:
+    with exclusive(path / ".last", wait=False) as mine:
         if not mine:
             return {"note": f"{path}: another process trains what was found"}
         randoms = train_network.random_cells(
@@ -147,7 +150,7 @@ def _plan(config: TrialSearch) -> _Plan:
     train, validation = np.split(order[:needed], [config.train_images])
     shape, classes = splits.train.shape, splits.train.num_classes
 
-    def build(arch: np.ndarray) -> nets.FoundNetwork:
+    def build(arch: np.ndarray) -> FoundNetwork:
         return train_network.network(spaces.fix(space, arch), config.train, classes)
 
     costs = {
@@ -166,7 +169,7 @@ def _objective(config: TrialSearch, plan: _Plan, path: pathlib.Path) -> Objectiv
         judge = plan.table
     elif config.objective == "shared_weights":
         # Of the processes that share the folder one trains, the others wait and find it done.
-        with files.exclusive(files.prepare_folder(path / SUPERNET) / ".lock"):
+        with exclusive(files.prepare_folder(path / SUPERNET) / ".lock"):
             supernet = objectives.train_supernet(
                 plan.space, plan.train, config.trial,
                 key=jax.random.fold_in(jax.random.key(config.seed), 4),
@@ -200,7 +203,7 @@ def _search(config: TrialSearch, plan: _Plan, path: pathlib.Path, storage: str |
     hooks = [trials_progress("trials"), trials_jsonl(path / SEARCH / LINES, name)]
     try:
         # One of the processes that share the folder draws the curves.
-        with files.exclusive(path / SEARCH / ".curves", wait=False) as mine:
+        with exclusive(path / SEARCH / ".curves", wait=False) as mine:
             found = search(
                 plan.searcher, _objective(config, plan, path),
                 key=jax.random.fold_in(jax.random.key(config.seed), 3),

@@ -11,7 +11,8 @@ import numpy as np
 
 from jnas import files, spaces
 from jnas.errors import UserError
-from jnas.types import Evaluation, Key, Objective
+from jnas.searchers.base import Evaluation, Objective
+from jnas.types import Key
 
 
 def table(path: str | pathlib.Path, space: spaces.CellSpace, *, column: str = "score") -> Objective:

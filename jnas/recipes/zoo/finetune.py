@@ -10,14 +10,16 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 
-from jnas import bilevel, data, files, nets, spaces
+from jnas import bilevel, data, files, nets
+from jnas.nets.chain import FoundNetwork
 from jnas.nets.quant.sizes import layer_sizes
-from jnas.recipes import run_folder, train_network
+from jnas.recipes import chains, run_folder, train_network
 from jnas.recipes.classification import classifier_loss, evaluate
 from jnas.recipes.config import build
 from jnas.recipes.models import Model
 from jnas.recipes.settings import Training
 from jnas.recipes.zoo.settings import FineTuning
+from jnas.spaces import networks
 from jnas.train import Saving, fit
 from jnas.types import Key, PyTree
 
@@ -95,15 +97,15 @@ def fine_tune(
     return result
 
 
-def adapted(model: Model, num_classes: int) -> tuple[nets.FoundNetwork, Training]:
+def adapted(model: Model, num_classes: int) -> tuple[FoundNetwork, Training]:
     """The same network for another number of classes, without an auxiliary head, and its settings."""
-    space = spaces.network_space(model.facts["space"])
-    fixed = spaces.fix(space, spaces.from_string(space, model.facts["genotype"]))
+    space = networks.network_space(model.facts["space"])
+    fixed = networks.fix(space, networks.from_string(space, model.facts["genotype"]))
     training = dataclasses.replace(build(Training, model.facts["training"]), auxiliary=0.0)
-    return train_network.network(fixed, training, num_classes), training
+    return chains.network(fixed, training, num_classes), training
 
 
-def start(model: Model, net: nets.FoundNetwork, key: Key, shape: tuple[int, int, int]):
+def start(model: Model, net: FoundNetwork, key: Key, shape: tuple[int, int, int]):
     """Where fine-tuning starts: the weights of the model, and a new classifier.
 
     Args:

@@ -12,7 +12,7 @@ from typing import NamedTuple
 from jnas.spaces.base import Choice
 from jnas.spaces.cell import NONE, CellSpace
 from jnas.spaces.chain import ChainSpace, Layer, chain, word_of
-from jnas.spaces.families.branched import branched
+from jnas.spaces.families.nasbench201 import branched
 
 PLAIN_LAYERS = ("skip_connect", "max_pool_3x3", "nor_conv_3x3", "sep_conv_3x3", "sep_conv_5x5")
 
@@ -51,7 +51,7 @@ def union(name: str, strategies: Mapping[str, Iterable[CellSpace | ChainSpace]])
     """Joins what several strategies generate.
 
     >>> from jnas import spaces
-    >>> small = spaces.union("small", {"mine": (spaces.nasbench201(), spaces.s2())})
+    >>> small = union("small", {"mine": (spaces.nasbench201(), spaces.s2())})
     >>> small.member([1]).space.name
     's2'
 
@@ -87,7 +87,7 @@ def layer_types_and_depth(
     8
 
     Args:
-      types: words for layers, see `spaces.layer_of`.
+      types: words for layers, see `chain.layer_of`.
       depths: numbers of layers.
       least: types in a set.
 

@@ -9,6 +9,7 @@ import pytest
 
 from jnas import nets, spaces
 from jnas.nets.quant import fake, sizes, units
+from jnas.nets.stacking import per_edge
 from jnas.spaces.policy import EIGHT, UNQUANTISED, Method, method_of
 
 WIDTHS = (2, 3, 4, 5, 6, 7, 8)
@@ -191,7 +192,7 @@ def test_a_supernet_s_edge_is_quantised_as_that_of_the_found_network(found_netwo
     collection = units.rules(wide, METHODS, np.array([policy[name] for name in wide.names]))
     variables = {"params": params, "batch_stats": stats, "quant": collection}
     left = jax.jit(functools.partial(supernet.apply, train=False))(variables, images, mix).main
-    edges = {name: nets.per_edge(supernet, tree) for name, tree in (("params", params), ("batch_stats", stats))}
+    edges = {name: per_edge(supernet, tree) for name, tree in (("params", params), ("batch_stats", stats))}
     shapes = jax.eval_shape(lambda key: nets.initialise(net, key, (8, 8, 1)), jax.random.key(0))
 
     def part(shape, tree):

@@ -10,22 +10,25 @@ import pytest
 from jnas import data, searchers, spaces
 from jnas.cli import main
 from jnas.errors import UserError
-from jnas.recipes import config, train_network
+from jnas.recipes import config, evaluate
 from jnas.recipes.generated import model_search
 from jnas.recipes.generated import recipe as generated
 from jnas.recipes.generated.evaluator import Kept, draw
 from jnas.recipes.generated.settings import ModelLevel, SpaceSearch, Strategies
 from jnas.recipes.generated.strategies import family_of
 from jnas.report.space_search import chain_chart, level_charts, read_levels, space_table, words
-from jnas.types import Evaluation
+from jnas.searchers.base import Evaluation
+from jnas.spaces import descriptors, networks
+from jnas.spaces.chain import chain
+from jnas.spaces.families.generated import Member, layer_types_and_depth, union
 
 WORTH = {"skip_connect": 0.0, "max_pool_3x3": 0.1, "conv_1x1": 0.4, "conv_3x3": 1.0}
-FAMILY = spaces.union("types", {"types": spaces.layer_types_and_depth(tuple(WORTH), (2, 3))})  # 22 spaces
+FAMILY = union("types", {"types": layer_types_and_depth(tuple(WORTH), (2, 3))})  # 22 spaces
 BEST = "chain-3:conv_1x1,conv_3x3"  # on average the best pair in the deepest chain
 
 
 def worth(space, arch):
-    layers = spaces.fix(space, arch).layers
+    layers = networks.fix(space, arch).layers
     return Evaluation(sum(WORTH[word] for (word,) in layers), {"layers": len(layers)})
 
 
@@ -121,7 +124,7 @@ def still(values):
 
 
 def test_the_search_stops_when_the_hyperparameters_and_the_incumbent_stand_still():
-    space = spaces.chain(("skip_connect", "conv_1x1"), 5)
+    space = chain(("skip_connect", "conv_1x1"), 5)
 
     def stops_after(values, patience):
         codes = np.array(list(itertools.product(range(2), repeat=5)), np.int32)
@@ -159,15 +162,15 @@ def test_clipped_targets_are_in_units_of_the_scores():
 
 def test_the_model_of_networks_predicts_a_linear_space_from_few_networks(standard_promotion):
     """Scores linear in the descriptor: networks of five spaces say what the others are worth, whatever was drawn."""
-    descriptor = spaces.describe(FAMILY)
+    descriptor = descriptors.describe(FAMILY)
     weights = np.random.default_rng(0).normal(size=len(descriptor.names))
     codes = np.arange(22, dtype=np.int32)[:, None]
     truth = descriptor.of(codes) @ weights
 
     def evidence(code):
         strategy, space = FAMILY.member(code)
-        networks = [spaces.fix(space, arch) for arch in draw(space, jax.random.key(int(code[0])), 4)]
-        rows = np.stack([descriptor.of_space(spaces.Member(strategy, network)) for network in networks])
+        drawn = [networks.fix(space, arch) for arch in draw(space, jax.random.key(int(code[0])), 4)]
+        rows = np.stack([descriptor.of_space(Member(strategy, network)) for network in drawn])
         return rows, rows @ weights
 
     kernel = searchers.descriptors.of_descriptors(descriptor.groups)
@@ -203,13 +206,13 @@ def test_information_asks_for_what_tells_most(standard_promotion):
 def test_draws_are_different_and_connected():
     space = spaces.branched(("none", "skip_connect"), 1)  # one of two networks is connected
     assert draw(space, jax.random.key(0), 5).tolist() == [[1]]
-    assert len(np.unique(draw(spaces.chain(tuple(WORTH), 2), jax.random.key(0), 16), axis=0)) == 16
+    assert len(np.unique(draw(chain(tuple(WORTH), 2), jax.random.key(0), 16), axis=0)) == 16
     with pytest.raises(ValueError, match="no connected network"):
         draw(spaces.branched(("none",), 1), jax.random.key(0), 1)
 
 
 def test_what_was_judged_is_kept_whatever_tore_the_file(tmp_path):
-    space, path = spaces.chain(("skip_connect", "conv_3x3"), 1), tmp_path / "evaluations.jsonl"
+    space, path = chain(("skip_connect", "conv_3x3"), 1), tmp_path / "evaluations.jsonl"
     kept = Kept(path, worth)
     assert kept(space, [1]) == 1.0
     with path.open("a") as file:
@@ -233,12 +236,12 @@ def test_the_command_line_knows_chains(capsys):
 
 def own():
     """A strategy of a user's."""
-    return [spaces.chain(("skip_connect", "conv_3x3"), 7)]
+    return [chain(("skip_connect", "conv_3x3"), 7)]
 
 
 def test_a_user_adds_a_strategy_by_one_function():
     family = family_of(Strategies(names=f"layer_types {__name__}:own"))
-    assert list(family.members())[-1] == spaces.Member(f"{__name__}:own", own()[0])
+    assert list(family.members())[-1] == Member(f"{__name__}:own", own()[0])
 
 
 @pytest.mark.parametrize(
@@ -295,5 +298,5 @@ def test_the_command_searches_trains_reports_and_reads_its_network_again(images,
     assert result["found"]["space"] == result["space"]
     assert result["genotype"].startswith("chain:")
     assert "Spaces tried" in (tmp_path / "run" / "report.html").read_text()
-    measured = train_network.measure(tmp_path / "run" / "train" / "found", data.load(str(images)).test)
+    measured = evaluate.measure(tmp_path / "run" / "train" / "found", data.load(str(images)).test)
     assert measured["accuracy"] == result["found"]["test_accuracy"]

@@ -152,7 +152,7 @@ def test_what_does_not_fit_is_one_sentence_and_nothing_is_written(images, comman
 
 
 def test_a_mesh_of_unknown_axes_is_refused_in_python():
-    from jnas.distributed.sharding import parse_mesh
+    from jnas.cli.hosts import parse_mesh
 
     with pytest.raises(UserError, match="no mesh"):
         parse_mesh("run=4;data=2")

@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 
 from jnas import nets, spaces
+from jnas.nets.stacking import per_edge
 from jnas.recipes.grouped import clustering as c
 
 OPS = ("none", "skip_connect", "nor_conv_1x1", "avg_pool_3x3")
@@ -26,7 +27,7 @@ def by_hand(supernet):
     """`[block][edge] -> {op: feature map}`, state after state, every operator applied on its own."""
     net, params, stats, alpha, image = supernet
     mix = np.asarray(spaces.mixture(net.space, alpha)["cell"])
-    params, stats = nets.per_edge(net, params), nets.per_edge(net, stats)
+    params, stats = per_edge(net, params), per_edge(net, stats)
     stem = lambda module, _: module.name == "stem"
     variables = {"params": supernet[1], "batch_stats": supernet[2]}
     _, seen = net.apply(

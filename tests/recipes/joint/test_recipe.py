@@ -26,7 +26,7 @@ from jnas.recipes.joint import recipe as joint
 from jnas.recipes.joint import search as joint_search
 from jnas.recipes.joint import training as quantised_training
 from jnas.recipes.settings import Training
-from jnas.spaces.policy import Method
+from jnas.spaces.policy import Method, policies
 
 UNITS = (*(f"cell/{pair}" for pair in ("0_1", "0_2", "0_3", "1_2", "1_3", "2_3")), "residual")
 
@@ -145,13 +145,13 @@ def test_a_supernet_learns_under_random_policies_and_judges_many_at_once(cells):
     space, images = cells
     net = small(space)
     of = units.units(net, nets.shapes(net, images.shape)["params"], units.shared)
-    policies = spaces.policies(of.names, (Method(2, 8), Method(8, 8)))
-    learner = weight_sharing.single_path(net, images.shape, of, policies, space, optax.sgd(0.1))
+    policy = policies(of.names, (Method(2, 8), Method(8, 8)))
+    learner = weight_sharing.single_path(net, images.shape, of, policy, space, optax.sgd(0.1))
     source = data.supervised_source(images, batch_size=32, augment=data.Augment())
     state = train.fit(learner, source, key=jax.random.key(0), num_steps=60, hooks=train.chunks_of(60))
     params = flat.unravel_of(net, images.shape)(state.point.weights)
     variables = {"params": params, "batch_stats": state.variables}
-    judge = weight_sharing.judge(net, variables, of, policies.methods, space, images, data.Augment())
+    judge = weight_sharing.judge(net, variables, of, policy.methods, space, images, data.Augment())
     archs, columns = np.array([[0, 0], [1, 0], [1, 0]]), np.array([[1, 1], [1, 1], [0, 0]])
     together = judge(archs, columns)
     assert together.min() > 0.8

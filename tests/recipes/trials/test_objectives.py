@@ -13,7 +13,7 @@ from jnas.errors import UserError
 from jnas.recipes.classification import accuracy, cross_entropy
 from jnas.recipes.settings import Augmentation, Training
 from jnas.recipes.trials import network_costs, objectives, truth_table
-from jnas.types import Evaluation
+from jnas.searchers.base import Evaluation
 
 OPS = ("skip_connect", "nor_conv_1x1")
 SPACE = spaces.CellSpace("tiny", ("normal", "reduce"), 2, 1, OPS, ((OPS, OPS),) * 2, None, "concat")  # "reduce" is used

@@ -21,7 +21,7 @@ from jnas.recipes.trials import recipe as trials
 from jnas.recipes.trials import truth_table
 from jnas.recipes.trials.settings import TrialSearch
 from jnas.report.trials import read_trials, trial_charts
-from jnas.types import Evaluation
+from jnas.searchers.base import Evaluation
 
 SPACE = spaces.nasbench201()
 

@@ -23,6 +23,7 @@ FILES = {"network.json": b"{}", "weights.npz": b"0123456789" * 100}
 
 WRITER = """
 import sys
+from jnas.errors import UserError
 from jnas.recipes.zoo import entries as zoo
 folder, who = sys.argv[1:]
 for number in range(40):
@@ -31,7 +32,7 @@ for number in range(40):
     try:
         if zoo.add(folder, "networks", f"both-{number}", {"by": who}, {"weights.npz": who.encode()}):
             print(number)
-    except zoo.UserError as error:
+    except UserError as error:
         assert "another entry" in str(error), error
 """
 

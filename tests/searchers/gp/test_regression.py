@@ -10,6 +10,7 @@ from scipy.stats import multivariate_normal
 
 from jnas import spaces
 from jnas.searchers.gp import kernels, regression
+from jnas.spaces.paths import count_paths
 
 NUM, NEW, CHOICES = 12, 5, 3
 CODES = np.random.default_rng(0).integers(0, 4, (NUM + NEW, CHOICES)).astype(np.int32)
@@ -205,7 +206,7 @@ def test_paths_is_rbf_on_counts_of_paths_and_blind_to_edges_that_lead_nowhere(x6
     texts = [f"|{op}~0|+|none~0|none~1|+|nor_conv_1x1~0|none~1|skip_connect~2|" for op in space.ops]
     dead = np.stack([spaces.from_string(space, text) for text in texts])
     codes = np.concatenate([np.random.default_rng(6).integers(0, 5, (6, 6)).astype(np.int32), dead])
-    counts = np.asarray(spaces.count_paths(space, codes), np.float64)
+    counts = np.asarray(count_paths(space, codes), np.float64)
     scales = np.array([0.9, 0.5, 0.2, 0.1])  # of words of 0 to 3 operators
     found = kernel.covariance(jnp.log(jnp.array([1.3, *scales])), codes, codes)
     expected = dense_rbf(np.concatenate([[1.3], np.repeat(scales, [1, 3, 9, 27])]), counts, counts)
