@@ -17,7 +17,7 @@ import scoreboard
 
 from jnas import files
 from jnas.distributed.cache import enable_compilation_cache
-from jnas.recipes import config
+from jnas.recipes import config, driver
 from jnas.recipes.gradient import recipe as gradient
 from jnas.recipes.gradient.settings import Search
 
@@ -63,7 +63,7 @@ def run(space, name, arguments):
         rate = scoreboard.WALK / steps
         own = own | {"alpha": scoreboard.COMMON["alpha"] | {"learning_rate": rate, "final_learning_rate": rate}}
         runs = {"num_runs": arguments.seeds, "steps": steps, "record_every": max(1, steps // 10), "random_cells": 0}
-    result = gradient.run(config.build(Search, scoreboard.COMMON, own, SIZE, {"space": space}, runs), folder)
+    result = driver.run(gradient, config.build(Search, scoreboard.COMMON, own, SIZE, {"space": space}, runs), folder)
     found = result["random"] if name == RANDOM else result.get("runs") or [result["found"] | {"seed": 0}]
     return [
         {

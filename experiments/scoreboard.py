@@ -31,7 +31,7 @@ import numpy as np
 
 from jnas import files, spaces
 from jnas.distributed.cache import enable_compilation_cache
-from jnas.recipes import config, train_network
+from jnas.recipes import config, driver, train_network
 from jnas.recipes.gradient import recipe as gradient
 from jnas.recipes.gradient.settings import Search
 from jnas.recipes.grouped import recipe as grouped
@@ -147,7 +147,7 @@ def run_method(name, arguments, seeds, data, folder, truth):
         "steps": steps,
         "record_every": max(1, steps // 20),
     }
-    found = gradient.search(config.build(Search, COMMON, own, alpha, run), folder)
+    found = driver.search(gradient, config.build(Search, COMMON, own, alpha, run), folder)
     rows = []
     for row in found["runs"]:
         path = folder / "search" / f"run-{row['seed']}" / "genotypes.jsonl"
@@ -178,7 +178,7 @@ def run_one_level(name, arguments, seeds, data, folder, truth):
             "alpha": {"learning_rate": rate, "final_learning_rate": rate}, "weights": PLAIN["weights"],
         })  # fmt: skip
         began = time.time()
-        found = grouped.search(settings, folder / str(seed))
+        found = driver.search(grouped, settings, folder / str(seed))
         rows.append({
             "method": name, "seed": seed, "units": arguments.units, "steps": stages * epochs * batches,
             "seconds": round(time.time() - began, 1), **truth.of(found["genotype"]), "connected": True,

@@ -97,7 +97,7 @@ def write(path, parts):
 
 def build(arguments):
     """Search, train and add every network that the zoo does not have."""
-    from jnas.recipes import config
+    from jnas.recipes import config, driver
     from jnas.recipes.gradient import recipe as gradient
     from jnas.recipes.gradient.settings import Search
     from jnas.recipes.zoo import entries, networks
@@ -109,7 +109,7 @@ def build(arguments):
         training = {"train": {**own["train"], "epochs": arguments.epochs}}
         settings = config.build(Search, {"data": str(first), **COMMON}, own, training, {"steps": arguments.steps})
         started = time.process_time()
-        gradient.run(settings, out / name)
+        driver.run(gradient, settings, out / name)
         spent = round(time.process_time() - started, 1)
         for trained in sorted((out / name / "train").iterdir()):
             entry = f"{name}-{trained.name}"

@@ -30,7 +30,7 @@ from jnas.cli import hosts
 from jnas.distributed.cache import enable_compilation_cache
 from jnas.distributed.hosts import joined
 from jnas.errors import Diverged, Interrupted, UserError
-from jnas.recipes import config
+from jnas.recipes import config, driver
 from jnas.recipes.gradient import recipe as gradient
 from jnas.recipes.gradient.settings import Search
 
@@ -54,7 +54,7 @@ def main(argv: Sequence[str] | None = None) -> int:
             }  # fmt: skip
             words = config.read_words(arguments.words)
             settings = config.build(Search, config.read_preset("darts-storm"), here, words)
-            result = gradient.run(settings, arguments.out, mesh=mesh)
+            result = driver.run(gradient, settings, arguments.out, mesh=mesh)
             if distributed.is_first():
                 print(f"{result['genotype']}: {100 * result['found']['test_accuracy']:.2f} % on the test images")
     except (UserError, Diverged, Interrupted) as error:

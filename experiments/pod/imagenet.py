@@ -112,7 +112,7 @@ def search(settings: Search, side: int, fraction: float, folder: pathlib.Path) -
         mesh=mesh,
         hooks=[
             *train.chunks_of(1),
-            *run_folder.hooks(folder / "search", "search", *gradient.SHOWN),
+            *train.standard_hooks(folder / "search", "search", *gradient.SHOWN),
             train.jsonl_each(folder / "search" / "genotypes.jsonl", steps, record),
         ],
         checkpoints=train.Saving(folder / "search" / "checkpoints", settings.checkpoint_every or steps),

@@ -22,14 +22,13 @@ from jnas import bilevel, data, distributed, files, nets, spaces
 from jnas.bench import roofline
 from jnas.bench.command import synthetic
 from jnas.distributed.cache import enable_compilation_cache
-from jnas.distributed.payload import put_payload
 from jnas.distributed.sharding import Place, home, split_batch
 from jnas.errors import UserError
 from jnas.recipes import flat, run_folder
 from jnas.recipes.gradient import recipe as gradient
 from jnas.recipes.gradient.settings import Search
 from jnas.recipes.supernet import supernet_problem
-from jnas.train.chunks import drive
+from jnas.train.chunks import drive, put_payload
 from jnas.train.program import Keys, Program, compile_steps, split_key
 from jnas.types import Context, Learner, Source
 

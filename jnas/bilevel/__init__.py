@@ -1,6 +1,5 @@
 """Bilevel optimisation by hypergradients: jax and optax only, of any pytrees. Architectures are one use of it."""
 
-from jnas.bilevel.collective import averaged, synchronised
 from jnas.bilevel.curvature import Curvature, gauss_newton, hessian
 from jnas.bilevel.eigenvalues import Eigenvalues, Stop, alpha_eigenvalues, early_stop
 from jnas.bilevel.estimators import finite_difference, first_order, implicit, unrolled
@@ -30,7 +29,6 @@ __all__ = [
     "add_penalty",
     "alpha_eigenvalues",
     "alternating",
-    "averaged",
     "beta_decay",
     "conjugate_gradient",
     "decaying",
@@ -48,6 +46,5 @@ __all__ = [
     "simultaneous",
     "storm",
     "supervised",
-    "synchronised",
     "unrolled",
 ]

@@ -1,12 +1,13 @@
 """The command line: `jnas search | train | evaluate | report | bench | spaces`."""
 
 import argparse
+import functools
 import json
 import os
 import pathlib
 import signal
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any, NoReturn
 
 from jnas.cli import export, hosts, predict, select, tasks, zoo
@@ -146,32 +147,34 @@ def _parser() -> argparse.ArgumentParser:
     return parser
 
 
-def recipe_of(kind: str) -> tuple[Any, type]:
-    """The module whose `run(settings, folder, mesh=)` does a search of this kind, and the class of its settings."""
+def recipe_of(kind: str) -> tuple[Callable[..., dict[str, Any]], type]:
+    """`run(settings, folder, mesh=)` of a search of this kind, and the class of its settings."""
+    from jnas.recipes import driver
+
     if kind == "grouped":
         from jnas.recipes.grouped import recipe
         from jnas.recipes.grouped.settings import GroupedSearch
 
-        return recipe, GroupedSearch
+        return functools.partial(driver.run, recipe), GroupedSearch
     if kind == "space_search":
         from jnas.recipes.generated import recipe
         from jnas.recipes.generated.settings import SpaceSearch
 
-        return recipe, SpaceSearch
+        return recipe.run, SpaceSearch
     if kind == "quantised":
         from jnas.recipes.joint import recipe
         from jnas.recipes.joint.settings import QuantisedSearch
 
-        return recipe, QuantisedSearch
+        return recipe.run, QuantisedSearch
     if kind == "trials":
         from jnas.recipes.trials import recipe
         from jnas.recipes.trials.settings import TrialSearch
 
-        return recipe, TrialSearch
+        return recipe.run, TrialSearch
     from jnas.recipes.gradient import recipe
     from jnas.recipes.gradient.settings import Search
 
-    return recipe, Search
+    return functools.partial(driver.run, recipe), Search
 
 
 def _search(arguments: argparse.Namespace) -> int:
@@ -181,7 +184,7 @@ def _search(arguments: argparse.Namespace) -> int:
     if len(kinds) > 1:
         raise UserError(f"the settings are of several kinds, {', '.join(sorted(kinds))}: name presets of one kind")
     name = kinds.pop() if kinds else "search"
-    recipe, kind = recipe_of(name)
+    run, kind = recipe_of(name)
     shared = {key: value for key in ("storage", "worker") if (value := getattr(arguments, key))}
     for option in shared.keys() - {"trials": {"storage", "worker"}, "quantised": {"worker"}}.get(name, set()):
         whose = {"storage": "searches by trials", "worker": "searches by trials and joint ones"}[option]
@@ -192,7 +195,7 @@ def _search(arguments: argparse.Namespace) -> int:
     folder = pathlib.Path(arguments.out or f"runs/search-{settings.space}-{settings.seed}")
     _prepare_machine()
     with hosts.joined_mesh(arguments) as mesh, _profiling(arguments, folder):
-        result = recipe.run(settings, folder, mesh=mesh, **shared)
+        result = run(settings, folder, mesh=mesh, **shared)
     _summary(result, folder)
     return 0
 
@@ -385,7 +388,7 @@ def _steps(text: str) -> tuple[int, int]:
 
 
 def _profiling(arguments: argparse.Namespace, folder: pathlib.Path):
-    from jnas.train import profiling
+    from jnas.train.profile import profiling
 
     if arguments.profile is None:
         return profiling(None)

@@ -1,7 +1,6 @@
 """Files of a run: written whole or not at all, locked, masked where they hold credentials. Open to every room."""
 
 from jnas.files.signals import Stop, stop_on_signal
-from jnas.files.trees import load_tree, save_tree
 from jnas.files.urls import masked
 from jnas.files.writing import atomic_write, explain, prepare_folder
 
@@ -9,9 +8,7 @@ __all__ = [
     "Stop",
     "atomic_write",
     "explain",
-    "load_tree",
     "masked",
     "prepare_folder",
-    "save_tree",
     "stop_on_signal",
 ]

@@ -4,7 +4,7 @@ import pathlib
 
 import jax
 
-from jnas import data, files, nets
+from jnas import data, nets
 from jnas.errors import UserError
 from jnas.recipes import chains, run_folder
 from jnas.recipes.classification import evaluate
@@ -12,6 +12,7 @@ from jnas.recipes.config import build
 from jnas.recipes.settings import Training
 from jnas.recipes.train_network import NETWORK, WEIGHTS
 from jnas.spaces import networks
+from jnas.train.weights import load_tree
 
 
 def measure(folder: str | pathlib.Path, dataset: data.Dataset) -> dict[str, float]:
@@ -40,6 +41,6 @@ def measure(folder: str | pathlib.Path, dataset: data.Dataset) -> dict[str, floa
     fixed = networks.fix(space, networks.from_string(space, facts["genotype"]))
     net = chains.network(fixed, build(Training, facts["training"]), facts["num_classes"])
     params, stats = jax.eval_shape(lambda key: nets.initialise(net, key, dataset.shape), jax.random.key(0))
-    tree = files.load_tree(path / WEIGHTS, {"params": params, "batch_stats": stats})
+    tree = load_tree(path / WEIGHTS, {"params": params, "batch_stats": stats})
     augment = data.Augment(mean=tuple(facts["mean"]), std=tuple(facts["std"]))
     return evaluate(net, tree["params"], tree["batch_stats"], dataset, augment)

@@ -10,7 +10,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from jnas import files, nets
+from jnas import nets
 from jnas.errors import UserError
 from jnas.nets.detection import detect as detect_boxes
 from jnas.recipes import chains, run_folder, train_network
@@ -19,6 +19,7 @@ from jnas.recipes.settings import Training
 from jnas.recipes.tasks import detect, recognise
 from jnas.recipes.tasks.settings import TrainDetector, TrainEmbedding
 from jnas.spaces import networks
+from jnas.train.weights import load_tree
 from jnas.types import Array, PyTree
 
 CLASSIFICATION = "classification"
@@ -86,7 +87,7 @@ def load_model(path: str | os.PathLike[str]) -> Model:
     except (KeyError, TypeError, AttributeError) as error:
         raise UserError(f"{folder / train_network.NETWORK} is damaged ({error}): train the network again") from error
     params, stats = jax.eval_shape(lambda key: nets.initialise(net, key, shape), jax.random.key(0))
-    weights = files.load_tree(folder / train_network.WEIGHTS, {"params": params, "batch_stats": stats})
+    weights = load_tree(folder / train_network.WEIGHTS, {"params": params, "batch_stats": stats})
     return Model(task, net, weights, shape, names, facts, folder)
 
 

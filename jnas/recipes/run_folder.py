@@ -12,7 +12,7 @@ from typing import Any
 
 import yaml
 
-from jnas import data, distributed, files, train
+from jnas import data, distributed, files
 from jnas.distributed import from_first
 from jnas.errors import UserError
 from jnas.report.reading import dotted
@@ -71,16 +71,6 @@ def write_json(path: pathlib.Path, value: Any) -> None:
 def load_data(name: str, image_size: int | None) -> data.Splits:
     """The data set of a run, see `data.load`."""
     return data.load(name, size=None if image_size is None else (image_size, image_size))
-
-
-def hooks(folder: pathlib.Path, title: str, *metrics: str, steps_per_call: int | None = None) -> list[train.Hook]:
-    """What every long training keeps: progress, JSON lines and TensorBoard curves; and the most steps in a call."""
-    return [
-        *train.chunks_of(steps_per_call),
-        train.progress(title, metrics=metrics),
-        train.jsonl_log(folder / "metrics.jsonl"),
-        train.tensorboard(str(folder)),
-    ]
 
 
 def _begin(path: pathlib.Path, wanted: dict[str, Any]) -> None:

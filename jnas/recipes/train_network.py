@@ -15,7 +15,8 @@ from jnas import bilevel, data, distributed, files, nets, spaces
 from jnas.recipes import flat, run_folder
 from jnas.recipes.classification import classifier_loss, evaluate
 from jnas.recipes.settings import Training
-from jnas.train import Saving, fit
+from jnas.train import Saving, fit, standard_hooks
+from jnas.train.weights import save_tree
 from jnas.types import Array, Key
 
 NETWORK, WEIGHTS = "network.json", "weights.npz"
@@ -118,7 +119,7 @@ def train(
         data.supervised_source(splits.train, batch_size=training.batch_size, augment=prepared.augment),
         key=jax.random.fold_in(jax.random.key(seed), 1),
         num_steps=num_steps,
-        hooks=run_folder.hooks(folder, f"train {folder.name}", "loss", "accuracy", steps_per_call=steps_per_call),
+        hooks=standard_hooks(folder, f"train {folder.name}", "loss", "accuracy", steps_per_call=steps_per_call),
         checkpoints=Saving(folder / "checkpoints", steps_per_epoch),
         mesh=distributed.mesh_of_one(mesh, training.batch_size),
     )
@@ -128,7 +129,7 @@ def train(
     test = evaluate(prepared.net, params, stats, splits.test, prepared.augment)
     seen = evaluate(prepared.net, params, stats, splits.train, prepared.augment)
     tree = {"params": params, "batch_stats": stats}
-    distributed.from_first(lambda: files.save_tree(folder / WEIGHTS, tree))
+    distributed.from_first(lambda: save_tree(folder / WEIGHTS, tree))
     run_folder.write_json(folder / NETWORK, {
         "genotype": prepared.genotype, "space": prepared.space.name, "training": dataclasses.asdict(training),
         "num_classes": splits.train.num_classes, "shape": splits.train.shape,

@@ -6,9 +6,8 @@ It knows no network, space or method.
 from jnas.train.checkpoint import Checkpoints, Saving
 from jnas.train.fit import MOST_STEPS_PER_CALL, fit
 from jnas.train.hooks import Event, Hook, at_multiples, chunks_of, of_run, progress, tensorboard
-from jnas.train.profile import profile, profiling
 from jnas.train.program import Runs, Several
-from jnas.train.records import jsonl_each, jsonl_log
+from jnas.train.records import jsonl_each, jsonl_log, standard_hooks
 
 __all__ = [
     "MOST_STEPS_PER_CALL",
@@ -24,8 +23,7 @@ __all__ = [
     "jsonl_each",
     "jsonl_log",
     "of_run",
-    "profile",
-    "profiling",
     "progress",
+    "standard_hooks",
     "tensorboard",
 ]

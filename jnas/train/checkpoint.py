@@ -9,9 +9,8 @@ import jax
 import numpy as np
 
 from jnas.errors import UserError
-from jnas.files.trees import describe, first_difference
 from jnas.files.writing import prepare_folder
-from jnas.types import State
+from jnas.types import PyTree, State
 
 # How a failed write reads when it comes from the storage library, which knows no OSError.
 _REFUSED = re.compile(r"os_error_code='(\d+)'")
@@ -153,6 +152,21 @@ class Checkpoints:
             f"cannot write the checkpoint of step {self._saving} to {self.folder}: {reason}; "
             "free the disk or choose another folder"
         ) from error
+
+
+def describe(tree: PyTree) -> list[list[Any]]:
+    """Path, shape and dtype of every leaf, as values of JSON."""
+    leaves, _ = jax.tree_util.tree_flatten_with_path(tree)
+    return [[jax.tree_util.keystr(path), list(leaf.shape), str(leaf.dtype)] for path, leaf in leaves]
+
+
+def first_difference(stored: list[list[Any]], wanted: list[list[Any]]) -> str | None:
+    """How two descriptions differ, in words; None if they do not."""
+    old, new = ({path: f"{dtype}{shape}" for path, shape, dtype in leaves} for leaves in (stored, wanted))
+    for path in [*new, *old]:
+        if old.get(path) != new.get(path):
+            return f"state{path} is {old.get(path, 'absent')} there and {new.get(path, 'absent')} here"
+    return None
 
 
 def _empty(leaf) -> jax.Array:

@@ -3,16 +3,16 @@
 import concurrent.futures
 import contextlib
 import functools
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 
 import jax
+import jax.numpy as jnp
 import numpy as np
-from jax.sharding import Mesh, Sharding
+from jax.sharding import Mesh, NamedSharding, PartitionSpec, Sharding
 
-from jnas.distributed.payload import put_payload, put_whole, rows_here
-from jnas.distributed.sharding import home
+from jnas.distributed.sharding import AXIS, axis_size, home
 from jnas.train.program import Keys, Program
-from jnas.types import PyTree, State
+from jnas.types import Batches, PyTree, State
 
 # (state, start, stop) -> (state, metrics {name: [stop - start]}); consumes the state
 Advance = Callable[[State, int, int], tuple[State, dict[str, np.ndarray]]]
@@ -95,3 +95,111 @@ def _streamed(
         return state, {name: np.concatenate([one[name] for one in metrics]) for name in metrics[0]}
 
     return advance
+
+
+def put_whole(tree: PyTree, place: Sharding) -> PyTree:
+    """Copy what every process holds to the devices.
+
+    Args:
+      tree: of arrays, the same in all processes, which is not checked: to compare them would send them around.
+      place: where to.
+
+    Returns:
+      Global arrays.
+    """
+    if place.is_fully_addressable:
+        return jax.device_put(tree, place)
+    return jax.tree.map(
+        lambda leaf: jax.device_put(leaf, place) if _is_key(leaf) else _from_host(np.asarray(leaf), place), tree
+    )
+
+
+def rows_here(mesh: Mesh, batch_size: int) -> np.ndarray:
+    """Which examples of a batch the devices of this process work on.
+
+    The mesh says it: its axis "data" need not follow the order of the processes, and with an axis "run" several
+    processes may need the same examples.
+
+    Args:
+      mesh: of the run.
+      batch_size: examples of a batch.
+
+    Returns:
+      Their positions in the batch, increasing, [n] int64; all of them where the devices do not divide the batch.
+    """
+    places = _split_axis(mesh, batch_size, 0).addressable_devices_indices_map((batch_size,)).values()
+    positions = np.arange(batch_size)
+    return np.unique(np.concatenate([positions[index] for index in places if index is not None]))
+
+
+def put_payload(payload: PyTree, mesh: Mesh | None, batch_size: int | None = None) -> PyTree:
+    """Copy what the hosts supply for one step to the devices, split along the examples where the devices divide them.
+
+    The split saves copying the whole to each device; it does not change the meaning of a value.
+
+    Args:
+      payload: a tree of arrays `[batch, ...]`; in `Batches.curvature` they are `[num_terms, batch, ...]`.
+      mesh: of the run, or None.
+      batch_size: None: each process holds the whole payload. Else each holds the rows `rows_here` of every array; one
+        with fewer dimensions is held whole.
+
+    Returns:
+      Global arrays.
+
+    Raises:
+      ValueError: if an array holds another number of rows.
+    """
+    if mesh is None:
+        return jax.device_put(payload, home(None))
+    rows = None if batch_size is None else rows_here(mesh, batch_size)
+
+    def put(leaf, axis: int):
+        leaf = np.asarray(leaf)
+        if leaf.ndim <= axis:
+            return _from_host(leaf, home(mesh))
+        if rows is None or batch_size is None:
+            return _from_host(leaf, _split_axis(mesh, leaf.shape[axis], axis))
+        if leaf.shape[axis] != len(rows):
+            raise ValueError(
+                f"fetch returned an array {list(leaf.shape)} for {len(rows)} rows: "
+                f"return the rows asked for, along axis {axis} of every array"
+            )
+        shape = (*leaf.shape[:axis], batch_size, *leaf.shape[axis + 1 :])
+        return _from_host(leaf, _split_axis(mesh, batch_size, axis), shape, axis, rows)
+
+    def along(axis: int, tree: PyTree) -> PyTree:
+        return jax.tree.map(lambda leaf: put(leaf, axis), tree)
+
+    if isinstance(payload, Batches):
+        return Batches(along(0, payload.inner), along(0, payload.outer), along(1, payload.curvature))
+    return along(0, payload)
+
+
+def _is_key(leaf) -> bool:
+    return hasattr(leaf, "dtype") and jnp.issubdtype(leaf.dtype, jax.dtypes.prng_key)
+
+
+def _split_axis(mesh: Mesh, size: int, axis: int) -> NamedSharding:
+    divides = AXIS in mesh.shape and size % axis_size(mesh, AXIS) == 0
+    return NamedSharding(mesh, PartitionSpec(*[None] * axis, AXIS) if divides else PartitionSpec())
+
+
+def _from_host(
+    leaf: np.ndarray,
+    place: Sharding,
+    shape: Iterable[int] | None = None,
+    axis: int = 0,
+    rows: np.ndarray | None = None,
+) -> jax.Array:
+    """A global array of which this process holds all, or the given rows along an axis."""
+
+    def part(index: tuple[slice, ...] | None) -> np.ndarray:
+        assert index is not None
+        if rows is None:
+            return leaf[index]
+        wanted = index[axis]
+        first = 0 if wanted.start is None else int(np.searchsorted(rows, wanted.start))
+        count = len(rows) if wanted.stop is None else wanted.stop - (wanted.start or 0)
+        return leaf[(*index[:axis], slice(first, first + count), *index[axis + 1 :])]
+
+    return jax.make_array_from_callback(tuple(leaf.shape if shape is None else shape), place, part)

@@ -16,8 +16,7 @@ from jnas.errors import Diverged, Interrupted, UserError
 from jnas.files.signals import Stop, stop_on_signal
 from jnas.train.checkpoint import Checkpoints, Saving
 from jnas.train.chunks import drive
-from jnas.train.hooks import Event, Hook
-from jnas.train.profile import take_wanted
+from jnas.train.hooks import Event, Hook, take_waiting
 from jnas.train.program import SOUND, Each, Program, Several, compile_steps, split_key
 from jnas.types import Array, Batch, Key, Learner, PyTree, Source, State
 
@@ -181,7 +180,7 @@ def _on_cpu(layout: Layout) -> bool:
 def _called(hooks: Sequence[Hook]) -> list[Hook]:
     """The hooks that this process calls."""
     first = jax.process_index() == 0
-    return [*(take_wanted() if first else ()), *(hook for hook in hooks if first or not hook.first_process_only)]
+    return [*(take_waiting() if first else ()), *(hook for hook in hooks if first or not hook.first_process_only)]
 
 
 def _named(kept: list[tuple[str | None, Any]]) -> dict[str, Any]:

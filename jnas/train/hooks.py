@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import contextlib
 import sys
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextvars import ContextVar
 from typing import Any, NamedTuple, TextIO
 
 import numpy as np
@@ -82,6 +84,31 @@ def at_multiples(every: int, call: Callable[[Event], Any]) -> Hook:
         return None
 
     return Hook(start=lambda step, num_steps: chunks.clear(), steps=steps, every=every)
+
+
+_waiting: ContextVar[list[Hook] | None] = ContextVar("jnas_hooks", default=None)
+
+
+@contextlib.contextmanager
+def in_the_first_fit(hooks: Sequence[Hook]) -> Iterator[None]:
+    """Inside the block the first `fit` that runs a step calls these hooks, too, before its own.
+
+    Args:
+      hooks: for a run whose `fit` is out of reach.
+    """
+    token = _waiting.set(list(hooks))
+    try:
+        yield
+    finally:
+        _waiting.reset(token)
+
+
+def take_waiting() -> list[Hook]:
+    """The hooks that `in_the_first_fit` waits to place, once; none otherwise."""
+    waiting = _waiting.get() or []
+    taken = list(waiting)
+    waiting.clear()
+    return taken
 
 
 def of_run(run: int, hook: Hook) -> Hook:

@@ -7,14 +7,11 @@ import os
 import pathlib
 import sys
 from collections.abc import Iterator
-from contextvars import ContextVar
 
 import jax
 
 from jnas.files.writing import prepare_folder
-from jnas.train.hooks import Event, Hook
-
-_wanted: ContextVar[list[Hook] | None] = ContextVar("jnas_profile", default=None)
+from jnas.train.hooks import Event, Hook, in_the_first_fit
 
 
 def profile(folder: str | os.PathLike[str], first: int = 4, last: int = 6) -> Hook:
@@ -84,16 +81,5 @@ def profiling(folder: str | os.PathLike[str] | None, first: int = 4, last: int =
     Raises:
       ValueError: unless `2 <= first <= last`.
     """
-    token = _wanted.set([] if folder is None else [profile(pathlib.Path(folder), first, last)])
-    try:
+    with in_the_first_fit([] if folder is None else [profile(pathlib.Path(folder), first, last)]):
         yield
-    finally:
-        _wanted.reset(token)
-
-
-def take_wanted() -> list[Hook]:
-    """The hook that `profiling` waits to place, once; empty otherwise."""
-    wanted = _wanted.get() or []
-    taken = list(wanted)
-    wanted.clear()
-    return taken

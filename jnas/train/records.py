@@ -10,7 +10,7 @@ from typing import Any, BinaryIO
 
 from jnas.errors import UserError
 from jnas.files.writing import explain, plain, prepare_folder
-from jnas.train.hooks import Event, Hook
+from jnas.train.hooks import Event, Hook, chunks_of, progress, tensorboard
 
 
 def jsonl_log(path: str | os.PathLike[str]) -> Hook:
@@ -60,6 +60,28 @@ def jsonl_each(path: str | os.PathLike[str], every: int, record: Callable[[Event
             yield {"step": event.step, **record(event)}
 
     return _lines(path, records, every=every)
+
+
+def standard_hooks(
+    folder: str | os.PathLike[str], title: str, *metrics: str, steps_per_call: int | None = None
+) -> list[Hook]:
+    """What every long training keeps: progress, JSON lines and TensorBoard curves.
+
+    Args:
+      folder: for `metrics.jsonl` and the events.
+      title: of the progress line.
+      metrics: that it shows.
+      steps_per_call: see `chunks_of`.
+
+    Returns:
+      The hooks.
+    """
+    return [
+        *chunks_of(steps_per_call),
+        progress(title, metrics=metrics),
+        jsonl_log(pathlib.Path(folder) / "metrics.jsonl"),
+        tensorboard(os.fspath(folder)),
+    ]
 
 
 def _lines(

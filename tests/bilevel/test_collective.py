@@ -21,6 +21,7 @@ import optax
 from jax.sharding import PartitionSpec as P
 
 from jnas import bilevel
+from jnas.bilevel import collective
 from jnas.bilevel import Bilevel, Point
 from jnas.types import Aux, Batches, Examples
 
@@ -74,7 +75,7 @@ def worst(one, other):
 for name, make in estimators.items():
     for scheme in ("simultaneous", "alternating") if name == "unrolled" else ("simultaneous",):
         whole = learner_of(problem, make(lambda c: c), scheme)
-        split = learner_of(bilevel.synchronised(problem, NAME), make(lambda c: bilevel.averaged(c, NAME)), scheme)
+        split = learner_of(collective.synchronised(problem, NAME), make(lambda c: collective.averaged(c, NAME)), scheme)
         step = jax.jit(whole.update)
         expected, metrics = step(step(whole.init(KEY), batch, KEY)[0], batch, KEY)  # two steps: storm's second point
         parts = jax.tree.map(lambda leaf: leaf.reshape(4, -1, *leaf.shape[1:]), batch)

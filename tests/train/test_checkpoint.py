@@ -7,8 +7,8 @@ import numpy as np
 import pytest
 
 from jnas.errors import UserError
-from jnas.files.trees import load_tree, save_tree
 from jnas.train.checkpoint import Checkpoints
+from jnas.train.weights import load_tree, save_tree
 
 
 def a_tree():

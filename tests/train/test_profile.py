@@ -7,8 +7,8 @@ import pytest
 from engine_problem import KEY, make_learner, resident
 
 from jnas.errors import UserError
-from jnas.train import chunks_of, fit, profile
-from jnas.train.profile import profiling
+from jnas.train import chunks_of, fit
+from jnas.train.profile import profile, profiling
 
 
 def traces(folder):

@@ -1,1 +1,1 @@
-"""Search by gradient."""
+"""Search by gradient: `driver.run(recipe, Search(...), folder)`."""

@@ -161,29 +161,5 @@ def found(
     }  # fmt: skip
 
 
-def to_train(space: spaces.CellSpace, searched: dict[str, Any]) -> list[tuple[str, Array]]:
-    """`(name, architecture)` of the chosen cell and of every other one that is not the same but for its names."""
-    rows = sorted(searched["runs"], key=lambda row: row["seed"] != searched["chosen"])
-    named, seen = [], set()
-    for row in rows:
-        if (row["canonical"] not in seen and row["diverged_at"] is None) or not named:
-            name = "found" if not named else f"run-{row['seed']}"
-            named.append((name, spaces.from_string(space, row["genotype"])))
-            seen.add(row["canonical"])
-    return named
-
-
-def write_accuracies(searched: dict[str, Any], trained: dict[str, dict[str, Any]]) -> None:
-    """Enter into each run's row the test accuracy of its cell, trained once for all runs that found it."""
-    space = None
-    by_cell = {}
-    for result in trained.values():
-        space = space or spaces.by_name(result["space"])
-        by_cell[spaces.canonical(space, spaces.from_string(space, result["genotype"]))] = result
-    for row in searched["runs"]:
-        result = by_cell.get(row["canonical"])
-        row["test_accuracy"] = None if result is None else result["test_accuracy"]
-
-
 def _of(alpha: dict[str, np.ndarray], run: int) -> dict[str, Array]:
     return {cell: jnp.asarray(values[run]) for cell, values in alpha.items()}

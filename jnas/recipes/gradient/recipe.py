@@ -1,8 +1,7 @@
-"""Search by gradient: supernet, hypergradients, recursive momentum, derivation, and the found cell beside random
-ones.
-"""
+"""Search by gradient: supernet, hypergradients, recursive momentum, derivation. `recipes.driver` runs it."""
 
 import functools
+import json
 import pathlib
 import time
 from collections.abc import Callable
@@ -13,22 +12,22 @@ import numpy as np
 import optax
 from jax.sharding import Mesh
 
-from jnas import bilevel, data, distributed, nets, report, spaces, train
+from jnas import bilevel, data, distributed, files, nets, spaces, train
 from jnas.bilevel.momentum import decaying
-from jnas.recipes import flat, run_folder, train_network
+from jnas.recipes import flat
 from jnas.recipes.gradient import many, steering
 from jnas.recipes.gradient.settings import Search, with_values
 from jnas.recipes.optimisers import optimiser_of, rate_of
 from jnas.recipes.settings import Coefficient
 from jnas.recipes.supernet import supernet, supernet_problem
-from jnas.recipes.train_network import random_cells
 from jnas.spaces.cell import NONE
 from jnas.types import Array, Learner, Source
 
+KIND: str = "search"  # of the run
 SHOWN = ("inner_loss", "outer_loss", "outer_accuracy")
 
 
-class _Plan(NamedTuple):
+class Plan(NamedTuple):
     """Everything that a search needs, built and checked before anything is written."""
 
     space: spaces.CellSpace
@@ -41,71 +40,6 @@ class _Plan(NamedTuple):
     source: Source
     net: nets.Network
     mesh: Mesh | None
-
-
-def run(config: Search, folder: str | pathlib.Path, *, mesh: Mesh | None = None) -> dict[str, Any]:
-    """Search, derive, train the found cell and random ones in the same way, and write the report page.
-
-    Run again in the same folder it goes on from the last checkpoint of whatever phase was cut off; a finished run is
-    returned as it is.
-
-    Args:
-      config: the settings. With `num_runs` several searches are one program; the cell of the run whose supernet does
-        best on its own upper level is kept, and every other cell that was found is trained too.
-      folder: of the run.
-      mesh: of the devices, from `distributed.make_mesh`; a run that was cut off may go on over another one.
-
-    Returns:
-      The result, as written to `result.json`; the page is `report.html` beside it.
-
-    Raises:
-      UserError: for settings that do not fit each other, the data or the folder; nothing is written then.
-      Diverged: if a metric is not finite.
-      Interrupted: after a signal, when everything is saved.
-    """
-    with run_folder.as_user_input():
-        plan = _plan(config, mesh)
-        randoms = random_cells(plan.space, jax.random.fold_in(jax.random.key(config.seed), 2), config.random_cells)
-        for arch in spaces.sample(plan.space, jax.random.key(0), 1):  # before hours are spent
-            train_network.prepare(plan.space, arch, plan.splits, config.train)
-    path = run_folder.begin(folder, config, "search")
-    result = run_folder.read_json(path / run_folder.RESULT)
-    if result is None:
-        found = _search(config, plan, path / "search")
-        derived = [("found", spaces.from_string(plan.space, found["genotype"]))]
-        derived = many.to_train(plan.space, found) if "runs" in found else derived
-        named = [*derived, *((f"random-{n}", arch) for n, arch in enumerate(randoms))]
-        trained = train_network.train_each(named, plan.space, plan.splits, config, path / "train", mesh)
-        if "runs" in found:
-            many.write_accuracies(found, {name: trained[name] for name, _ in derived})
-        result = {
-            **found, "space": plan.space.name, "method": describe(config), "seed": config.seed,
-            "found": trained["found"], "random": [trained[name] for name in trained if name.startswith("random-")],
-            "data": train_network.describe(plan.splits, validation=plan.num_outer),
-        }  # fmt: skip
-        run_folder.write_json(path / run_folder.RESULT, result)
-    distributed.from_first(lambda: str(report.write_report(path)))
-    return result
-
-
-def search(config: Search, folder: str | pathlib.Path, *, mesh: Mesh | None = None) -> dict[str, Any]:
-    """Only the search and the derivation, for comparisons that score a cell in another way; resumes like `run`.
-
-    Args:
-      config: the settings; those of the training are not used.
-      folder: of the run.
-      mesh: of the devices, see `run`.
-
-    Returns:
-      `genotype`, `steps`, `seconds`, `derivation` (the rule, in words) and `connected`; with several runs also
-      `runs`, `chosen` and `agreement`.
-
-    Raises:
-      UserError, Diverged, Interrupted: as `run`.
-    """
-    with run_folder.as_user_input():
-        plan = _plan(config, mesh)
-    return _search(config, plan, run_folder.begin(folder, config, "search") / "search")
 
 
 def supernet_of(space: spaces.CellSpace, config: Search, num_classes: int) -> nets.Network:
@@ -191,13 +125,18 @@ def describe(config: Search) -> str:
     return f"{config.scheme}, {estimator}, momentum {config.momentum}"
 
 
-def _plan(config: Search, mesh: Mesh | None) -> _Plan:
+def plan(config: Search, splits: data.Splits, mesh: Mesh | None = None) -> Plan:
+    """Build and check everything that a search needs, touching no disk.
+
+    Args:
+      config: the settings.
+      splits: the data.
+      mesh: of the devices, or None.
+
+    Raises:
+      ValueError: for settings that do not fit each other or the data.
+    """
     space = spaces.by_name(config.space)
-    splits = run_folder.load_data(config.data, config.image_size)
-    if mesh is not None:
-        distributed.check_mesh(mesh, config.num_runs)
-        distributed.check_batch(config.batch_size, mesh)
-        distributed.check_batch(config.train.batch_size, mesh, "train.batch_size")
     inner, outer = levels(config, splits)
     source = source_of(config, splits, inner, outer)
     steps_per_epoch, shape = len(inner) // config.batch_size, splits.train.shape
@@ -209,23 +148,19 @@ def _plan(config: Search, mesh: Mesh | None) -> _Plan:
     if config.each:
         learner = functools.partial(_learner_of_run, config, net, shape, num_steps)
     without = (NONE,) if config.without_none and NONE in space.ops else ()
-    return _Plan(space, splits, len(outer), steps_per_epoch, num_steps, without, learner, source, net, mesh)
+    return Plan(space, splits, len(outer), steps_per_epoch, num_steps, without, learner, source, net, mesh)
 
 
 def _learner_of_run(config: Search, net: nets.Network, shape, num_steps: int, values: dict[str, Array]) -> Learner:
     return learner_of(with_values(config, values), net, shape, num_steps)
 
 
-def _search(config: Search, plan: _Plan, folder: pathlib.Path) -> dict[str, Any]:
-    """Run the search and derive; what was found is kept in `folder/found.json`, and read if it is there."""
-    stored = run_folder.read_json(folder / "found.json")
-    if stored is None:
-        stored = (_search_one if config.num_runs == 1 else _search_several)(config, plan, folder)
-        run_folder.write_json(folder / "found.json", stored)
-    return stored
+def search(config: Search, plan: Plan, path: pathlib.Path) -> dict[str, Any]:
+    """Run the search and derive, see `driver.Recipe`; its checkpoints and records are in `path/search`."""
+    return (_search_one if config.num_runs == 1 else _search_several)(config, plan, path / "search")
 
 
-def _search_one(config: Search, plan: _Plan, folder: pathlib.Path) -> dict[str, Any]:
+def _search_one(config: Search, plan: Plan, folder: pathlib.Path) -> dict[str, Any]:
     space, key, started = plan.space, jax.random.key(config.seed), time.time()
     _, outer = levels(config, plan.splits)
     unravel = flat.unravel_of(plan.net, plan.splits.train.shape)
@@ -254,7 +189,7 @@ def _search_one(config: Search, plan: _Plan, folder: pathlib.Path) -> dict[str, 
         mesh=plan.mesh,
         checkpoints=_saving(config, plan, folder),
         hooks=[
-            *run_folder.hooks(folder, "search", *SHOWN, steps_per_call=config.steps_per_call),
+            *train.standard_hooks(folder, "search", *SHOWN, steps_per_call=config.steps_per_call),
             train.jsonl_each(folder / "genotypes.jsonl", config.record_every or plan.steps_per_epoch, record),
             *sharpness.hooks,
         ],
@@ -269,7 +204,8 @@ def _search_one(config: Search, plan: _Plan, folder: pathlib.Path) -> dict[str, 
         mean, std = data.normalisation(plan.splits.train)
         augment, order = data.Augment(mean=mean, std=std), jax.random.fold_in(key, 5)
         arch, removals = steering.select(plan.net, variables, alpha, outer, augment, order, plan.without)
-        run_folder.write_json(folder / "removals.json", [removal._asdict() for removal in removals])
+        kept = json.dumps([removal._asdict() for removal in removals], indent=1) + "\n"
+        distributed.from_first(lambda: files.atomic_write(folder / "removals.json", kept))
         rule = f"what the supernet loses without it, {rule.partition(',')[2].strip()}"
     else:
         arch = spaces.discretise(space, alpha, without=plan.without)
@@ -279,7 +215,7 @@ def _search_one(config: Search, plan: _Plan, folder: pathlib.Path) -> dict[str, 
     }  # fmt: skip
 
 
-def _search_several(config: Search, plan: _Plan, folder: pathlib.Path) -> dict[str, Any]:
+def _search_several(config: Search, plan: Plan, folder: pathlib.Path) -> dict[str, Any]:
     started, every = time.time(), config.record_every or plan.steps_per_epoch
     state = train.fit(
         plan.learner,
@@ -300,7 +236,7 @@ def _search_several(config: Search, plan: _Plan, folder: pathlib.Path) -> dict[s
     return found | {"steps": plan.num_steps, "derivation": _rule(plan.space, plan.without)}
 
 
-def _saving(config: Search, plan: _Plan, folder: pathlib.Path) -> train.Saving:
+def _saving(config: Search, plan: Plan, folder: pathlib.Path) -> train.Saving:
     return train.Saving(folder / "checkpoints", config.checkpoint_every or plan.steps_per_epoch)
 
 

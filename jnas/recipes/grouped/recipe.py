@@ -9,9 +9,9 @@ import numpy as np
 import optax
 from jax.sharding import Mesh
 
-from jnas import bilevel, data, distributed, nets, report, spaces, train
+from jnas import bilevel, data, distributed, nets, spaces, train
 from jnas.bilevel.problem import Init
-from jnas.recipes import flat, run_folder, train_network
+from jnas.recipes import flat, run_folder
 from jnas.recipes.grouped import clustering
 from jnas.recipes.grouped.settings import GroupedSearch, Stage
 from jnas.recipes.optimisers import optimiser_of
@@ -21,82 +21,22 @@ from jnas.spaces.cell import NONE, CellSpace
 from jnas.spaces.grouped import Groups
 from jnas.types import Array, Learner, Loss, Source
 
+KIND: str = "grouped"  # of the run
 SHOWN = ("loss", "accuracy")
 CLUSTER, FIRST, SECOND = "cluster", "stage-1", "search"  # folders of a run; the report shows the last one's curves
 
 
-class _Plan(NamedTuple):
+class Plan(NamedTuple):
     """What all stages share, built and checked before anything is written."""
 
     space: CellSpace
+    num_outer: int  # images of an upper level: there is none
     groups: Groups | None  # None: by clustering, or no groups
     splits: data.Splits
     augment: data.Augment
     source: Source
     steps_per_epoch: int
     mesh: Mesh | None
-
-
-def run(config: GroupedSearch, folder: str | pathlib.Path, *, mesh: Mesh | None = None) -> dict[str, Any]:
-    """Search in both stages, train the found cell and random ones in the same way, and write the report page.
-
-    Run again in the same folder it goes on from the last checkpoint of whatever was cut off, a stage or a training; a
-    finished run is returned as it is.
-
-    Args:
-      config: the settings.
-      folder: of the run.
-      mesh: of the devices, from `distributed.make_mesh`; a run that was cut off may go on over another one.
-
-    Returns:
-      The result, as written to `result.json`.
-
-    Raises:
-      UserError: for settings that do not fit each other, the data or the folder; nothing is written then.
-      Diverged: if a metric is not finite.
-      Interrupted: after a signal, when everything is saved.
-    """
-    with run_folder.as_user_input():
-        plan = _plan(config, mesh)
-        for arch in spaces.sample(plan.space, jax.random.key(0), 1):  # before hours are spent
-            train_network.prepare(plan.space, arch, plan.splits, config.train)
-    path = run_folder.begin(folder, config, "grouped")
-    result = run_folder.read_json(path / run_folder.RESULT)
-    if result is None:
-        found = _search(config, plan, path)
-        key = jax.random.fold_in(jax.random.key(config.seed), 2)
-        randoms = train_network.random_cells(plan.space, key, config.random_cells)
-        derived = spaces.from_string(plan.space, found["genotype"])
-        named = [("found", derived), *((f"random-{n}", arch) for n, arch in enumerate(randoms))]
-        trained = train_network.train_each(named, plan.space, plan.splits, config, path / "train", mesh)
-        result = {
-            **found, "space": plan.space.name, "method": describe(config), "seed": config.seed,
-            "found": trained.pop("found"), "random": list(trained.values()),
-            "data": train_network.describe(plan.splits),
-        }  # fmt: skip
-        run_folder.write_json(path / run_folder.RESULT, result)
-    report.write_report(path)
-    return result
-
-
-def search(config: GroupedSearch, folder: str | pathlib.Path, *, mesh: Mesh | None = None) -> dict[str, Any]:
-    """Only the stages and the derivation, for comparisons that score a cell in another way; resumes like `run`.
-
-    Args:
-      config: the settings; those of the training are not used.
-      folder: of the run.
-      mesh: of the devices, see `run`.
-
-    Returns:
-      `genotype`, `steps`, `seconds`, `derivation` (the rule, in words), `connected`, `groups` and `edge_ops`, the
-      operators that the last stage had on each edge.
-
-    Raises:
-      UserError, Diverged, Interrupted: as `run`.
-    """
-    with run_folder.as_user_input():
-        plan = _plan(config, mesh)
-    return _search(config, plan, run_folder.begin(folder, config, "grouped"))
 
 
 def one_level(
@@ -137,13 +77,18 @@ def named_groups(text: str) -> Groups | None:
     return grouped.groups_of([group.split() for group in text.split(",")])
 
 
-def _plan(config: GroupedSearch, mesh: Mesh | None) -> _Plan:
-    if mesh is not None:
-        distributed.check_mesh(mesh, 1)
-        distributed.check_batch(config.batch_size, mesh)
-        distributed.check_batch(config.train.batch_size, mesh, "train.batch_size")
+def plan(config: GroupedSearch, splits: data.Splits, mesh: Mesh | None = None) -> Plan:
+    """What all stages share, built and checked without touching the disk.
+
+    Args:
+      config: the settings.
+      splits: the data.
+      mesh: of the devices, or None.
+
+    Raises:
+      ValueError: for settings that do not fit each other or the data.
+    """
     space = spaces.by_name(config.space)
-    splits = run_folder.load_data(config.data, config.image_size)
     mean, std = data.normalisation(splits.train)
     change = config.augmentation
     augment = data.Augment(change.crop, change.flip, change.cutout, mean, std)
@@ -156,14 +101,20 @@ def _plan(config: GroupedSearch, mesh: Mesh | None) -> _Plan:
             f"num_groups is {config.num_groups} and space {space.name!r} has as few operators: give fewer groups"
         )
     source = data.supervised_source(splits.train, batch_size=config.batch_size, augment=augment)
-    return _Plan(space, groups, splits, augment, source, len(splits.train) // config.batch_size, mesh)
+    return Plan(space, 0, groups, splits, augment, source, len(splits.train) // config.batch_size, mesh)
 
 
-def _search(config: GroupedSearch, plan: _Plan, path: pathlib.Path) -> dict[str, Any]:
-    """All stages; each leaves `found.json` in its folder when it is done, and is not run again if it is there."""
-    stored = run_folder.read_json(path / SECOND / "found.json")
-    if stored is not None:
-        return stored
+def search(config: GroupedSearch, plan: Plan, path: pathlib.Path) -> dict[str, Any]:
+    """All stages and the derivation, see `driver.Recipe`; a stage that is done is not run again.
+
+    Args:
+      config: the settings.
+      plan: from `plan`.
+      path: of the run; each stage leaves `found.json` in a folder of its own in it.
+
+    Returns:
+      What a recipe finds, with `groups` and `edge_ops`, the operators that the last stage had on each edge.
+    """
     groups, steps, seconds, space = plan.groups, 0, 0.0, plan.space
     if config.groups == "clustering":
         groups, cost = _cluster(config, plan, path / CLUSTER)
@@ -174,17 +125,16 @@ def _search(config: GroupedSearch, plan: _Plan, path: pathlib.Path) -> dict[str,
         space = grouped.stage_two(plan.space, groups, first["winners"])
     state, cost = _fit(config, plan, space, config.second, path / SECOND, 4)
     arch = _derive(space, state.point.alpha)
-    found = {
+    return {
         "genotype": spaces.to_string(space, arch),
         "steps": steps + cost["steps"], "seconds": round(seconds + cost["seconds"], 2),
         "derivation": _rule(space), "connected": spaces.is_connected(space, arch),
         "groups": None if groups is None else groups.members,
         "edge_ops": dict(zip(space.cells, space.edge_ops, strict=True)),
     }  # fmt: skip
-    return _kept(path / SECOND / "found.json", found)
 
 
-def _first(config: GroupedSearch, plan: _Plan, groups: Groups, folder: pathlib.Path) -> dict[str, Any]:
+def _first(config: GroupedSearch, plan: Plan, groups: Groups, folder: pathlib.Path) -> dict[str, Any]:
     """Stage 1: the group on every edge."""
     stored = run_folder.read_json(folder / "found.json")
     if stored is None:
@@ -195,7 +145,7 @@ def _first(config: GroupedSearch, plan: _Plan, groups: Groups, folder: pathlib.P
     return stored
 
 
-def _cluster(config: GroupedSearch, plan: _Plan, folder: pathlib.Path) -> tuple[Groups, dict[str, Any]]:
+def _cluster(config: GroupedSearch, plan: Plan, folder: pathlib.Path) -> tuple[Groups, dict[str, Any]]:
     """Groups from the feature maps of a supernet of the whole space, trained as the stages are."""
     stored = run_folder.read_json(folder / "found.json")
     if stored is None:
@@ -217,7 +167,7 @@ def _cluster(config: GroupedSearch, plan: _Plan, folder: pathlib.Path) -> tuple[
     return Groups(tuple(map(tuple, stored["groups"])), tuple(stored["representatives"])), stored
 
 
-def _fit(config: GroupedSearch, plan: _Plan, space: CellSpace, stage: Stage, folder: pathlib.Path, number: int):
+def _fit(config: GroupedSearch, plan: Plan, space: CellSpace, stage: Stage, folder: pathlib.Path, number: int):
     """The final state of one stage, with fresh weights, and what it cost: `{"steps", "seconds"}`."""
     num_steps, shape = stage.epochs * plan.steps_per_epoch, plan.splits.train.shape
     net = _supernet(config, space, stage, plan.splits.train.num_classes)
@@ -239,7 +189,7 @@ def _fit(config: GroupedSearch, plan: _Plan, space: CellSpace, stage: Stage, fol
         key=jax.random.fold_in(jax.random.key(config.seed), number),
         num_steps=num_steps,
         hooks=[
-            *run_folder.hooks(folder, folder.name, *SHOWN, steps_per_call=config.steps_per_call),
+            *train.standard_hooks(folder, folder.name, *SHOWN, steps_per_call=config.steps_per_call),
             train.jsonl_each(folder / "genotypes.jsonl", plan.steps_per_epoch, record),
         ],
         checkpoints=train.Saving(folder / "checkpoints", config.checkpoint_every or plan.steps_per_epoch),

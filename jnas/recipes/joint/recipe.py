@@ -123,7 +123,7 @@ def _supernet(config: QuantisedSearch, plan: Plan, folder: pathlib.Path):
         data.supervised_source(plan.training, batch_size=part.batch_size, augment=plan.augment),
         key=jax.random.fold_in(jax.random.key(config.seed), 1),
         num_steps=num_steps,
-        hooks=run_folder.hooks(folder, "supernet", "loss", "accuracy", steps_per_call=config.steps_per_call),
+        hooks=train.standard_hooks(folder, "supernet", "loss", "accuracy", steps_per_call=config.steps_per_call),
         checkpoints=train.Saving(folder / "checkpoints", steps_per_epoch),
     )
     params = flat.unravel_of(plan.net, plan.training.shape)(state.point.weights)

@@ -19,7 +19,8 @@ from jnas.recipes import flat, run_folder, train_network
 from jnas.recipes.classification import accuracy, cross_entropy
 from jnas.recipes.settings import Training
 from jnas.spaces.policy import Method
-from jnas.train import Saving, fit
+from jnas.train import Saving, fit, standard_hooks
+from jnas.train.weights import save_tree
 from jnas.types import Array, Aux, Context, Examples, Learner, Loss
 
 CALIBRATION = 256  # training images whose ranges are taken
@@ -96,7 +97,7 @@ def train(
         data.supervised_source(splits.train, batch_size=training.batch_size, augment=prepared.augment),
         key=jax.random.fold_in(jax.random.key(seed), 1),
         num_steps=training.epochs * (len(splits.train) // training.batch_size),
-        hooks=run_folder.hooks(folder, f"train {folder.name}", "loss", "accuracy", steps_per_call=steps_per_call),
+        hooks=standard_hooks(folder, f"train {folder.name}", "loss", "accuracy", steps_per_call=steps_per_call),
         checkpoints=Saving(folder / "checkpoints", len(splits.train) // training.batch_size),
     )
     params = flat.unravel_of(one.net, splits.train.shape)(state.point.weights)
@@ -109,7 +110,7 @@ def train(
         "seconds": round(time.time() - started, 2), "seed": seed,
     }  # fmt: skip
     tree = {"params": params, "batch_stats": state.variables}
-    distributed.from_first(lambda: files.save_tree(folder / train_network.WEIGHTS, tree))
+    distributed.from_first(lambda: save_tree(folder / train_network.WEIGHTS, tree))
     run_folder.write_json(folder / run_folder.RESULT, result)
     return result
 

@@ -22,7 +22,8 @@ from jnas.recipes.tasks.average_precision import Detections, Truth, average_prec
 from jnas.recipes.tasks.backbones import Backbone, backbone
 from jnas.recipes.tasks.optimisers import adamw
 from jnas.recipes.tasks.settings import TrainDetector
-from jnas.train import Saving, fit
+from jnas.train import Saving, fit, standard_hooks
+from jnas.train.weights import save_tree
 from jnas.types import Array, Aux, Context, Loss, PyTree
 
 TASK, SHOWN = "detection", ("loss", "mean_overlap")
@@ -75,7 +76,7 @@ def run(config: TrainDetector, folder: str | pathlib.Path, *, mesh: Mesh | None 
         source,
         key=jax.random.fold_in(jax.random.key(config.seed), 1),
         num_steps=num_steps,
-        hooks=run_folder.hooks(place, "train detector", *SHOWN, steps_per_call=config.steps_per_call),
+        hooks=standard_hooks(place, "train detector", *SHOWN, steps_per_call=config.steps_per_call),
         checkpoints=Saving(place / "checkpoints", steps_per_epoch),
         mesh=distributed.mesh_of_one(mesh, config.train.batch_size),
     )
@@ -83,7 +84,7 @@ def run(config: TrainDetector, folder: str | pathlib.Path, *, mesh: Mesh | None 
         state = distributed.to_host(state)
     weights, variables = unravel(state.point.weights), state.variables
     tree = {"params": weights, "batch_stats": variables}
-    distributed.from_first(lambda: files.save_tree(place / train_network.WEIGHTS, tree))
+    distributed.from_first(lambda: save_tree(place / train_network.WEIGHTS, tree))
     facts = describe(config, trained_on, augment)
     run_folder.write_json(place / train_network.NETWORK, facts)
     found = search_all(detector, weights, variables, held_out, augment, config)

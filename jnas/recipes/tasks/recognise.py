@@ -18,7 +18,8 @@ from jnas.recipes.tasks.backbones import Backbone, backbone
 from jnas.recipes.tasks.optimisers import adamw
 from jnas.recipes.tasks.retrieval import nearest, retrieval
 from jnas.recipes.tasks.settings import TrainEmbedding
-from jnas.train import Saving, fit
+from jnas.train import Saving, fit, standard_hooks
+from jnas.train.weights import load_tree, save_tree
 from jnas.types import Array, Aux, Context, Examples, Loss, PyTree
 
 TASK, GALLERY = "recognition", "gallery.npz"
@@ -68,21 +69,19 @@ def run(config: TrainEmbedding, folder: str | pathlib.Path, *, mesh: Mesh | None
         source,
         key=jax.random.fold_in(jax.random.key(config.seed), 1),
         num_steps=num_steps,
-        hooks=run_folder.hooks(place, "train embedding", "loss", "accuracy", steps_per_call=config.steps_per_call),
+        hooks=standard_hooks(place, "train embedding", "loss", "accuracy", steps_per_call=config.steps_per_call),
         checkpoints=Saving(place / "checkpoints", steps_per_epoch),
         mesh=distributed.mesh_of_one(mesh, config.train.batch_size),
     )
     if mesh is not None:
         state = distributed.to_host(state)
     weights = {"params": unravel(state.point.weights), "batch_stats": state.variables}
-    distributed.from_first(lambda: files.save_tree(place / train_network.WEIGHTS, weights))
+    distributed.from_first(lambda: save_tree(place / train_network.WEIGHTS, weights))
     facts = describe(config, splits.train, augment)
     run_folder.write_json(place / train_network.NETWORK, facts)
     gallery, queries = (embed_all(embedder, weights, part, augment) for part in splits)
     measured = retrieval(queries, splits.test.labels, gallery, splits.train.labels)
-    distributed.from_first(
-        lambda: files.save_tree(place / GALLERY, {"embedding": gallery, "label": splits.train.labels})
-    )
+    distributed.from_first(lambda: save_tree(place / GALLERY, {"embedding": gallery, "label": splits.train.labels}))
     result = {
         "name": place.name, "genotype": facts["genotype"], "space": facts["space"],
         "parameters": nets.count_parameters(weights["params"]), "channels": config.channels,
@@ -168,7 +167,7 @@ def read_gallery(folder: pathlib.Path, facts: dict[str, Any]) -> dict[str, np.nd
         "embedding": jax.ShapeDtypeStruct((facts["gallery"], facts["settings"]["dimension"]), jnp.float32),
         "label": jax.ShapeDtypeStruct((facts["gallery"],), jnp.int32),
     }
-    return {name: np.asarray(value) for name, value in files.load_tree(folder / GALLERY, shapes).items()}
+    return {name: np.asarray(value) for name, value in load_tree(folder / GALLERY, shapes).items()}
 
 
 def show(

@@ -20,7 +20,8 @@ from jnas.recipes.models import Model
 from jnas.recipes.settings import Training
 from jnas.recipes.zoo.settings import FineTuning
 from jnas.spaces import networks
-from jnas.train import Saving, fit
+from jnas.train import Saving, fit, standard_hooks
+from jnas.train.weights import save_tree
 from jnas.types import Key, PyTree
 
 CLASSIFIER = "classifier"
@@ -75,12 +76,12 @@ def fine_tune(
         source,
         key=jax.random.fold_in(jax.random.key(seed), 2),
         num_steps=num_steps,
-        hooks=run_folder.hooks(folder, f"fine-tune {folder.name}", "loss", "accuracy"),
+        hooks=standard_hooks(folder, f"fine-tune {folder.name}", "loss", "accuracy"),
         checkpoints=Saving(folder / "checkpoints", steps_per_epoch),
     )
     measured = evaluate(net, state.point.weights, state.variables, validation, augment)
     seconds = round(time.time() - started, 2)
-    files.save_tree(folder / train_network.WEIGHTS, {"params": state.point.weights, "batch_stats": state.variables})
+    save_tree(folder / train_network.WEIGHTS, {"params": state.point.weights, "batch_stats": state.variables})
     facts = model.facts | {
         "training": dataclasses.asdict(training), "num_classes": train.num_classes, "shape": train.shape,
         "class_names": list(train.class_names),

@@ -12,7 +12,7 @@ from tiny import SIGNALLED, TINY
 
 from jnas import data, spaces
 from jnas.errors import UserError
-from jnas.recipes import config
+from jnas.recipes import config, driver
 from jnas.recipes.gradient import many
 from jnas.recipes.gradient import recipe as gradient
 from jnas.recipes.gradient.settings import Search, with_values
@@ -108,13 +108,13 @@ def test_of_several_results_the_sound_connected_one_with_the_best_supernet_is_ke
     assert found["chosen"] == 2  # seed 0 is not connected, seed 3 diverged
     assert found["agreement"]["num_runs"] == 3
     assert [row["diverged_at"] for row in found["runs"]] == [None, None, None, 7]
-    named = many.to_train(space, found)
+    named = driver._to_train(space, found)
     assert [name for name, _ in named] == ["found", "run-0", "run-1"]
     trained = {
         name: {"space": space.name, "genotype": spaces.to_string(space, arch), "test_accuracy": n / 10}
         for n, (name, arch) in enumerate(named)
     }
-    many.write_accuracies(found, trained)
+    driver._write_accuracies(space, found, [*trained.values()])
     assert [row["test_accuracy"] for row in found["runs"]] == [0.1, 0.2, 0.0, 0.0]
 
 

@@ -10,7 +10,7 @@ import pytest
 from tiny import SIGNALLED, TINY
 
 from jnas import nets, spaces
-from jnas.recipes import config, train_network
+from jnas.recipes import config, driver, train_network
 from jnas.recipes.gradient import recipe as gradient
 from jnas.recipes.gradient.settings import Search
 from jnas.recipes.optimisers import rate_of
@@ -82,7 +82,7 @@ def test_a_search_killed_and_resumed_ends_in_the_same_bits(finished, images, com
 def test_a_search_compiles_its_step_once(images, tmp_path, caplog):
     words = config.read_words([f"data={images}", *TINY, "random_cells=0", "estimator=first_order", "momentum=none"])
     with jax.log_compiles(), caplog.at_level(logging.WARNING), jax.numpy_dtype_promotion("standard"):
-        gradient.run(config.build(Search, words), tmp_path / "run")
+        driver.run(gradient, config.build(Search, words), tmp_path / "run")
     steps = [r.message for r in caplog.records if r.message.startswith("Compiling jit(run_")]
     assert len(steps) == 2, steps  # one for the search, one for the training of what it found
 

@@ -11,7 +11,7 @@ from tiny import TINY
 
 from jnas import bilevel, nets, spaces, train
 from jnas.errors import UserError
-from jnas.recipes import config
+from jnas.recipes import config, driver
 from jnas.recipes.gradient import recipe as gradient
 from jnas.recipes.gradient import steering
 from jnas.recipes.gradient.settings import Search
@@ -127,7 +127,7 @@ def test_a_search_with_everything_on(images, tmp_path, monkeypatch):
         monkeypatch.setattr(
             steering, "early_stop", lambda history, **_: bilevel.Stop(2, 0) if len(history) >= 3 else None
         )
-        stopped = gradient.search(settings(*steer, "epochs=4", "eigenvalue_every=1"), tmp_path / "stopped")
+        stopped = driver.search(gradient, settings(*steer, "epochs=4", "eigenvalue_every=1"), tmp_path / "stopped")
         rows, lines = (
             [json.loads(line) for line in (tmp_path / "stopped/search" / name).read_text().splitlines()]
             for name in ("eigenvalues.jsonl", "genotypes.jsonl")
@@ -136,7 +136,8 @@ def test_a_search_with_everything_on(images, tmp_path, monkeypatch):
         assert all(np.isfinite(row["largest"]) and row["largest"] <= abs(row["dominant"]) + 1e-6 for row in rows)
         assert stopped["genotype"] == lines[0]["genotype"]
         assert "after epoch 1, for then the sharpness in alpha grew" in stopped["derivation"]
-        perturbed = gradient.search(settings(*steer, "epochs=1", "selection=perturbation"), tmp_path / "perturbed")
+        asked = settings(*steer, "epochs=1", "selection=perturbation")
+        perturbed = driver.search(gradient, asked, tmp_path / "perturbed")
     removals = json.loads((tmp_path / "perturbed/search/removals.json").read_text())
     assert len(removals) == 6
     for removal in removals:  # the operator without which the supernet is worst, on every edge

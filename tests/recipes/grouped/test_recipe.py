@@ -12,7 +12,7 @@ import pytest
 
 from jnas import bilevel, data, nets, spaces, train
 from jnas.errors import Interrupted, UserError
-from jnas.recipes import config, run_folder
+from jnas.recipes import config, driver, run_folder
 from jnas.recipes.grouped import clustering
 from jnas.recipes.grouped import recipe as grouped
 from jnas.recipes.grouped.settings import GroupedSearch
@@ -48,7 +48,7 @@ def whole(images, tmp_path_factory):
     """The folder and the result of an undisturbed run."""
     folder = tmp_path_factory.mktemp("runs") / "whole"
     with jax.numpy_dtype_promotion("standard"):
-        return folder, grouped.run(settings(images), folder)
+        return folder, driver.run(grouped, settings(images), folder)
 
 
 def test_the_second_stage_searches_exactly_the_groups_that_won_the_first(whole):
@@ -100,19 +100,19 @@ def test_a_run_stopped_in_each_stage_and_between_them_ends_in_the_same_bits(
 
         return [*plain(folder, title, *metrics), train.Hook(steps=look)]
 
-    monkeypatch.setattr(run_folder, "hooks", hooks)
+    monkeypatch.setattr(train, "standard_hooks", hooks)
     while stops:
         name, step = stops[0]
         with pytest.raises(Interrupted, match=f"after step {step} of {STEPS}: .*{name}"):
-            grouped.search(settings(images), tmp_path / "run")
+            driver.search(grouped, settings(images), tmp_path / "run")
         assert not (tmp_path / "run" / name / "found.json").exists()
         stops.pop(0)
-    found = grouped.search(settings(images), tmp_path / "run")
+    found = driver.search(grouped, settings(images), tmp_path / "run")
     assert {**found, "seconds": 0} == {**{k: result[k] for k in found}, "seconds": 0}
     for stage in ("stage-1", "search"):
         for name in ("metrics.jsonl", "genotypes.jsonl"):
             assert lines(tmp_path / "run" / stage / name) == lines(reference / stage / name), stage
-    assert grouped.search(settings(images), tmp_path / "run") == found  # and from now on it is read
+    assert driver.search(grouped, settings(images), tmp_path / "run") == found  # and from now on it is read
 
 
 @pytest.mark.slow
@@ -137,7 +137,7 @@ def test_groups_by_clustering_are_kept_with_what_led_to_them(images, tmp_path, s
 
 def test_another_run_in_the_folder_is_refused(whole, images):
     with pytest.raises(UserError, match=r"first\.epochs=2 and not 3"):
-        grouped.run(settings(images, first={"epochs": 3}), whole[0])
+        driver.run(grouped, settings(images, first={"epochs": 3}), whole[0])
 
 
 @pytest.mark.parametrize(
@@ -155,7 +155,7 @@ def test_another_run_in_the_folder_is_refused(whole, images):
 )
 def test_settings_that_do_not_fit_are_refused_before_anything_is_written(images, tmp_path, changes, said):
     with pytest.raises(UserError, match=said):
-        grouped.run(settings(images, **changes), tmp_path / "run")
+        driver.run(grouped, settings(images, **changes), tmp_path / "run")
     assert not (tmp_path / "run").exists()
 
 

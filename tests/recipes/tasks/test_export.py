@@ -9,7 +9,7 @@ import jax
 import numpy as np
 import pytest
 
-from jnas import exported, files, nets, spaces
+from jnas import exported, nets, spaces
 from jnas.cli.main import main
 from jnas.data.detection.photos import read_image
 from jnas.errors import UserError
@@ -24,6 +24,7 @@ LOADER = """
 import sys
 import numpy as np
 from jnas import exported
+from jnas.train.weights import save_tree
 network = exported.load(sys.argv[1])
 images = np.load(sys.argv[2])
 np.savez(sys.argv[3], whole=network(images)["probability"], one=network(images[:1])["probability"])
@@ -44,7 +45,7 @@ def model(tmp_path_factory):
     rng = np.random.default_rng(0)
     params = jax.tree.map(lambda leaf: rng.normal(0, 0.4, leaf.shape).astype(np.float32), shapes[0])
     stats = jax.tree.map(lambda leaf: rng.uniform(0.5, 1.5, leaf.shape).astype(np.float32), shapes[1])
-    files.save_tree(folder / train_network.WEIGHTS, {"params": params, "batch_stats": stats})
+    save_tree(folder / train_network.WEIGHTS, {"params": params, "batch_stats": stats})
     facts = {
         "genotype": CELL, "space": space.name, "training": {"channels": 2}, "num_classes": 3, "shape": SHAPE,
         "class_names": ["ape", "bee", "cat"], "mean": [0.4, 0.5, 0.6], "std": [0.2, 0.3, 0.4],

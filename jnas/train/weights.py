@@ -13,6 +13,7 @@ import numpy as np
 
 from jnas.errors import UserError
 from jnas.files.writing import atomic_write, explain
+from jnas.train.checkpoint import describe, first_difference
 from jnas.types import PyTree
 
 _HEADER = "leaves"
@@ -79,18 +80,3 @@ def load_tree(path: str | os.PathLike[str], abstract: PyTree) -> PyTree:
         for key, leaf in leaves
     ]
     return jax.tree.unflatten(tree, filled)
-
-
-def describe(tree: PyTree) -> list[list[Any]]:
-    """Path, shape and dtype of every leaf, as values of JSON."""
-    leaves, _ = jax.tree_util.tree_flatten_with_path(tree)
-    return [[jax.tree_util.keystr(path), list(leaf.shape), str(leaf.dtype)] for path, leaf in leaves]
-
-
-def first_difference(stored: list[list[Any]], wanted: list[list[Any]]) -> str | None:
-    """How two descriptions differ, in words; None if they do not."""
-    old, new = ({path: f"{dtype}{shape}" for path, shape, dtype in leaves} for leaves in (stored, wanted))
-    for path in [*new, *old]:
-        if old.get(path) != new.get(path):
-            return f"state{path} is {old.get(path, 'absent')} there and {new.get(path, 'absent')} here"
-    return None
