@@ -20,13 +20,14 @@ import optax
 
 import jnas
 from jnas import bilevel
+from jnas.data.load import load
 
 ANNOTATORS, RANDOM = 6, (1, 4)  # the second and the fifth label at random
 
 
 def corrupted(seed, num_train=3000, num_clean=500):
     """Images in [0, 1], labels, annotators; and the clean and the test set."""
-    splits = jnas.data.load("fashion-mnist-slice")
+    splits = load("fashion-mnist-slice")
     rng = np.random.default_rng(seed)
     order = rng.permutation(len(splits.train))
     take = lambda rows: (jnp.asarray(splits.train.images[rows] / 255, jnp.float32), splits.train.labels[rows].copy())

@@ -15,7 +15,8 @@ import time
 import jax
 import numpy as np
 
-from jnas import data, distributed
+from jnas import distributed
+from jnas.data.load import load
 from jnas.distributed.sharding import Place, home
 from jnas.recipes import config
 from jnas.recipes.gradient import many
@@ -32,7 +33,7 @@ def main() -> None:
     parser.add_argument("--ways", nargs="+", default=["one_by_one", "all_at_once"])
     arguments = parser.parse_args()
     settings = config.build(Search, config.read_words([*arguments.words, f"num_runs={arguments.runs}"]))
-    splits = data.load(settings.data)
+    splits = load(settings.data)
     inner, outer = gradient.levels(settings, splits)
     single = gradient.source_of(settings, splits, inner, outer)
     several = gradient.source_of_runs(settings, splits)

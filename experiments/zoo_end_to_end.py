@@ -30,6 +30,7 @@ import time
 
 import numpy as np
 
+from jnas.data.load import load
 from jnas.distributed.cache import enable_compilation_cache
 
 SIZE = 16  # pixels of a side, means of 2 x 2: a network takes a quarter of the time
@@ -138,7 +139,7 @@ def every(arguments, seed, epochs):
     task = write_task(arguments.data, out, seed)
     settings = config.build(FineTuning, {**DEFAULT, "epochs": epochs})
     had = {(line["seed"], line["network"]) for line in read(results) if line["arm"] == "every"}
-    splits = data.load(str(task))
+    splits = load(str(task))
     for name in entries.names(out / "zoo", entries.NETWORKS):
         if (seed, name) in had or name not in (arguments.only or [name]):
             continue

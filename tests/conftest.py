@@ -26,6 +26,7 @@ import pytest  # noqa: E402
 from tiny import ENTRY, TINY  # noqa: E402
 
 import jnas  # noqa: E402
+from jnas.data.load import load  # noqa: E402
 
 jax.config.update("jax_numpy_dtype_promotion", "strict")
 jax.config.update("jax_numpy_rank_promotion", "raise")
@@ -81,7 +82,7 @@ def start_script(tmp_path_factory):
 @pytest.fixture(scope="session")
 def images(tmp_path_factory):
     """120 + 40 images of the embedded slice, of 4 classes, halved twice to 7 x 7 pixels."""
-    splits = jnas.data.load("fashion-mnist-slice")
+    splits = load("fashion-mnist-slice")
     arrays = {}
     for name, part, count in (("train", splits.train, 30), ("test", splits.test, 10)):
         chosen = np.concatenate([np.flatnonzero(part.labels == c)[:count] for c in range(4)])

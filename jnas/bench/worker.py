@@ -22,6 +22,7 @@ from jnas import bilevel, data, distributed, files, nets, spaces
 from jnas.bench import roofline
 from jnas.bench.command import synthetic
 from jnas.distributed.cache import enable_compilation_cache
+from jnas.distributed.environment import environment
 from jnas.distributed.sharding import Place, home, split_batch
 from jnas.errors import UserError
 from jnas.recipes import flat, run_folder
@@ -94,7 +95,7 @@ def answer(request: dict[str, Any]) -> dict[str, Any]:
             "images_per_s": images / median, "parameters": parameters, "image": subject.shape,
             "assumed_loops": work.assumed_loops - (size > 1), "assumed_trips": trips[-1],  # of each of them
             "flops": work.flops, "bytes": work.bytes, "uncounted": sorted(work.uncounted),
-            "environment": distributed.environment() | {"cpu_threads": _threads(), "argv": []},
+            "environment": environment() | {"cpu_threads": _threads(), "argv": []},
         }  # fmt: skip
     return {**measured, "peak_bytes": peak_memory(), "device_peak_bytes": _device_peak()}
 

@@ -1,13 +1,17 @@
 """Bilevel optimisation by hypergradients: jax and optax only, of any pytrees. Architectures are one use of it."""
 
+from jnas.bilevel.conjugate_gradient import conjugate_gradient
 from jnas.bilevel.curvature import Curvature, gauss_newton, hessian
 from jnas.bilevel.eigenvalues import Eigenvalues, Stop, alpha_eigenvalues, early_stop
-from jnas.bilevel.estimators import finite_difference, first_order, implicit, unrolled
+from jnas.bilevel.finite_difference import finite_difference
+from jnas.bilevel.first_order import first_order
+from jnas.bilevel.implicit import implicit
 from jnas.bilevel.learners import SearchState, alternating, simultaneous, supervised
 from jnas.bilevel.momentum import StormState, decaying, moving_average, mrbo_schedules, storm
+from jnas.bilevel.neumann import neumann
 from jnas.bilevel.penalties import add_penalty, beta_decay, entropy, penalised
-from jnas.bilevel.problem import Bilevel, Estimator, Point
-from jnas.bilevel.solvers import Solution, Solver, conjugate_gradient, neumann
+from jnas.bilevel.problem import Bilevel, Estimator, Point, Solution, Solver
+from jnas.bilevel.unrolled import unrolled
 from jnas.types import Aux, Batches, Context, Learner, Loss
 
 __all__ = [

@@ -1,4 +1,4 @@
-"""A bilevel problem, a point of it, and what an estimator of its hypergradient is.
+"""A bilevel problem, a point of it, what an estimator of its hypergradient is, and what a solver that it uses.
 
 min_a L_val(w*(a), a)   subject to   w*(a) = argmin_w L_tr(w, a)
 """
@@ -8,6 +8,7 @@ from typing import Any, NamedTuple
 
 import chex
 import jax
+import jax.core
 import jax.numpy as jnp
 
 from jnas.types import Alpha, Array, Aux, Batch, Batches, Context, Key, Loss, Metrics, PyTree, State, Weights
@@ -50,6 +51,37 @@ class Estimator(NamedTuple):
 
     init: Callable[[Point], State]
     estimate: Callable[..., tuple[Point, State, Aux]]
+
+
+# (v, a row of the batches, or None for the inner batch) -> (H v, whatever else that pass yields, or an empty tree)
+Product = Callable[[Weights, Batch | None], tuple[Weights, PyTree]]
+
+
+class Solution(NamedTuple):
+    """What a solver found."""
+
+    p: Weights  # approximately (H + damping I)^-1 v
+    state: State
+    metrics: Metrics
+    last: tuple[Weights, PyTree] | None  # product(p) on the inner batch, where the solver made it
+
+
+class Solver(NamedTuple):
+    """A linear solver of `(H + damping I) p = v`.
+
+    Attributes:
+      init: `weights -> state`, what is kept between steps (the eigenvalue estimate).
+      solve: `(product, v, batches, state, refresh=True) -> Solution`. `batches` is None, or has the leading axis
+        [num_batches + 1], the last row being the inner batch; `refresh`, a [] bool that may be traced, says whether the
+        state is renewed.
+      num_batches: how many fresh batches it can use, 0 where one operator is needed throughout.
+      damping: added to the diagonal of H.
+    """
+
+    init: Callable[[Weights], State]
+    solve: Callable[..., Solution]
+    num_batches: int
+    damping: float
 
 
 def inner_gradient(problem: Bilevel, point: Point, batch: Batch, context: Context) -> tuple[Weights, Aux]:
@@ -95,6 +127,11 @@ def needed_rate(learning_rate: Any, name: str) -> Any:
     if learning_rate is None:
         raise ValueError(f"{name}: learning_rate is None; give the learner a learning_rate (a number or a schedule).")
     return learning_rate
+
+
+def known(value: Any) -> bool:
+    """Whether a number can be checked: one that differs between the runs of a program is known when it runs."""
+    return not isinstance(value, jax.core.Tracer)
 
 
 def check_alike(direction: PyTree, point: PyTree) -> None:

@@ -6,6 +6,7 @@ import sys
 from typing import Any
 
 from jnas.distributed.cache import enable_compilation_cache
+from jnas.distributed.environment import environment
 from jnas.errors import UserError
 
 
@@ -72,9 +73,8 @@ def limits_of(arguments: argparse.Namespace) -> Any:
 
 
 def _this_device() -> str:
-    from jnas import distributed
 
-    return str(distributed.environment()["device"])
+    return str(environment()["device"])
 
 
 def _add(arguments: argparse.Namespace) -> int:

@@ -2,7 +2,6 @@
 
 from jnas.data.arrays import Dataset, Splits, normalisation, split, split_index
 from jnas.data.augment import Augment, augment
-from jnas.data.load import load
 from jnas.data.sources import Padded, bilevel_runs_source, bilevel_source, padded, supervised_source
 
 __all__ = [
@@ -13,7 +12,6 @@ __all__ = [
     "augment",
     "bilevel_runs_source",
     "bilevel_source",
-    "load",
     "normalisation",
     "padded",
     "split",

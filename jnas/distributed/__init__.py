@@ -1,10 +1,10 @@
 """Devices and processes: meshes, where arrays live; `hosts` has how processes find one another. Open to every room."""
 
-from jnas.distributed.environment import backend, environment
 from jnas.distributed.processes import from_first, is_first
 from jnas.distributed.sharding import (
     Layout,
     all_at_once,
+    backend,
     check_batch,
     check_mesh,
     data_mesh,
@@ -22,7 +22,6 @@ __all__ = [
     "check_batch",
     "check_mesh",
     "data_mesh",
-    "environment",
     "from_first",
     "is_first",
     "make_mesh",

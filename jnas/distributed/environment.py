@@ -39,8 +39,3 @@ def _version(package: str) -> str | None:
         return importlib.metadata.version(package)
     except importlib.metadata.PackageNotFoundError:
         return None
-
-
-def backend() -> str:
-    """The kind of device that computes here: "cpu", "gpu" or "tpu"."""
-    return jax.default_backend()

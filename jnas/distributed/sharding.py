@@ -35,6 +35,11 @@ class Layout(NamedTuple):
     rule: Rule | None = None  # such as `split_largest()`; None replicates them
 
 
+def backend() -> str:
+    """The kind of device that computes here: "cpu", "gpu" or "tpu"."""
+    return jax.default_backend()
+
+
 def make_mesh(axes: Mapping[str, int]) -> Mesh:
     """A mesh over the devices of the default platform, of all processes.
 

@@ -1,14 +1,12 @@
 """Files of a run: written whole or not at all, locked, masked where they hold credentials. Open to every room."""
 
 from jnas.files.signals import Stop, stop_on_signal
-from jnas.files.urls import masked
 from jnas.files.writing import atomic_write, explain, prepare_folder
 
 __all__ = [
     "Stop",
     "atomic_write",
     "explain",
-    "masked",
     "prepare_folder",
     "stop_on_signal",
 ]

@@ -12,8 +12,10 @@ from typing import Any
 
 import yaml
 
-from jnas import data, distributed, files
+from jnas import data, files
+from jnas.data.load import load
 from jnas.distributed import from_first
+from jnas.distributed.environment import environment
 from jnas.errors import UserError
 from jnas.report.reading import dotted
 
@@ -70,7 +72,7 @@ def write_json(path: pathlib.Path, value: Any) -> None:
 
 def load_data(name: str, image_size: int | None) -> data.Splits:
     """The data set of a run, see `data.load`."""
-    return data.load(name, size=None if image_size is None else (image_size, image_size))
+    return load(name, size=None if image_size is None else (image_size, image_size))
 
 
 def _begin(path: pathlib.Path, wanted: dict[str, Any]) -> None:
@@ -82,7 +84,7 @@ def _begin(path: pathlib.Path, wanted: dict[str, Any]) -> None:
     if path.is_dir() and any(path.iterdir()):
         raise UserError(f"{path} is not empty and holds no run: choose another folder with --out")
     files.prepare_folder(path)
-    _write_json(path / "environment.json", distributed.environment())
+    _write_json(path / "environment.json", environment())
     files.atomic_write(stored, yaml.safe_dump(wanted, sort_keys=False, allow_unicode=True))  # last: now it is a run
 
 

@@ -5,8 +5,8 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-import jnas
 from jnas import data, nets, spaces
+from jnas.data.load import load
 from jnas.recipes.classification import accuracy, cross_entropy, evaluate
 
 
@@ -31,7 +31,7 @@ def test_cross_entropy_and_accuracy(smoothing):
 @pytest.mark.parametrize("batch_size", [8, 40])
 def test_evaluation_counts_every_example_once(images, batch_size):
     """30 images in batches of 8 leave 2 rows that only fill up; 40 is more than there are."""
-    test = data.load(str(images)).test
+    test = load(str(images)).test
     test = data.Dataset(test.images[:30], test.labels[:30], test.shape, test.num_classes)
     space = spaces.by_name("s2")
     fixed = spaces.fix(space, spaces.sample(space, jax.random.key(0), 1)[0])
@@ -56,7 +56,7 @@ def test_gauss_newton_of_the_supernet_is_the_curvature_of_its_loss(images):
     net = nets.network_for(space, channels=2, depth=1, num_classes=4)
     params, stats = nets.initialise(net, jax.random.key(1), (7, 7, 1))
     alpha = spaces.init_alpha(space, jax.random.key(2))
-    train = jnas.data.load(str(images)).train
+    train = load(str(images)).train
     batch = Examples(
         jnp.asarray(train.images[:12].reshape(12, 7, 7, 1), jnp.float32) / 255, jnp.asarray(train.labels[:12])
     )
@@ -84,7 +84,7 @@ def test_noise_of_the_space_s4_follows_the_key_of_the_step(images):
     net = nets.network_for(space, channels=2, depth=1, num_classes=4)
     params, stats = nets.initialise(net, jax.random.key(1), (7, 7, 1))
     alpha = spaces.init_alpha(space, jax.random.key(2))
-    train = data.load(str(images)).train
+    train = load(str(images)).train
     batch = Examples(
         jnp.asarray(train.images[:6].reshape(6, 7, 7, 1), jnp.float32) / 255, jnp.asarray(train.labels[:6])
     )

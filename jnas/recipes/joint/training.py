@@ -12,6 +12,7 @@ import numpy as np
 import optax
 
 from jnas import bilevel, data, distributed, files, nets
+from jnas.distributed.environment import environment
 from jnas.errors import UserError
 from jnas.nets.quant import integer
 from jnas.nets.quant.units import Path, UnitOf, Units, calibrate, rules, units
@@ -190,7 +191,7 @@ def in_integers(
     try:
         found = _predictions(run, test, augment)
     except jax.errors.JaxRuntimeError as error:
-        device = distributed.environment()["device"]
+        device = environment()["device"]
         reason = str(error).strip().partition("\n")[0]
         return {"refused": f"{device} cannot run this network in integers ({reason}): measure it on a CPU"}
     return {"test_accuracy": float(np.mean(found == test.labels)), "agreement": float(np.mean(found == predicted))}

@@ -24,7 +24,8 @@ from collections.abc import Iterator, Mapping
 from typing import Any
 
 from jnas.errors import UserError
-from jnas.files import atomic_write, explain, masked, prepare_folder
+from jnas.files import atomic_write, explain, prepare_folder
+from jnas.files.urls import masked
 from jnas.recipes.zoo.place import Place, place_of, to_write
 
 ENTRY, NETWORKS, TABLES, COSTS, RECORDS = "entry.json", "networks", "tables", "costs", "records"

@@ -16,7 +16,8 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 
-from jnas import distributed, nets
+from jnas import nets
+from jnas.distributed.environment import environment
 from jnas.errors import UserError
 from jnas.recipes import models, run_folder, train_network
 from jnas.recipes.classification import classifier_loss
@@ -131,7 +132,7 @@ def measure(
     if keep:
         zoo_place.to_write(zoo_folder)
     facts, model = load(zoo_folder, name)
-    device = str(distributed.environment()["device"])
+    device = str(environment()["device"])
     image = jnp.zeros((1, *model.shape))
     forward = jax.jit(functools.partial(_forward, model.net))
     seconds = {(candidates.INFERENCE, 1): _median(lambda: forward(model.weights, image), repeats)}

@@ -11,7 +11,7 @@ from collections.abc import Iterator
 from typing import Any
 
 from jnas.errors import UserError
-from jnas.files import masked
+from jnas.files.urls import masked
 
 
 @dataclasses.dataclass(frozen=True)

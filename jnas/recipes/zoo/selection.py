@@ -12,9 +12,11 @@ from typing import Any
 import jax
 import numpy as np
 
-from jnas import data, distributed, files, report
+from jnas import data, files, report
 from jnas.data.description import describe
+from jnas.distributed.environment import environment
 from jnas.errors import UserError
+from jnas.files.urls import masked
 from jnas.recipes import models, run_folder
 from jnas.recipes.zoo import candidates, entries, finetune, networks
 from jnas.recipes.zoo.place import writable
@@ -45,7 +47,7 @@ def run(config: Selection, folder: str | pathlib.Path) -> dict[str, Any]:
         kept, complaints = allowed(config)
         check_budget(config, kept, len(train))
     grid = {name: list(getattr(config, name)) for name in ("frozen", "learning_rates", "epochs")}  # as YAML reads them
-    path = run_folder.begin(folder, dataclasses.replace(config, **grid, zoo=files.masked(config.zoo)), "select")
+    path = run_folder.begin(folder, dataclasses.replace(config, **grid, zoo=masked(config.zoo)), "select")
     done = run_folder.read_json(path / run_folder.RESULT)
     if done is not None:
         return done
@@ -117,8 +119,8 @@ def allowed(config: Selection) -> tuple[list[candidates.Candidate], list[str]]:
     found, complaints = candidates.of_zoo(config.zoo)
     here = [candidate for candidate in found if not candidate.table]
     if not here:
-        raise UserError(f"{files.masked(config.zoo)} has no network with weights: add some with jnas zoo add ZOO RUN")
-    device = config.device or str(distributed.environment()["device"])
+        raise UserError(f"{masked(config.zoo)} has no network with weights: add some with jnas zoo add ZOO RUN")
+    device = config.device or str(environment()["device"])
     if config.budget is not None or config.max_latency or config.min_throughput or config.min_training:
         here = measured(config, here, device)
     scaled = (config.max_params, 1e6), (config.max_flops, 1e9), (config.max_latency, 1e-3)
@@ -131,7 +133,7 @@ def check_budget(config: Selection, kept: Sequence[candidates.Candidate], num_ex
     """Raises a UserError unless some candidate's fine-tuning fits into the budget."""
     if config.budget is None:
         return
-    device = config.device or str(distributed.environment()["device"])
+    device = config.device or str(environment()["device"])
     steps = min(s.epochs * max(1, num_examples // s.batch_size) for s in config.grid())
     least = min((step * steps for c in kept if (step := step_seconds(c, device, config)) is not None), default=None)
     if least is None:
@@ -148,7 +150,7 @@ def measured(config: Selection, here: Sequence[candidates.Candidate], device: st
     """Measures what was never measured on this device; another device's times stay as they are."""
     found = []
     for one in here:
-        if device == str(distributed.environment()["device"]) and step_seconds(one, device, config) is None:
+        if device == str(environment()["device"]) and step_seconds(one, device, config) is None:
             costs = networks.measure(
                 config.zoo, one.name, batch_size=config.fine_tuning.batch_size, keep=writable(config.zoo)
             )
@@ -173,7 +175,7 @@ def step_seconds(candidate: candidates.Candidate, device: str, config: Selection
 def list_choices(config: Selection, kept: Sequence[candidates.Candidate], train: data.Dataset) -> list[Choice]:
     """Every network with every setting, with what a predictor reads: each network looks at the images once."""
     choices = []
-    device = config.device or str(distributed.environment()["device"])
+    device = config.device or str(environment()["device"])
     for candidate in kept:
         model = networks.load(config.zoo, candidate.name).model
         with run_folder.as_user_input():

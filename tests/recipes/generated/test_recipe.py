@@ -7,8 +7,9 @@ import jax
 import numpy as np
 import pytest
 
-from jnas import data, searchers, spaces
+from jnas import searchers, spaces
 from jnas.cli import main
+from jnas.data.load import load
 from jnas.errors import UserError
 from jnas.recipes import config, evaluate
 from jnas.recipes.generated import model_search
@@ -298,5 +299,5 @@ def test_the_command_searches_trains_reports_and_reads_its_network_again(images,
     assert result["found"]["space"] == result["space"]
     assert result["genotype"].startswith("chain:")
     assert "Spaces tried" in (tmp_path / "run" / "report.html").read_text()
-    measured = evaluate.measure(tmp_path / "run" / "train" / "found", data.load(str(images)).test)
+    measured = evaluate.measure(tmp_path / "run" / "train" / "found", load(str(images)).test)
     assert measured["accuracy"] == result["found"]["test_accuracy"]

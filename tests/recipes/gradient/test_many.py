@@ -10,7 +10,8 @@ import numpy as np
 import pytest
 from tiny import SIGNALLED, TINY
 
-from jnas import data, spaces
+from jnas import spaces
+from jnas.data.load import load
 from jnas.errors import UserError
 from jnas.recipes import config, driver
 from jnas.recipes.gradient import many
@@ -81,7 +82,7 @@ def test_stopped_on_four_devices_they_go_on_on_two(whole, images, command, tmp_p
 
 def test_a_run_draws_the_batches_that_its_seed_alone_would_draw(images):
     settings = config.build(Search, config.read_words([f"data={images}", *TINY, "num_runs=2", "seed=5"]))
-    splits = data.load(str(images))
+    splits = load(str(images))
     together = gradient.source_of_runs(settings, splits)
     for run in range(2):
         alone = dataclasses.replace(settings, num_runs=1, seed=5 + run)

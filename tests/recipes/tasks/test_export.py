@@ -16,6 +16,7 @@ from jnas.errors import UserError
 from jnas.recipes import models, train_network
 from jnas.recipes.settings import Training
 from jnas.recipes.tasks import export
+from jnas.train.weights import save_tree
 
 CELL = "|nor_conv_1x1~0|+|avg_pool_3x3~0|skip_connect~1|+|none~0|nor_conv_3x3~1|skip_connect~2|"
 SHAPE = (6, 7, 3)
@@ -24,7 +25,6 @@ LOADER = """
 import sys
 import numpy as np
 from jnas import exported
-from jnas.train.weights import save_tree
 network = exported.load(sys.argv[1])
 images = np.load(sys.argv[2])
 np.savez(sys.argv[3], whole=network(images)["probability"], one=network(images[:1])["probability"])

@@ -12,8 +12,9 @@ import numpy as np
 import optuna
 import pytest
 
-from jnas import distributed, spaces
+from jnas import spaces
 from jnas.cli import main
+from jnas.distributed.environment import environment
 from jnas.errors import UserError
 from jnas.recipes.config import build, read_preset
 from jnas.recipes.settings import Augmentation, Training
@@ -202,4 +203,4 @@ class TestWords:
 
     def test_passwords_are_kept_out_of_records(self, monkeypatch):
         monkeypatch.setattr("sys.argv", ["jnas", "search", "--storage", "postgresql://ann:secret@host/x", "a=b:c@d"])
-        assert distributed.environment()["argv"][3:] == ["postgresql://ann:***@host/x", "a=b:c@d"]
+        assert environment()["argv"][3:] == ["postgresql://ann:***@host/x", "a=b:c@d"]

@@ -8,8 +8,9 @@ import jax
 import numpy as np
 import pytest
 
-from jnas import data, distributed
+from jnas import data
 from jnas.cli.main import main
+from jnas.distributed.environment import environment
 from jnas.errors import UserError
 from jnas.recipes import models, run_folder
 from jnas.recipes.config import build
@@ -86,7 +87,7 @@ def test_fine_tuning_moves_what_it_may(place, chosen):
 def test_costs_and_record_are_kept(place, chosen):
     found, complaints = candidates.of_zoo(place)
     assert not complaints
-    device = str(distributed.environment()["device"])
+    device = str(environment()["device"])
     assert {(c.kind, c.batch_size) for c in found[0].costs} == {("inference", 1), ("training", 20)}
     assert candidates.latency(found[0], device) > 0
     (record,), _ = ranking.records_of(place)

@@ -5,8 +5,7 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 
-from jnas.bilevel.problem import axpy, inverse, norm, select, vdot
-from jnas.bilevel.solvers.base import Product, Solution, Solver, known
+from jnas.bilevel.problem import Product, Solution, Solver, axpy, inverse, known, norm, select, vdot
 from jnas.types import Array, Batch, Metrics, State, Weights
 
 

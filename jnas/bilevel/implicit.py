@@ -5,8 +5,7 @@ import jax.numpy as jnp
 import optax
 
 from jnas.bilevel.curvature import Curvature, hessian
-from jnas.bilevel.problem import Estimator, Point, axpy, estimated, norm, outer_gradient, second_derivatives
-from jnas.bilevel.solvers.base import Solver
+from jnas.bilevel.problem import Estimator, Point, Solver, axpy, estimated, norm, outer_gradient, second_derivatives
 from jnas.types import Aux, Batch, Batches, State, Weights
 
 
