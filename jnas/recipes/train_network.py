@@ -3,7 +3,7 @@
 import dataclasses
 import pathlib
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import jax
@@ -15,6 +15,7 @@ from jnas import bilevel, data, distributed, files, nets, spaces
 from jnas.errors import UserError
 from jnas.recipes import run_folder
 from jnas.recipes.classification import TrainingBatch, classifier_loss, evaluate
+from jnas.recipes.config import build
 from jnas.recipes.settings import Training, TrainOne
 from jnas.train import fit
 from jnas.types import Array, Key, Source
@@ -206,12 +207,35 @@ def train_each(
     }  # fmt: skip
 
 
-def measure(folder: str | pathlib.Path, dataset: data.Dataset) -> dict[str, float]:
+def rebuild(facts: Mapping[str, Any], space: spaces.NetworkSpace | None = None) -> nets.FoundNetwork:
+    """The network that was trained, from its `network.json`.
+
+    Args:
+      facts: what the file holds.
+      space: of the network; None: it is found by its name, which cannot be if it has operators of the user's own.
+
+    Returns:
+      The network.
+
+    Raises:
+      UserError: if there is no space of that name, or the one given has another.
+    """
+    if space is not None and space.name != facts["space"]:
+        raise UserError(f"the network is of space {facts['space']!r} and not {space.name!r}: give that space")
+    found = spaces.network_space(facts["space"]) if space is None else space
+    fixed = spaces.fix(found, spaces.from_string(found, facts["genotype"]))
+    return network(fixed, build(Training, facts["training"]), facts["num_classes"])
+
+
+def measure(
+    folder: str | pathlib.Path, dataset: data.Dataset, *, space: spaces.NetworkSpace | None = None
+) -> dict[str, float]:
     """Loss and accuracy of a trained network on a data set.
 
     Args:
       folder: of the network, `RUN/train/NAME`.
       dataset: images of the shape and classes that it was trained on.
+      space: of the network, see `rebuild`.
 
     Returns:
       See `classification.evaluate`.
@@ -219,8 +243,6 @@ def measure(folder: str | pathlib.Path, dataset: data.Dataset) -> dict[str, floa
     Raises:
       UserError: if the folder holds no trained network or the data do not fit it.
     """
-    from jnas.recipes.config import build
-
     path = pathlib.Path(folder)
     facts = run_folder.read_json(path / NETWORK)
     if facts is None:
@@ -230,9 +252,7 @@ def measure(folder: str | pathlib.Path, dataset: data.Dataset) -> dict[str, floa
             f"{dataset.name} has images {dataset.shape} of {dataset.num_classes} classes and the network reads "
             f"{tuple(facts['shape'])} of {facts['num_classes']}: give data like those it was trained on"
         )
-    space = spaces.network_space(facts["space"])
-    fixed = spaces.fix(space, spaces.from_string(space, facts["genotype"]))
-    net = network(fixed, build(Training, facts["training"]), facts["num_classes"])
+    net = rebuild(facts, space)
     params, stats = jax.eval_shape(lambda key: nets.initialise(net, key, dataset.shape), jax.random.key(0))
     tree = files.load_tree(path / WEIGHTS, {"params": params, "batch_stats": stats})
     augment = data.Augment(mean=tuple(facts["mean"]), std=tuple(facts["std"]))

@@ -21,11 +21,12 @@ class Found(NamedTuple):
     notes: tuple[str, ...]
 
 
-def found_cell(run: Run) -> Found:
+def found_cell(run: Run, space: spaces.NetworkSpace | None = None) -> Found:
     """Return the found cell of a run: from its result, or while it is under way, of the last epoch logged.
 
     Args:
       run: from `read_run`.
+      space: of the run; None: it is found by its name.
 
     Returns:
       The cell; what keeps it from being drawn, or makes it useless, is said in its notes.
@@ -33,7 +34,7 @@ def found_cell(run: Run) -> Found:
     genotype = run.result.get("genotype") or (run.genotypes[-1].get("genotype") if run.genotypes else "") or ""
     notes: list[str] = []
     try:
-        space = spaces.network_space(fact(run, "space"))
+        space = spaces.network_space(fact(run, "space")) if space is None else space
     except UserError:
         note = (
             f"Space {fact(run, 'space')} is not one that jnas knows by name, so neither cells nor mixtures are drawn."

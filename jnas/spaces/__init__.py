@@ -3,7 +3,7 @@
 from jnas.spaces import genotypes
 from jnas.spaces.alpha import derive, discretise, init_alpha, mixture, one_hot_alpha
 from jnas.spaces.base import Choice, ProductSpace, Space, mutate, neighbours, num_options, product, sample, size
-from jnas.spaces.cell import CellSpace, Edge, narrow, op_mask
+from jnas.spaces.cell import CellSpace, Edge, extend, narrow, op_mask
 from jnas.spaces.chain import ChainSpace, Layer, chain, layer_of, word_of
 from jnas.spaces.descriptors import Descriptor, Facts, describe, facts
 from jnas.spaces.families.branched import branched
@@ -22,6 +22,7 @@ from jnas.spaces.families.reduced import s1, s2, s3, s4
 from jnas.spaces.grouped import Groups, groups_of, representatives, stacnas_groups, stage_two, winners
 from jnas.spaces.isomorphism import canonical, isomorphic
 from jnas.spaces.networks import NetworkSpace, fix, from_string, is_connected, network_space, to_string
+from jnas.spaces.operators import Operator
 from jnas.spaces.paths import count_paths, path_words
 from jnas.spaces.policy import Method, PolicySpace, method_of, policies
 from jnas.spaces.text import by_name, encode
@@ -40,6 +41,7 @@ __all__ = [
     "Member",
     "Method",
     "NetworkSpace",
+    "Operator",
     "PolicySpace",
     "ProductSpace",
     "Space",
@@ -55,6 +57,7 @@ __all__ = [
     "describe",
     "discretise",
     "encode",
+    "extend",
     "facts",
     "fix",
     "from_string",

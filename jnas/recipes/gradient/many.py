@@ -171,9 +171,10 @@ def to_train(space: spaces.CellSpace, searched: dict[str, Any]) -> list[tuple[st
     return named
 
 
-def write_accuracies(searched: dict[str, Any], trained: dict[str, dict[str, Any]]) -> None:
+def write_accuracies(
+    searched: dict[str, Any], trained: dict[str, dict[str, Any]], *, space: spaces.CellSpace | None = None
+) -> None:
     """Enter into each run's row the test accuracy of its cell, trained once for all runs that found it."""
-    space = None
     by_cell = {}
     for result in trained.values():
         space = space or spaces.by_name(result["space"])

@@ -3,6 +3,7 @@ ones.
 """
 
 import contextlib
+import dataclasses
 import functools
 import pathlib
 import time
@@ -43,7 +44,9 @@ class _Plan(NamedTuple):
     mesh: Mesh | None
 
 
-def run(config: Search, folder: str | pathlib.Path, *, mesh: Mesh | None = None) -> dict[str, Any]:
+def run(
+    config: Search, folder: str | pathlib.Path, *, mesh: Mesh | None = None, space: spaces.CellSpace | None = None
+) -> dict[str, Any]:
     """Search, derive, train the found cell and random ones in the same way, and write the report page.
 
     Run again in the same folder it goes on from the last checkpoint of whatever phase was cut off; a finished run is
@@ -54,6 +57,7 @@ def run(config: Search, folder: str | pathlib.Path, *, mesh: Mesh | None = None)
         best on its own upper level is kept, and every other cell that was found is trained too.
       folder: of the run.
       mesh: of the devices, from `distributed.make_mesh`; a run that was cut off may go on over another one.
+      space: in place of the one that the settings name, such as one with operators of your own.
 
     Returns:
       The result, as written to `result.json`; the page is `report.html` beside it.
@@ -63,8 +67,9 @@ def run(config: Search, folder: str | pathlib.Path, *, mesh: Mesh | None = None)
       Diverged: if a metric is not finite.
       Interrupted: after a signal, when everything is saved.
     """
+    config = _of_space(config, space)
     with run_folder.as_user_input():
-        plan = _plan(config, mesh)
+        plan = _plan(config, mesh, space)
         randoms = random_cells(plan.space, jax.random.fold_in(jax.random.key(config.seed), 2), config.random_cells)
         for arch in spaces.sample(plan.space, jax.random.key(0), 1):  # before hours are spent
             train_network.prepare(plan.space, arch, plan.splits, config.train)
@@ -77,24 +82,27 @@ def run(config: Search, folder: str | pathlib.Path, *, mesh: Mesh | None = None)
         named = [*derived, *((f"random-{n}", arch) for n, arch in enumerate(randoms))]
         trained = train_network.train_each(named, plan.space, plan.splits, config, path / "train", mesh)
         if "runs" in found:
-            many.write_accuracies(found, {name: trained[name] for name, _ in derived})
+            many.write_accuracies(found, {name: trained[name] for name, _ in derived}, space=plan.space)
         result = {
             **found, "space": plan.space.name, "method": describe(config), "seed": config.seed,
             "found": trained["found"], "random": [trained[name] for name in trained if name.startswith("random-")],
             "data": train_network.describe(plan.splits, validation=plan.num_outer),
         }  # fmt: skip
         run_folder.write_json(path / run_folder.RESULT, result)
-    distributed.from_first(lambda: str(report.write_report(path)))
+    distributed.from_first(lambda: str(report.write_report(path, space=plan.space)))
     return result
 
 
-def search(config: Search, folder: str | pathlib.Path, *, mesh: Mesh | None = None) -> dict[str, Any]:
+def search(
+    config: Search, folder: str | pathlib.Path, *, mesh: Mesh | None = None, space: spaces.CellSpace | None = None
+) -> dict[str, Any]:
     """Only the search and the derivation, for comparisons that score a cell in another way; resumes like `run`.
 
     Args:
       config: the settings; those of the training are not used.
       folder: of the run.
       mesh: of the devices, see `run`.
+      space: see `run`.
 
     Returns:
       `genotype`, `steps`, `seconds`, `derivation` (the rule, in words) and `connected`; with several runs also
@@ -103,8 +111,9 @@ def search(config: Search, folder: str | pathlib.Path, *, mesh: Mesh | None = No
     Raises:
       UserError, Diverged, Interrupted: as `run`.
     """
+    config = _of_space(config, space)
     with run_folder.as_user_input():
-        plan = _plan(config, mesh)
+        plan = _plan(config, mesh, space)
     return _search(config, plan, run_folder.begin(folder, config, "search") / "search")
 
 
@@ -194,8 +203,13 @@ def describe(config: Search) -> str:
     return f"{config.scheme}, {estimator}, momentum {config.momentum}"
 
 
-def _plan(config: Search, mesh: Mesh | None) -> _Plan:
-    space = spaces.by_name(config.space)
+def _of_space(config: Search, space: spaces.CellSpace | None) -> Search:
+    """The settings as the run folder is to record them."""
+    return config if space is None else dataclasses.replace(config, space=space.name)
+
+
+def _plan(config: Search, mesh: Mesh | None, space: spaces.CellSpace | None) -> _Plan:
+    space = spaces.by_name(config.space) if space is None else space
     splits = run_folder.load_data(config.data, config.image_size)
     if mesh is not None:
         distributed.check_mesh(mesh, config.num_runs)
