@@ -121,11 +121,9 @@ class Times(nn.Module):
 
 
 def test_networks_of_equal_spaces_with_other_operators_share_no_program(image):
-    traced = []
-
     def build(factor):
-        make = lambda channels, stride: traced.append(factor) or Times(factor)
-        space = spaces.extend(spaces.branched(("none", "skip_connect"), 1), Operator("times", make))
+        own = Operator("times", lambda channels, stride: Times(factor))
+        space = spaces.extend(spaces.branched(("none", "skip_connect"), 1), own)
         return network_for(fix(space, [2]), channels=2, depth=1, num_classes=2)
 
     first, second = build(1.0), build(2.0)
@@ -135,18 +133,15 @@ def test_networks_of_equal_spaces_with_other_operators_share_no_program(image):
     assert first.clone(space=second.space) == second
     params, stats = initialise(first, jax.random.key(0), (SIDE, SIDE, 2))
     assert params["block_0"]["0_1_times"]["power"] == 3.0  # as its initialiser says
-    assert initialise(first.clone(space=fix(second.space, [1])), jax.random.key(0), (SIDE, SIDE, 2))
-    traced.clear()
-    apply = jax.jit(
-        lambda net: net.apply({"params": params, "batch_stats": stats}, image, train=False), static_argnums=0
-    )
-    apply(first), apply(second), apply(first)
-    assert (set(traced[:3]), set(traced)) == ({1.0}, {1.0, 2.0})
+    variables = {"params": params, "batch_stats": stats}
+    apply = jax.jit(lambda net: net.apply(variables, image, train=False).main, static_argnums=0)
+    assert not np.array_equal(apply(first), apply(second))
+    np.testing.assert_array_equal(apply(first.clone()), apply(first))
     assert apply._cache_size() == 2
 
 
 def test_own_operators_of_a_supernet_start_as_they_say():
-    draws = lambda key, shape: 5 + jax.random.uniform(key, shape)
+    draws = lambda key, shape, dtype: 5 + jax.random.uniform(key, shape, dtype)
     make = lambda channels, stride: Own(channels)
 
     class Own(nn.Module):
