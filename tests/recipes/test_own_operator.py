@@ -133,3 +133,17 @@ def test_only_edges_whose_candidates_loop_well_are_a_loop():
         # An unrolled one has as many copies as trips: XLA sees no loop.
         assert all((scan.params["unroll"] < scan.params["length"]) == looped for scan in scans)
         assert _has_lax_convolution(program) == convolves  # which keeps the steps of a search out of a loop
+
+
+def test_every_strategy_computes_the_same_mixture():
+    values = []
+    for strategy in ("scan", "merge"):
+        net = nets.network_for(WHOLE, channels=2, depth=1, num_classes=2, edge_strategy=strategy)
+        params, stats = nets.initialise(net, jax.random.key(0), (6, 6, 3))
+        x = jax.random.normal(jax.random.key(1), (2, 6, 6, 3))
+        mix = {"cell": jax.random.uniform(jax.random.key(2), (3, len(WHOLE.ops)))}
+        apply = jax.jit(lambda params, net=net, stats=stats, x=x, mix=mix: net.apply(
+            {"params": params, "batch_stats": stats}, x, mix, train=True, mutable=["batch_stats"]
+        ))  # fmt: skip
+        values.append(apply(params))
+    jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-4, atol=1e-5), *values)
