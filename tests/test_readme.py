@@ -3,8 +3,11 @@
 import pathlib
 import re
 
+import jax
 import numpy as np
 import pytest
+
+from jnas import nets
 
 ROOT = pathlib.Path(__file__).parents[1]
 
@@ -32,6 +35,15 @@ def test_the_example_of_several_runs_ends_at_the_optimum(readme):
     exec(compile(example, "README.md", "exec"), names)
     assert names["runs"].diverged_at.tolist() == [0, 0]
     np.testing.assert_allclose(names["runs"].state.point.alpha, 1.0, atol=0.05)
+
+
+def test_the_example_of_an_own_operator_makes_a_supernet(readme):
+    (example,) = (block for block in re.findall(r"```python\n(.*?)```", readme, re.DOTALL) if "SqueezeExcite" in block)
+    assert len([line for line in example.splitlines() if line.strip()]) <= 15
+    names: dict = {}
+    exec(compile(example, "README.md", "exec"), names)
+    params, _ = jax.eval_shape(lambda key: nets.initialise(names["net"], key, (8, 8, 3)), jax.random.key(0))
+    assert params["block_0"]["edges_0"]["squeeze_excite"]["Conv_0"]["kernel"].shape == (6, 3, 3, 8, 8)
 
 
 def test_every_linked_file_exists(readme):

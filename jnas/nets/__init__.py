@@ -3,9 +3,10 @@
 from jnas.nets.build import count_parameters, initialise, network_for, shapes
 from jnas.nets.cell import Cell
 from jnas.nets.network import Logits, Network
-from jnas.nets.ops import operator
+from jnas.nets.ops import OPERATORS, operator, operator_of
 
 __all__ = [
+    "OPERATORS",
     "Cell",
     "Logits",
     "Network",
@@ -13,5 +14,6 @@ __all__ = [
     "initialise",
     "network_for",
     "operator",
+    "operator_of",
     "shapes",
 ]

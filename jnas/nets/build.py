@@ -1,7 +1,9 @@
 """Building, initialising and counting networks."""
 
 import functools
-from collections.abc import Mapping
+import itertools
+import re
+from collections.abc import Callable, Mapping
 from typing import Any, Literal
 
 import jax
@@ -12,6 +14,7 @@ from jnas.nets.edges import STACKED, Strategy
 from jnas.nets.layers import fan_in
 from jnas.nets.network import REDUCE, RESIDUAL, Network
 from jnas.spaces.cell import CellSpace
+from jnas.types import Key
 
 
 def network_for(
@@ -110,8 +113,9 @@ def initialise(net: Any, key: jax.Array, image_shape: tuple[int, int, int]) -> t
     """Draws the parameters of a network; the number of input channels is read off the images.
 
     They have the distribution that `net.init` gives them, kernels and biases uniform on +-1/sqrt(fan_in), but all come
-    out of one vector of random numbers. Call it outside of `jax.jit`: a compiled `net.init` spends ten times as long as
-    this on a program of its own for each of the hundreds of arrays of a supernet.
+    out of one vector of random numbers. What belongs to an operator of the user's own starts as its initialisers say.
+    Call it outside of `jax.jit`: a compiled `net.init` spends ten times as long as this on a program of its own for
+    each of the hundreds of arrays of a supernet.
 
     Args:
       net: the network, or a module around one with its `space` and `__call__(image, train=)`, such as `Detector`; all
@@ -142,7 +146,29 @@ def initialise(net: Any, key: jax.Array, image_shape: tuple[int, int, int]) -> t
             start += leaf.size
         else:
             values.append(_identity(path, leaf))
-    return jax.tree.unflatten(treedef, values), jax.tree.map_with_path(_identity, found.get("batch_stats", {}))
+    params, stats = jax.tree.unflatten(treedef, values), found.get("batch_stats", {})
+    started = {"params": params, "batch_stats": jax.tree.map_with_path(_identity, stats)}
+    if own := {op.name for op in getattr(net.space, "operators", ())}:
+        init = functools.partial(_init, net, tuple(image_shape))
+        started = _with_own(started, own, init, jax.random.fold_in(key, 1))
+    return started["params"], started["batch_stats"]
+
+
+def _with_own(started: dict[str, Any], own: set[str], init: Callable[[Key], Mapping[str, Any]], key: Key):
+    """The variables with those of the user's own operators as `net.init` draws them, without computing the others."""
+
+    def is_own(path: tuple) -> bool:
+        pairs = itertools.pairwise(step.key for step in path)
+        places = (name for parent, name in pairs if parent.startswith(("block_", STACKED)))
+        return any(re.sub(r"^(\d+_){1,2}", "", name) in own for name in places)
+
+    def draw(key: Key) -> list[jax.Array]:
+        found = init(key)
+        leaves = jax.tree.leaves_with_path({name: found.get(name, {}) for name in started})
+        return [leaf for path, leaf in leaves if is_own(path)]
+
+    drawn = iter(jax.jit(draw)(key))
+    return jax.tree.map_with_path(lambda path, leaf: next(drawn) if is_own(path) else leaf, started)
 
 
 def _one_edge(path: tuple, shape: tuple[int, ...]) -> tuple[int, ...]:
@@ -150,11 +176,11 @@ def _one_edge(path: tuple, shape: tuple[int, ...]) -> tuple[int, ...]:
     return shape[1:] if any(key.key.startswith(STACKED) for key in path) else shape
 
 
-def _init(net: Any, image_shape: tuple[int, ...]) -> Mapping[str, Any]:
+def _init(net: Any, image_shape: tuple[int, ...], key: Key) -> Mapping[str, Any]:
     mix = ()
     if not net.space.is_fixed:
         mix = ({cell: jnp.zeros((net.space.num_edges, len(net.space.ops))) for cell in net.space.cells},)
-    keys = {"params": jax.random.key(0), "drop_path": jax.random.key(0)}
+    keys = {"params": key, "drop_path": key}
     # train=True: the auxiliary head exists in training only.
     return net.init(keys, jnp.zeros((1, *image_shape)), *mix, train=True)
 

@@ -7,10 +7,11 @@ import jax
 import jax.numpy as jnp
 from flax import linen as nn
 
-from jnas.nets.edges import Along, MixedEdge, Stack, Strategy, run_stack, schedule
+from jnas.nets.edges import Along, MixedEdge, Stack, Strategy, path_of, run_stack, schedule
 from jnas.nets.layers import ConvNorm
-from jnas.nets.ops import POOLS, FactorizedReduce, noise_key, operator
-from jnas.spaces.cell import NOISE, NONE, CellSpace
+from jnas.nets.ops import FactorizedReduce, Identity, apply_operator, noise_key, operator, operator_of
+from jnas.spaces.cell import NONE, CellSpace
+from jnas.spaces.operators import Operator
 
 
 def drop_path_scale(key: jax.Array, rate: jax.Array | float, shape: tuple[int, ...], dtype: Any) -> jax.Array:
@@ -53,8 +54,8 @@ class Cell(nn.Module):
     ```
 
     In a found cell modules are named after edge and operator. In a supernet equal edges are stacked (see
-    `jnas.nets.edges`); `nets.per_edge` turns its weights into those of found cells. A pool of a found cell is computed
-    once a state, for all the edges that leave it.
+    `jnas.nets.edges`); `nets.per_edge` turns its weights into those of found cells. A pool of a found cell, or another
+    operator that says so, is computed once a state, for all the edges that leave it.
 
     Attributes:
       space: the search space, or a fixed cell of it.
@@ -68,6 +69,7 @@ class Cell(nn.Module):
       edge_strategy: how the mixed edges are computed, see `Network`.
       remat: recompute each mixed edge in the backward pass.
       dtype: of the computation.
+      operators: those of the space that are the user's own, taken from it; compared, as the space's are not.
     """
 
     space: CellSpace
@@ -80,6 +82,11 @@ class Cell(nn.Module):
     edge_strategy: Strategy = "scan"
     remat: bool = True
     dtype: Any = jnp.float32
+    operators: tuple[Operator, ...] = ()
+
+    def __post_init__(self) -> None:
+        self.operators = self.space.operators
+        super().__post_init__()
 
     @nn.compact
     def __call__(
@@ -123,7 +130,7 @@ class Cell(nn.Module):
 
     def _fixed(self, inputs: list[jax.Array], mix: jax.Array | None, train: bool, scales: jax.Array | None):
         """The nodes of a cell with at most one operator on an edge."""
-        states, pools = list(inputs), {}
+        states, done = list(inputs), {}
         first, last = self.space.num_inputs, self.space.num_inputs + self.space.num_nodes
         edges = self.space.edges(self.kind)
         for target in range(first, last):
@@ -131,17 +138,14 @@ class Cell(nn.Module):
             for index, edge in enumerate(edges):
                 if edge.target != target or edge.ops in ((), (NONE,)):
                     continue
-                (op,) = edge.ops
+                op = operator_of(edge.ops[0], self.operators)
                 stride = 2 if self.reduction and edge.source < first else 1
-                name = f"{edge.source}_{op}" if op in POOLS else f"{edge.source}_{target}_{op}"
-                if name in pools:
-                    path = pools[name]
-                else:
-                    path = self._operator(op, stride, name)(states[edge.source], train)
-                    pools.update({name: path} if op in POOLS else {})
+                name = path_of(edge.source, target, op)
+                if name not in done:  # else an operator that its other edges share
+                    done[name] = self._apply(op, stride, name, states[edge.source], train)
+                path, spared = done[name]
                 if mix is not None:
-                    path = mix[index, self.space.ops.index(op)].astype(self.dtype) * path
-                spared = mix is None and op == "skip_connect" and stride == 1
+                    path, spared = mix[index, self.space.ops.index(op.name)].astype(self.dtype) * path, False
                 paths.append(path if scales is None or spared else scales[index] * path)
             states.append(functools.reduce(jnp.add, paths) if paths else self._empty(inputs[0]))
         return states[first:]
@@ -154,9 +158,15 @@ class Cell(nn.Module):
         if not self.reduction:  # all states have one shape: a loop may read any of them
             states = jnp.concatenate((given, states))
         offset = first if self.reduction else 0
-        for stack in schedule(self.space.edges(self.kind), first, self.reduction):
+        for stack in schedule(self.space.edges(self.kind), first, self.reduction, self.operators):
             module = MixedEdge(
-                stack.ops, self.channels, stack.stride, self.affine, self.normalise_pools, self.dtype, parent=None
+                stack.candidates,
+                self.channels,
+                stack.stride,
+                self.affine,
+                self.normalise_pools,
+                self.dtype,
+                parent=None,
             )
             along = self._along(stack, module, inputs[0], mix, scales, train)
             edge = functools.partial(_apply_edge, module, train)
@@ -194,7 +204,7 @@ class Cell(nn.Module):
             zeros = lambda: jax.vmap(start)(jax.random.split(jax.random.key(0), num))["batch_stats"]
             stats = self.variable("batch_stats", stack.name, zeros).value
         keys = None
-        if NOISE in stack.ops:
+        if any(op.random for op in stack.candidates):
             key = noise_key(self, train)  # in an evaluation the same one for all stacks
             keys = jax.vmap(lambda row: jax.random.fold_in(key, row))(rows)
         quant = self.get_variable("quant", stack.name) if self.has_variable("quant", stack.name) else None
@@ -205,8 +215,9 @@ class Cell(nn.Module):
         stride = 2 if self.reduction else 1
         return jnp.zeros_like(x[:, ::stride, ::stride])
 
-    def _operator(self, op: str, stride: int, name: str) -> nn.Module:
-        return operator(
+    def _apply(self, op: Operator, stride: int, name: str, x: jax.Array, train: bool) -> tuple[jax.Array, bool]:
+        """What an operator makes of a state, and whether that is the state itself."""
+        module = operator(
             op,
             channels=self.channels,
             stride=stride,
@@ -215,6 +226,8 @@ class Cell(nn.Module):
             dtype=self.dtype,
             name=name,
         )
+        y = apply_operator(module, x, train, channels=self.channels, stride=stride, dtype=self.dtype)
+        return y, isinstance(module, Identity)
 
     def _preprocess(self, inputs: tuple[jax.Array, ...], train: bool) -> list[jax.Array]:
         states = []

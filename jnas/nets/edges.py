@@ -14,38 +14,55 @@ import jax.numpy as jnp
 from flax import linen as nn
 from jax import lax
 
-from jnas.nets.ops import POOLS, operator
+from jnas.nets.ops import apply_operator, operator, operator_of
 from jnas.nets.reading import add_at, take
 from jnas.spaces.cell import NONE, Edge
+from jnas.spaces.operators import Operator
 
 Strategy = Literal["scan", "unroll", "merge"]
 STACKED = "edges_"  # what the names of stacks start with
 STRATEGIES = ("scan", "unroll", "merge")
 
 
+def path_of(source: int, target: int, op: Operator) -> str:
+    """The name of an operator of one edge outside of stacks; one that is computed once a state belongs to its source.
+
+    >>> path_of(0, 2, operator_of("sep_conv_3x3")), path_of(0, 2, operator_of("max_pool_3x3"))
+    ('0_2_sep_conv_3x3', '0_max_pool_3x3')
+    """
+    return f"{source}_{op.name}" if op.shared else f"{source}_{target}_{op.name}"
+
+
 class Stack(NamedTuple):
     """Edges of one cell that have the same candidates and stride, in an order in which they can be computed."""
 
     name: str  # of their weights in the cell's parameters
-    ops: tuple[str, ...]  # the candidates that compute something
+    candidates: tuple[Operator, ...]  # those that compute something
     stride: int
     rows: tuple[int, ...]  # of alpha
     sources: tuple[int, ...]
     targets: tuple[int, ...]
 
+    @property
+    def ops(self) -> tuple[str, ...]:
+        """The names of the candidates."""
+        return tuple(op.name for op in self.candidates)
+
     def path(self, position: int, op: str) -> str:
-        """The name of an operator of one edge outside of stacks; a pool belongs to its source alone."""
-        source, target = self.sources[position], self.targets[position]
-        return f"{source}_{op}" if op in POOLS else f"{source}_{target}_{op}"
+        """The name of an operator of one edge outside of stacks."""
+        return path_of(self.sources[position], self.targets[position], self.candidates[self.ops.index(op)])
 
 
-def schedule(edges: Sequence[Edge], num_inputs: int, reduction: bool) -> tuple[Stack, ...]:
+def schedule(
+    edges: Sequence[Edge], num_inputs: int, reduction: bool, own: Sequence[Operator] = ()
+) -> tuple[Stack, ...]:
     """Orders the edges of a cell in stacks, as few as the order of the states allows.
 
     Args:
       edges: of the cell, by target and then by source; absent ones, and those that only add zeros, are left out.
       num_inputs: states that are there from the start.
       reduction: whether edges from the inputs have stride 2.
+      own: the user's own among the operators.
 
     Returns:
       Stacks: a source is an input, or all its in-edges stand before, in an earlier stack or in the same one.
@@ -69,7 +86,8 @@ def schedule(edges: Sequence[Edge], num_inputs: int, reduction: bool) -> tuple[S
         rows = max(candidates, key=len)
         ops, stride = kinds[rows[0]]
         sources, targets = zip(*(edges[row][:2] for row in rows), strict=True)
-        stacks.append(Stack(f"{STACKED}{len(stacks)}", ops, stride, tuple(rows), sources, targets))
+        found = tuple(operator_of(op, own) for op in ops)
+        stacks.append(Stack(f"{STACKED}{len(stacks)}", found, stride, tuple(rows), sources, targets))
         for row in rows:
             del left[row]
     return tuple(stacks)
@@ -89,7 +107,7 @@ class MixedEdge(nn.Module):
     """The weighted sum of all candidates of one edge.
 
     Attributes:
-      ops: names of the candidates, without `none`.
+      ops: the candidates, without `none`.
       channels: of input and output.
       stride: in pixels.
       affine: whether batch norms learn scale and bias.
@@ -97,7 +115,7 @@ class MixedEdge(nn.Module):
       dtype: of the computation.
     """
 
-    ops: tuple[str, ...]
+    ops: tuple[Operator, ...]
     channels: int
     stride: int = 1
     affine: bool = False
@@ -107,19 +125,19 @@ class MixedEdge(nn.Module):
     @nn.compact
     def __call__(self, x: jax.Array, weights: jax.Array, train: bool) -> jax.Array:
         """Maps `[batch, height, width, channels]` and weights `[num_ops]` to that shape at the stride."""
-        terms = [
-            weights[column]
-            * operator(
+        terms = []
+        for column, op in enumerate(self.ops):
+            module = operator(
                 op,
                 channels=self.channels,
                 stride=self.stride,
                 affine=self.affine,
                 normalise_pools=self.normalise_pools,
                 dtype=self.dtype,
-                name=op,
-            )(x, train)
-            for column, op in enumerate(self.ops)
-        ]
+                name=op.name,
+            )
+            y = apply_operator(module, x, train, channels=self.channels, stride=self.stride, dtype=self.dtype)
+            terms.append(weights[column] * y)
         return functools.reduce(jnp.add, terms)
 
 
@@ -159,8 +177,8 @@ def run_stack(
       sources: `[num_sources, batch, height, width, channels]` to read from; None stands for `states` itself.
       states: `[num_states, ...]` to read from and to add to.
       offsets: the numbers of the first source and of the first state.
-      strategy: "scan" is a loop; "unroll" writes the edges out; "merge" computes the edges that leave one state
-        together, as wider operations, which suits matrix units.
+      strategy: "scan" is a loop if all candidates say that they are fast in one; "unroll" writes the edges out; "merge"
+        computes the edges that leave one state together, as wider operations, which suits matrix units.
       remat: recompute an edge in the backward pass, except for its dense convolutions.
 
     Returns:
@@ -171,7 +189,7 @@ def run_stack(
     if strategy == "merge":
         edge = jax.checkpoint(edge, policy=_keeps) if remat else edge
         return _merged(edge, along, sources, states, read, write)
-    looped = strategy == "scan" and len(stack.rows) > 1
+    looped = strategy == "scan" and len(stack.rows) > 1 and all(op.loops for op in stack.candidates)
     if remat:
         # In a loop nothing can merge the recomputation with the first one; elsewhere that has to be prevented.
         edge = jax.checkpoint(edge, prevent_cse=not looped, policy=_keeps)

@@ -9,8 +9,9 @@ from flax import linen as nn
 from jnas.nets.cell import Cell
 from jnas.nets.edges import STRATEGIES, Strategy
 from jnas.nets.heads import AuxiliaryHead, Classifier, ImageNetStem, ResidualReduction, SmallImageStem
-from jnas.nets.ops import operator
+from jnas.nets.ops import operator, operator_of
 from jnas.spaces.cell import CellSpace
+from jnas.spaces.operators import Operator
 
 REDUCE = "reduce"  # the cell that halves the resolution
 RESIDUAL = "residual"  # the block that does so where no cell is searched for it
@@ -48,10 +49,12 @@ class Network(nn.Module):
       auxiliary: whether there is a second classifier after block `2 * len(layout) // 3`.
       remat: recompute in the backward pass: a mixed edge of a supernet (but not its dense convolutions), a whole cell
         of a found network. None: supernets do, for it takes a tenth of the memory and, on a CPU, less time.
-      edge_strategy: how the mixed edges of a cell are computed, with the same weights: "scan" is a loop over them,
-        "unroll" writes them out, "merge" joins those that leave one state into wider operations, which suits matrix
-        units.
+      edge_strategy: how the mixed edges of a cell are computed, with the same weights: "scan" is a loop over them if
+        all candidates say that they are fast in one (`Operator.loops`), "unroll" writes them out, "merge" joins those
+        that leave one state into wider operations, which suits matrix units.
       dtype: of the computation, float32 or bfloat16; parameters, statistics and logits are float32.
+      operators: those of the space that are the user's own, taken from it. Equal spaces may carry other ones; networks
+        with other ones are not equal, and share no compiled program.
     """
 
     space: CellSpace
@@ -68,8 +71,10 @@ class Network(nn.Module):
     remat: bool | None = None
     edge_strategy: Strategy = "scan"
     dtype: Any = jnp.float32
+    operators: tuple[Operator, ...] = ()
 
     def __post_init__(self) -> None:
+        self.operators = self.space.operators
         super().__post_init__()
         for block in self.layout:
             if block not in (*self.space.cells, RESIDUAL):
@@ -84,7 +89,8 @@ class Network(nn.Module):
         if self.edge_strategy not in STRATEGIES:
             raise ValueError(f"unknown edge strategy {self.edge_strategy!r}: use one of {', '.join(STRATEGIES)}.")
         for op in self.space.ops:
-            operator(op, channels=self.channels)  # an unknown operator fails here, not when the network is traced
+            # An unknown operator fails here, not when the network is traced.
+            operator(operator_of(op, self.operators), channels=self.channels)
 
     @nn.compact
     def __call__(

@@ -1,7 +1,8 @@
 """The candidate operators of DARTS, NAS-Bench-201 and the reduced spaces, as Flax modules."""
 
-import re
+import functools
 import zlib
+from collections.abc import Sequence
 from typing import Any, Literal
 
 import jax
@@ -10,10 +11,8 @@ from flax import linen as nn
 
 from jnas.nets.kernels.pooling import avg_pool3, max_pool3
 from jnas.nets.layers import Conv, ConvNorm, DepthwiseConv, batch_norm
-
-# Operators without weights or randomness: every edge that leaves a state would compute the same values.
-POOLS = ("max_pool_3x3", "avg_pool_3x3")
-_CONVOLUTION = re.compile(r"(sep|dil|nor)_conv_(\d+)x\2")
+from jnas.spaces.cell import NOISE, NONE
+from jnas.spaces.operators import Operator
 
 
 class SeparableConv(nn.Module):
@@ -155,17 +154,46 @@ class Noise(nn.Module):
         return jax.random.normal(key, x[:, :: self.stride, :: self.stride].shape, x.dtype)
 
 
-def operator(
-    op: str,
-    *,
-    channels: int,
-    stride: int = 1,
-    affine: bool = True,
-    normalise_pools: bool = False,
-    dtype: Any = jnp.float32,
-    name: str | None = None,
-) -> nn.Module:
-    """Builds one candidate operator; call the module as `module(x, train)`.
+def _skip(channels: int, stride: int, *, affine: bool = True, dtype: Any = jnp.float32) -> nn.Module:
+    return Identity() if stride == 1 else FactorizedReduce(channels, affine, dtype)
+
+
+def _pool(kind: Literal["max", "avg"]) -> Operator:
+    def make(channels: int, stride: int, *, normalise_pools: bool = False, dtype: Any = jnp.float32) -> Pool:
+        return Pool(kind, stride, normalise_pools, dtype)
+
+    return Operator(f"{kind}_pool_3x3", make, ("normalise_pools", "dtype"), loops=True, shared=True)
+
+
+def _convolutions(size: int) -> tuple[Operator, ...]:
+    def separable(channels, stride, *, affine=True, dtype=jnp.float32, dilation=1, repeats=2) -> nn.Module:
+        return SeparableConv(channels, size, stride, dilation, repeats, affine, dtype)
+
+    def dense(channels: int, stride: int, *, affine: bool = True, dtype: Any = jnp.float32) -> nn.Module:
+        return ConvNorm(channels, size, stride, affine=affine, dtype=dtype)
+
+    made = {"sep": separable, "dil": functools.partial(separable, dilation=2, repeats=1), "nor": dense}
+    return tuple(
+        Operator(f"{kind}_conv_{size}x{size}", make, ("affine", "dtype"), loops=True) for kind, make in made.items()
+    )
+
+
+# The built-in operators by their names. `none` is the absence of an edge; one of a user's own is a value of this kind.
+OPERATORS: dict[str, Operator] = {
+    op.name: op
+    for op in (
+        Operator(NONE, lambda channels, stride: Zero(stride), loops=True, passes=False),
+        Operator(NOISE, lambda channels, stride: Noise(stride), loops=True, random=True, passes=False),
+        Operator("skip_connect", _skip, ("affine", "dtype"), loops=True),
+        _pool("max"),
+        _pool("avg"),
+        *(op for size in range(1, 100, 2) for op in _convolutions(size)),
+    )
+}
+
+
+def operator_of(name: str, own: Sequence[Operator] = ()) -> Operator:
+    """The operator of a name.
 
     ```
     sep_conv_KxK  (ReLU, depthwise KxK, 1x1, batch norm) twice
@@ -176,7 +204,48 @@ def operator(
     ```
 
     Args:
-      op: name of the operator; K is any odd number.
+      name: of a built-in operator, K an odd number below 100, or of one of `own`.
+      own: the user's own, of `CellSpace.operators`.
+
+    Returns:
+      The operator.
+
+    Raises:
+      ValueError: if the operator is unknown, or one of the user's own has the name of a built-in one.
+
+    Example:
+      >>> operator_of("sep_conv_3x3").make(16, 1).channels
+      16
+
+    Reference:
+      Liu, Simonyan, Yang, "DARTS", ICLR 2019; Dong, Yang, "NAS-Bench-201", ICLR 2020.
+    """
+    carried = {op.name: op for op in own}
+    if name in carried and name in OPERATORS:
+        raise ValueError(f"operator {name!r} is built in: give yours another name.")
+    found = carried.get(name) or OPERATORS.get(name)
+    if found is None:
+        raise ValueError(
+            f"unknown operator {name!r}: use none, noise, skip_connect, max_pool_3x3, avg_pool_3x3, or sep_conv_KxK, "
+            "dil_conv_KxK, nor_conv_KxK with an odd K, or carry one of your own (spaces.extend)."
+        )
+    return found
+
+
+def operator(
+    op: str | Operator,
+    *,
+    channels: int,
+    stride: int = 1,
+    affine: bool = True,
+    normalise_pools: bool = False,
+    dtype: Any = jnp.float32,
+    name: str | None = None,
+) -> nn.Module:
+    """Builds one candidate operator; call the module as `module(x, train)`.
+
+    Args:
+      op: the operator, or the name of a built-in one, see `operator_of`.
       channels: of input and output.
       stride: 1 or 2, in pixels.
       affine: whether batch norms learn scale and bias.
@@ -195,33 +264,33 @@ def operator(
       2
       >>> operator("skip_connect", channels=16, stride=2).__class__.__name__
       'FactorizedReduce'
-
-    Reference:
-      Liu, Simonyan, Yang, "DARTS", ICLR 2019; Dong, Yang, "NAS-Bench-201", ICLR 2020.
     """
-    match op:
-        case "none":
-            return Zero(stride, name=name)
-        case "noise":
-            return Noise(stride, name=name)
-        case "max_pool_3x3":
-            return Pool("max", stride, normalise_pools, dtype, name=name)
-        case "avg_pool_3x3":
-            return Pool("avg", stride, normalise_pools, dtype, name=name)
-        case "skip_connect":
-            return Identity(name=name) if stride == 1 else FactorizedReduce(channels, affine, dtype, name=name)
-    kind, size = _convolution(op)
-    if kind == "nor":
-        return ConvNorm(channels, size, stride, affine=affine, dtype=dtype, name=name)
-    dilation, repeats = (2, 1) if kind == "dil" else (1, 2)
-    return SeparableConv(channels, size, stride, dilation, repeats, affine, dtype, name=name)
+    found = op if isinstance(op, Operator) else operator_of(op)
+    values: dict[str, Any] = {"affine": affine, "normalise_pools": normalise_pools, "dtype": dtype}
+    module = found.make(channels, stride, **{setting: values[setting] for setting in found.settings})
+    # A copy, for modules that `make` put inside belong to this one and not to the module that is being built.
+    return module if name is None else module.copy(name=name)
 
 
-def _convolution(op: str) -> tuple[str, int]:
-    match = _CONVOLUTION.fullmatch(op)
-    if match is None or int(match[2]) % 2 == 0:
-        raise ValueError(
-            f"unknown operator {op!r}: use none, noise, skip_connect, max_pool_3x3, avg_pool_3x3, or sep_conv_KxK, "
-            "dil_conv_KxK, nor_conv_KxK with an odd K."
-        )
-    return match[1], int(match[2])
+def apply_operator(module: nn.Module, x: jax.Array, train: bool, *, channels: int, stride: int, dtype: Any):
+    """What an operator makes of a state, held to what operators promise.
+
+    Args:
+      module: from `operator`.
+      x: `[batch, height, width, channels]`.
+      train: use and update the statistics of the batch.
+      channels: of input and output.
+      stride: in pixels.
+      dtype: of the result.
+
+    Returns:
+      `[batch, ceil(height / stride), ceil(width / stride), channels]`.
+
+    Raises:
+      ValueError: if the module gives another shape.
+    """
+    y = module(x, train)
+    shape = (x.shape[0], -(-x.shape[1] // stride), -(-x.shape[2] // stride), channels)
+    if y.shape != shape:
+        raise ValueError(f"operator {module.name!r} makes {y.shape} of {x.shape}: with stride {stride} return {shape}.")
+    return y.astype(dtype)

@@ -85,7 +85,7 @@ def stacks_of(net: Network) -> list[tuple[str, tuple[Stack, ...]]]:
     if net.space.is_fixed:
         return []
     return [
-        (f"block_{index}", schedule(net.space.edges(kind), net.space.num_inputs, kind == REDUCE))
+        (f"block_{index}", schedule(net.space.edges(kind), net.space.num_inputs, kind == REDUCE, net.operators))
         for index, kind in enumerate(net.layout)
         if kind != RESIDUAL
     ]

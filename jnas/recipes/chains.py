@@ -1,8 +1,13 @@
 """Networks of chains beside those of cells: for the recipes that take either."""
 
+from collections.abc import Mapping
+from typing import Any
+
 from jnas import data
+from jnas.errors import UserError
 from jnas.nets.chain import FoundNetwork, chain_network
 from jnas.recipes import train_network
+from jnas.recipes.config import build
 from jnas.recipes.settings import Training
 from jnas.recipes.train_network import Prepared
 from jnas.spaces import networks
@@ -22,3 +27,23 @@ def network(fixed: NetworkSpace, training: Training, num_classes: int) -> FoundN
     if isinstance(fixed, ChainSpace):
         return chain_network(fixed, **train_network.arguments_of(training), num_classes=num_classes)
     return train_network.network(fixed, training, num_classes)
+
+
+def rebuild(facts: Mapping[str, Any], space: NetworkSpace | None = None) -> FoundNetwork:
+    """The network that was trained, from its `network.json`.
+
+    Args:
+      facts: what the file holds.
+      space: of the network; None: it is found by its name, which cannot be if it has operators of the user's own.
+
+    Returns:
+      The network.
+
+    Raises:
+      UserError: if there is no space of that name, or the one given has another.
+    """
+    if space is not None and space.name != facts["space"]:
+        raise UserError(f"the network is of space {facts['space']!r} and not {space.name!r}: give that space")
+    found = networks.network_space(facts["space"]) if space is None else space
+    fixed = networks.fix(found, networks.from_string(found, facts["genotype"]))
+    return network(fixed, build(Training, facts["training"]), facts["num_classes"])

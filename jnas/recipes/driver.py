@@ -1,5 +1,6 @@
 """What runs a search of any recipe: its data, its folder, the training of what it found, and the page."""
 
+import dataclasses
 import pathlib
 from typing import Any, Protocol
 
@@ -19,7 +20,7 @@ class Recipe(Protocol):
 
     KIND: str  # of the run, in its config.yaml
 
-    def plan(self, config: Any, splits: data.Splits, mesh: Mesh | None) -> Any:
+    def plan(self, config: Any, splits: data.Splits, space: spaces.CellSpace, mesh: Mesh | None) -> Any:
         """Build and check, touching no disk; a ValueError is an answer to the user.
 
         Returns:
@@ -41,7 +42,14 @@ class Recipe(Protocol):
         ...
 
 
-def run(recipe: Recipe, config: Any, folder: str | pathlib.Path, *, mesh: Mesh | None = None) -> dict[str, Any]:
+def run(
+    recipe: Recipe,
+    config: Any,
+    folder: str | pathlib.Path,
+    *,
+    mesh: Mesh | None = None,
+    space: spaces.CellSpace | None = None,
+) -> dict[str, Any]:
     """Search, derive, train the found cell and random ones in the same way, and write the report page.
 
     Run again in the same folder it goes on from the last checkpoint of whatever phase was cut off; a finished run is
@@ -53,6 +61,7 @@ def run(recipe: Recipe, config: Any, folder: str | pathlib.Path, *, mesh: Mesh |
         best on its own upper level is kept, and every other cell that was found is trained too.
       folder: of the run.
       mesh: of the devices, from `distributed.make_mesh`; a run that was cut off may go on over another one.
+      space: in place of the one that the settings name, such as one with operators of your own.
 
     Returns:
       The result, as written to `result.json`; the page is `report.html` beside it.
@@ -63,7 +72,7 @@ def run(recipe: Recipe, config: Any, folder: str | pathlib.Path, *, mesh: Mesh |
       Interrupted: after a signal, when everything is saved.
     """
     with run_folder.as_user_input():
-        splits, plan = _planned(recipe, config, mesh)
+        config, splits, plan = _planned(recipe, config, mesh, space)
         key = jax.random.fold_in(jax.random.key(config.seed), 2)
         randoms = train_network.random_cells(plan.space, key, config.random_cells)
         for arch in spaces.sample(plan.space, jax.random.key(0), 1):  # before hours are spent
@@ -83,11 +92,18 @@ def run(recipe: Recipe, config: Any, folder: str | pathlib.Path, *, mesh: Mesh |
             "data": train_network.describe(splits, validation=plan.num_outer),
         }  # fmt: skip
         run_folder.write_json(path / run_folder.RESULT, result)
-    distributed.from_first(lambda: str(report.write_report(path)))
+    distributed.from_first(lambda: str(report.write_report(path, space=plan.space)))
     return result
 
 
-def search(recipe: Recipe, config: Any, folder: str | pathlib.Path, *, mesh: Mesh | None = None) -> dict[str, Any]:
+def search(
+    recipe: Recipe,
+    config: Any,
+    folder: str | pathlib.Path,
+    *,
+    mesh: Mesh | None = None,
+    space: spaces.CellSpace | None = None,
+) -> dict[str, Any]:
     """Only the search and the derivation, for comparisons that score a cell in another way; resumes like `run`.
 
     Args:
@@ -95,6 +111,7 @@ def search(recipe: Recipe, config: Any, folder: str | pathlib.Path, *, mesh: Mes
       config: its settings; those of the training are not used.
       folder: of the run.
       mesh: of the devices, see `run`.
+      space: see `run`.
 
     Returns:
       See `Recipe.search`.
@@ -103,17 +120,24 @@ def search(recipe: Recipe, config: Any, folder: str | pathlib.Path, *, mesh: Mes
       UserError, Diverged, Interrupted: as `run`.
     """
     with run_folder.as_user_input():
-        _, plan = _planned(recipe, config, mesh)
+        config, _, plan = _planned(recipe, config, mesh, space)
     return _found(recipe, config, plan, run_folder.begin(folder, config, recipe.KIND))
 
 
-def _planned(recipe: Recipe, config: Any, mesh: Mesh | None) -> tuple[data.Splits, Any]:
+def _planned(
+    recipe: Recipe, config: Any, mesh: Mesh | None, space: spaces.CellSpace | None
+) -> tuple[Any, data.Splits, Any]:
+    """The settings as the folder is to record them, the data, and the plan."""
+    if space is None:
+        space = spaces.by_name(config.space)
+    else:
+        config = dataclasses.replace(config, space=space.name)
     splits = run_folder.load_data(config.data, config.image_size)
     if mesh is not None:
         distributed.check_mesh(mesh, getattr(config, "num_runs", 1))
         distributed.check_batch(config.batch_size, mesh)
         distributed.check_batch(config.train.batch_size, mesh, "train.batch_size")
-    return splits, recipe.plan(config, splits, mesh)
+    return config, splits, recipe.plan(config, splits, space, mesh)
 
 
 def _found(recipe: Recipe, config: Any, plan: Any, path: pathlib.Path) -> dict[str, Any]:

@@ -8,19 +8,20 @@ from jnas import data, nets
 from jnas.errors import UserError
 from jnas.recipes import chains, run_folder
 from jnas.recipes.classification import evaluate
-from jnas.recipes.config import build
-from jnas.recipes.settings import Training
 from jnas.recipes.train_network import NETWORK, WEIGHTS
-from jnas.spaces import networks
+from jnas.spaces.networks import NetworkSpace
 from jnas.train.weights import load_tree
 
 
-def measure(folder: str | pathlib.Path, dataset: data.Dataset) -> dict[str, float]:
+def measure(
+    folder: str | pathlib.Path, dataset: data.Dataset, *, space: NetworkSpace | None = None
+) -> dict[str, float]:
     """Loss and accuracy of a trained network on a data set.
 
     Args:
       folder: of the network, `RUN/train/NAME`.
       dataset: images of the shape and classes that it was trained on.
+      space: of the network, see `chains.rebuild`.
 
     Returns:
       See `classification.evaluate`.
@@ -37,9 +38,7 @@ def measure(folder: str | pathlib.Path, dataset: data.Dataset) -> dict[str, floa
             f"{dataset.name} has images {dataset.shape} of {dataset.num_classes} classes and the network reads "
             f"{tuple(facts['shape'])} of {facts['num_classes']}: give data like those it was trained on"
         )
-    space = networks.network_space(facts["space"])
-    fixed = networks.fix(space, networks.from_string(space, facts["genotype"]))
-    net = chains.network(fixed, build(Training, facts["training"]), facts["num_classes"])
+    net = chains.rebuild(facts, space)
     params, stats = jax.eval_shape(lambda key: nets.initialise(net, key, dataset.shape), jax.random.key(0))
     tree = load_tree(path / WEIGHTS, {"params": params, "batch_stats": stats})
     augment = data.Augment(mean=tuple(facts["mean"]), std=tuple(facts["std"]))

@@ -15,7 +15,6 @@ from jnas.errors import UserError
 from jnas.nets.detection import detect as detect_boxes
 from jnas.recipes import chains, run_folder, train_network
 from jnas.recipes.config import build
-from jnas.recipes.settings import Training
 from jnas.recipes.tasks import detect, recognise
 from jnas.recipes.tasks.settings import TrainDetector, TrainEmbedding
 from jnas.spaces import networks
@@ -65,11 +64,12 @@ def network_folder(path: str | os.PathLike[str]) -> pathlib.Path:
     raise UserError(f"{folder} holds no trained network yet: run it to the end")
 
 
-def load_model(path: str | os.PathLike[str]) -> Model:
+def load_model(path: str | os.PathLike[str], *, space: networks.NetworkSpace | None = None) -> Model:
     """Read a trained network.
 
     Args:
       path: see `network_folder`.
+      space: of a classifier, see `chains.rebuild`.
 
     Returns:
       The network.
@@ -82,7 +82,7 @@ def load_model(path: str | os.PathLike[str]) -> Model:
     try:
         task, shape, number = facts.get("task", CLASSIFICATION), tuple(facts["shape"]), facts["num_classes"]
         with run_folder.as_user_input():
-            net = _rebuild(task, facts)
+            net = _rebuild(task, facts, space)
         names = tuple(facts.get("class_names") or map(str, range(number)))
     except (KeyError, TypeError, AttributeError) as error:
         raise UserError(f"{folder / train_network.NETWORK} is damaged ({error}): train the network again") from error
@@ -121,16 +121,14 @@ def answer(model: Model) -> Callable[[PyTree, Array], dict[str, Array]]:
     return function
 
 
-def _rebuild(task: str, facts: dict[str, Any]):
+def _rebuild(task: str, facts: dict[str, Any], space: networks.NetworkSpace | None):
     if task == detect.TASK:
         return detect.build(build(TrainDetector, facts["settings"]), facts["num_classes"])
     if task == recognise.TASK:
         return recognise.build(build(TrainEmbedding, facts["settings"]), facts["num_classes"])
     if task != CLASSIFICATION:
         raise UserError(f"a network for {task!r} is not one that this version knows: use the version that wrote it")
-    space = networks.network_space(facts["space"])
-    fixed = networks.fix(space, networks.from_string(space, facts["genotype"]))
-    return chains.network(fixed, build(Training, facts["training"]), facts["num_classes"])
+    return chains.rebuild(facts, space)
 
 
 def as_json(value: Any) -> str:

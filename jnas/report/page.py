@@ -22,13 +22,15 @@ from jnas.report.summary import Found, escaped, found_cell, only_trains, summary
 from jnas.report.tables import Table, as_html, fact, trained_table
 from jnas.report.trajectories import mixtures, trajectory_chart
 from jnas.report.trials import read_trials, trial_charts, trial_table
+from jnas.spaces import CellSpace
 
 
-def write_report(folder: str | Path) -> Path:
+def write_report(folder: str | Path, *, space: CellSpace | None = None) -> Path:
     """Write `report.html` into a run folder, from whatever the folder holds by now.
 
     Args:
       folder: the run folder; the run may still be under way, and the page can be written again at any time.
+      space: of the run, if its name alone does not say what it is.
 
     Returns:
       The path of the page. A reader never sees half a page: it is written beside its place and then moved there.
@@ -40,7 +42,7 @@ def write_report(folder: str | Path) -> Path:
     path = run.folder / "report.html"
     beside = run.folder / f".report.html.{os.getpid()}"
     try:
-        beside.write_text(render(run), encoding="utf-8")
+        beside.write_text(render(run, space=space), encoding="utf-8")
         os.replace(beside, path)
     except OSError as error:
         raise UserError(
@@ -51,16 +53,17 @@ def write_report(folder: str | Path) -> Path:
     return path
 
 
-def render(run: Run) -> str:
+def render(run: Run, *, space: CellSpace | None = None) -> str:
     """Return the page of a run as HTML text; the same run gives the same text.
 
     Args:
       run: from `read_run`.
+      space: see `write_report`.
 
     Returns:
       A whole document.
     """
-    found = found_cell(run)
+    found = found_cell(run, space)
     sections = [
         ("summary", "Summary", summary(run, found)),
         ("at_work", "At work", at_work_section(run.folder)),

@@ -22,11 +22,12 @@ class Found(NamedTuple):
     notes: tuple[str, ...]
 
 
-def found_cell(run: Run) -> Found:
+def found_cell(run: Run, space: networks.NetworkSpace | None = None) -> Found:
     """Return the found cell of a run: from its result, or while it is under way, of the last epoch logged.
 
     Args:
       run: from `read_run`.
+      space: of the run; None: it is found by its name.
 
     Returns:
       The cell; what keeps it from being drawn, or makes it useless, is said in its notes.
@@ -34,7 +35,7 @@ def found_cell(run: Run) -> Found:
     genotype = run.result.get("genotype") or (run.genotypes[-1].get("genotype") if run.genotypes else "") or ""
     notes: list[str] = []
     try:
-        space = networks.network_space(fact(run, "space"))
+        space = networks.network_space(fact(run, "space")) if space is None else space
     except UserError:
         note = (
             f"Space {fact(run, 'space')} is not one that jnas knows by name, so neither cells nor mixtures are drawn."

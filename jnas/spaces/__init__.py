@@ -7,10 +7,11 @@ products in `products`, published cells in `genotypes`.
 
 from jnas.spaces.alpha import derive, discretise, init_alpha, mixture, one_hot_alpha
 from jnas.spaces.base import Choice, Space, mutate, neighbours, num_options, sample, size
-from jnas.spaces.cell import CellSpace, Edge, fix, is_connected, narrow, op_mask
+from jnas.spaces.cell import CellSpace, Edge, extend, fix, is_connected, narrow, op_mask
 from jnas.spaces.families.darts import Genotype, cells_of_darts, darts, s1, s2, s3, s4, to_genotype
 from jnas.spaces.families.nasbench201 import branched, nasbench201
 from jnas.spaces.isomorphism import canonical, isomorphic
+from jnas.spaces.operators import Operator
 from jnas.spaces.text import by_name, encode, from_string, to_string
 
 __all__ = [
@@ -18,6 +19,7 @@ __all__ = [
     "Choice",
     "Edge",
     "Genotype",
+    "Operator",
     "Space",
     "branched",
     "by_name",
@@ -27,6 +29,7 @@ __all__ = [
     "derive",
     "discretise",
     "encode",
+    "extend",
     "fix",
     "from_string",
     "init_alpha",

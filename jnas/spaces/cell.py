@@ -9,10 +9,11 @@ from typing import Literal, NamedTuple
 import numpy as np
 
 from jnas.spaces.base import Choice
+from jnas.spaces.operators import Operator
 
 NONE = "none"
 NOISE = "noise"
-BLOCKING = (NONE, NOISE)  # operators whose output does not depend on their input
+BLOCKING = (NONE, NOISE)  # built-in operators whose output does not depend on their input
 
 
 class Edge(NamedTuple):
@@ -38,6 +39,10 @@ class CellSpace:
 
     A found network is the same type with at most one operator left on every edge (see `fix`): one module builds both.
 
+    Spaces are equal, and hash equal, by their names, which is all that files hold of them: the operators that a space
+    carries take no part. A program compiled for one space may therefore not depend on them; a network compares its
+    operators, too (`nets.Network`), so that equal spaces with other operators never share a compiled network.
+
     Attributes:
       name: of the space.
       cells: names of the searched cells, `("normal", "reduce")` for DARTS; a reduction cell is named "reduce".
@@ -47,6 +52,7 @@ class CellSpace:
       edge_ops: for each cell, for each edge (by target, then by source), the operators left on it.
       kept: in-edges a node keeps when an architecture is derived; None keeps all.
       output: "concat" joins all intermediate nodes along channels, "last" returns the last node.
+      operators: those of `ops` that are the user's own, see `extend`; the others are built in.
     """
 
     name: str
@@ -57,6 +63,7 @@ class CellSpace:
     edge_ops: tuple[tuple[tuple[str, ...], ...], ...]
     kept: int | None
     output: Literal["concat", "last"]
+    operators: tuple[Operator, ...] = dataclasses.field(default=(), compare=False)
 
     def __post_init__(self):
         if min(self.num_inputs, self.num_nodes, 1 if self.kept is None else self.kept) < 1:
@@ -71,6 +78,12 @@ class CellSpace:
         for names in itertools.chain.from_iterable(self.edge_ops):
             if names != tuple(op for op in self.ops if op in names):
                 raise ValueError(f"the edge operators {names} must be some of {self.ops}, in that order.")
+        own = [op.name for op in self.operators]
+        for name in own:
+            if own.count(name) > 1 or name not in self.ops:
+                raise ValueError(
+                    f"the space carries {own} and names {self.ops}: carry each operator once, and name it."
+                )
 
     @property
     def num_edges(self) -> int:
@@ -89,6 +102,12 @@ class CellSpace:
             raise ValueError(f"space {self.name!r} has no cell {cell!r}: choose one of {', '.join(self.cells)}.")
         ops = self.edge_ops[self.cells.index(cell)]
         return tuple(Edge(source, target, names) for (source, target), names in zip(self.endpoints, ops, strict=True))
+
+    @functools.cached_property
+    def blocking(self) -> tuple[str, ...]:
+        """The operators whose output does not depend on their input."""
+        own = [op.name for op in self.operators if not op.passes]
+        return tuple(op for op in self.ops if op in (*BLOCKING, *own))
 
     @property
     def is_fixed(self) -> bool:
@@ -132,6 +151,38 @@ class CellSpace:
             )
             options = tuple(tuple((self.endpoints[row][0], op) for row, op in placed) for placed in placements)
             yield Decision(Choice(f"{cell}/{node}", options), cell, candidates, placements)
+
+
+def extend(space: CellSpace, *operators: Operator) -> CellSpace:
+    """Adds operators of your own to the candidates of every edge.
+
+    >>> from jnas import spaces
+    >>> both = extend(spaces.nasbench201(), spaces.Operator("mine", lambda channels, stride: ...))
+    >>> both.name, spaces.size(both) == 6**6
+    ('nasbench201+mine', True)
+
+    Args:
+      space: the space to extend.
+      *operators: whose names neither the space nor `jnas.nets.ops` has.
+
+    Returns:
+      A space of another name, for it has other architectures; an edge that is absent stays so. No name finds it again:
+      functions that go from a name to a space take it as a value.
+
+    Raises:
+      ValueError: if the space has an operator of that name.
+    """
+    names = tuple(op.name for op in operators)
+    for name in names:
+        if name in space.ops:
+            raise ValueError(f"space {space.name!r} has an operator {name!r}: give yours another name.")
+    return dataclasses.replace(
+        space,
+        name="+".join((space.name, *names)),
+        ops=(*space.ops, *names),
+        edge_ops=tuple(tuple((*ops, *names) if ops else () for ops in cell) for cell in space.edge_ops),
+        operators=(*space.operators, *operators),
+    )
 
 
 def narrow(space: CellSpace, edge_ops: Mapping[str, Sequence[Sequence[str]]]) -> CellSpace:
@@ -237,7 +288,7 @@ def is_connected(space: CellSpace, arch) -> bool:
     for cell in fixed.cells:
         reached = set(range(first))
         for edge in fixed.edges(cell):  # by target, so that a source is settled before it is read
-            if edge.source in reached and any(op not in BLOCKING for op in edge.ops):
+            if edge.source in reached and any(op not in fixed.blocking for op in edge.ops):
                 reached.add(edge.target)
         outputs = {last} if space.output == "last" else set(range(first, last + 1))
         if not outputs & reached:

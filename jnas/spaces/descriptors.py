@@ -8,7 +8,7 @@ from typing import NamedTuple, TypeVar
 import numpy as np
 
 from jnas.spaces.base import Space, num_options, size
-from jnas.spaces.cell import NOISE, NONE, CellSpace
+from jnas.spaces.cell import BLOCKING, CellSpace
 from jnas.spaces.chain import ChainSpace, Layer, layer_of
 from jnas.spaces.families.generated import Family, Member
 
@@ -57,22 +57,20 @@ def facts(space: Space) -> Facts:
         depth = space.num_nodes
     else:
         raise ValueError(f"space {space.name!r} has neither cells nor layers: describe it by a function of your own.")
+    plain = {*BLOCKING, *(op.name for op in getattr(space, "operators", ()))}
+    layers = {op: Layer(op, 0) if op in plain else layer_of(op) for ops in places for op in ops}
     return Facts(
         tuple(_mean([dict.fromkeys(_attributes(op), 1.0) for op in ops]) for ops in places),
         depth,
-        sum(sum(_layer(op).width for op in ops) / len(ops) for ops in places) / len(places),
+        sum(sum(layers[op].width for op in ops) / len(ops) for ops in places) / len(places),
         branches,
-        _mean([_mean([{_layer(op).kernel: 1.0} if _layer(op).kernel else {} for op in ops]) for ops in places]),
+        _mean([_mean([{layers[op].kernel: 1.0} if layers[op].kernel else {} for op in ops]) for ops in places]),
     )
 
 
 def _mean(parts: Sequence[Mapping[_Name, float]]) -> dict[_Name, float]:
     names = dict.fromkeys(itertools.chain.from_iterable(parts))
     return {name: sum(part.get(name, 0.0) for part in parts) / len(parts) for name in names}
-
-
-def _layer(op: str) -> Layer:
-    return Layer(op, 0) if op in (NONE, NOISE) else layer_of(op)
 
 
 def _attributes(word: str) -> tuple[str, ...]:

@@ -8,7 +8,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from jnas.spaces.alpha import one_hot_alpha
-from jnas.spaces.cell import BLOCKING, CellSpace
+from jnas.spaces.cell import CellSpace
 from jnas.types import Array
 
 SKIP = "skip_connect"
@@ -66,7 +66,7 @@ def _words(operators: Sequence[str], longest: int) -> list[tuple[str, ...]]:
 def _operators(space: CellSpace) -> list[str]:
     """Those that stand in a sequence."""
     placed = {op for cell in space.edge_ops for ops in cell for op in ops}
-    return [op for op in space.ops if op in placed and op not in (SKIP, *BLOCKING)]
+    return [op for op in space.ops if op in placed and op not in (SKIP, *space.blocking)]
 
 
 def _longest(space: CellSpace) -> int:

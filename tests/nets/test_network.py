@@ -5,11 +5,13 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from flax import linen as nn
 
 from jnas import spaces
 from jnas.nets import Network, initialise, network_for
 from jnas.nets.heads import AuxiliaryHead
 from jnas.nets.stacking import per_edge
+from jnas.spaces import Operator
 from jnas.spaces.cell import CellSpace, fix
 
 OPS = ("none", "max_pool_3x3", "avg_pool_3x3", "skip_connect", "sep_conv_3x3", "dil_conv_3x3")
@@ -107,6 +109,54 @@ def test_networks_built_alike_are_equal_and_can_be_static_arguments():
     assert build(3) == build(3)
     assert hash(build(3)) == hash(build(3))
     assert build(3) != build(4)
+
+
+class Times(nn.Module):
+    """An operator of a user's own with a parameter of its own kind."""
+
+    factor: float
+
+    @nn.compact
+    def __call__(self, x, train):
+        return self.param("power", lambda key: jnp.full((), 3.0)) * self.factor * x
+
+
+def test_networks_of_equal_spaces_with_other_operators_share_no_program(image):
+    def build(factor):
+        own = Operator("times", lambda channels, stride: Times(factor))
+        space = spaces.extend(spaces.branched(("none", "skip_connect"), 1), own)
+        return network_for(fix(space, [2]), channels=2, depth=1, num_classes=2)
+
+    first, second = build(1.0), build(2.0)
+    assert first.space == second.space
+    assert first != second
+    assert first.clone(channels=2) == first
+    assert first.clone(space=second.space) == second
+    params, stats = initialise(first, jax.random.key(0), (SIDE, SIDE, 2))
+    assert params["block_0"]["0_1_times"]["power"] == 3.0  # as its initialiser says
+    variables = {"params": params, "batch_stats": stats}
+    apply = jax.jit(lambda net: net.apply(variables, image, train=False).main, static_argnums=0)
+    assert not np.array_equal(apply(first), apply(second))
+    np.testing.assert_array_equal(apply(first.clone()), apply(first))
+    assert apply._cache_size() == 2
+
+
+def test_own_operators_of_a_supernet_start_as_they_say():
+    draws = lambda key, shape, dtype: 5 + jax.random.uniform(key, shape, dtype)
+    make = lambda channels, stride: Own(channels)
+
+    class Own(nn.Module):
+        channels: int
+
+        @nn.compact
+        def __call__(self, x, train):
+            return nn.Dense(self.channels, kernel_init=draws, use_bias=False)(x)
+
+    space = spaces.extend(spaces.branched(("none", "nor_conv_1x1"), 2), Operator("own", make))
+    params, _ = initialise(network_for(space, channels=2, depth=1, num_classes=2), jax.random.key(0), (SIDE, SIDE, 2))
+    kernels = params["block_0"]["edges_0"]["own"]["Dense_0"]["kernel"]
+    assert (kernels.shape, float(kernels.min()) >= 5, len(np.unique(kernels))) == ((3, 2, 2), True, 12)
+    assert float(jnp.abs(params["block_0"]["edges_0"]["nor_conv_1x1"]["Conv_0"]["kernel"]).max()) < 1
 
 
 def test_remat_changes_neither_values_nor_gradients(image):

@@ -4,8 +4,11 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from flax import linen as nn
 
-from jnas.nets.ops import Noise, operator
+from jnas.nets.ops import OPERATORS, Noise, apply_operator, operator, operator_of
+from jnas.spaces.cell import BLOCKING
+from jnas.spaces.operators import Operator
 
 CHANNELS = 4
 
@@ -133,3 +136,94 @@ def test_noise_ignores_its_input_and_follows_the_key():
 def test_unknown_operators_are_named(op):
     with pytest.raises(ValueError, match=op):
         operator(op, channels=4)
+
+
+# --- operators as values ---------------------------------------------------------------------------------------------
+
+
+def test_built_in_operators_are_values_of_the_same_kind():
+    assert set(REFERENCE) < set(OPERATORS)
+    for name in (*REFERENCE, "noise", "sep_conv_7x7"):
+        op = operator_of(name)
+        assert op is OPERATORS[name]
+        for stride in (1, 2):
+            assert op.make(16, stride) == operator(name, channels=16, stride=stride)
+    assert {name for name, op in OPERATORS.items() if not op.passes} == set(BLOCKING)
+
+
+def test_what_an_operator_declares_is_true_of_its_module():
+    x = jax.ShapeDtypeStruct((1, 4, 4, CHANNELS), jnp.float32)
+    for name in (*REFERENCE, "noise"):
+        op = OPERATORS[name]
+        variables = jax.eval_shape(lambda x, op=op: op.make(CHANNELS, 2).init(jax.random.key(0), x, False), x)
+        assert not (op.shared and (op.random or variables.get("params"))), name
+        text = str(jax.make_jaxpr(lambda v, x, op=op: op.make(CHANNELS, 2).apply(v, x, False))(variables, x))
+        assert ("random_bits" in text) == op.random, name
+        assert op.loops != ("conv_general_dilated" in text), name
+
+
+class Twice(nn.Module):
+    """A module that is given another."""
+
+    inner: nn.Module
+    affine: bool = True
+
+    @nn.compact
+    def __call__(self, x, train):
+        return nn.Dense(x.shape[-1])(self.inner(x)) if self.affine else self.inner(x)
+
+
+def test_the_settings_that_an_operator_asks_for_reach_it_and_no_others():
+    make = lambda channels, stride, *, affine=True: Twice(nn.Dense(channels), affine)
+    for settings, wanted in (((), True), (("affine",), False)):
+        assert operator(Operator("mine", make, settings), channels=2, affine=False).affine == wanted
+
+
+def test_a_module_inside_an_operator_belongs_to_it():
+    op = Operator("mine", lambda channels, stride: Twice(nn.Dense(channels)))
+
+    class Parent(nn.Module):
+        @nn.compact
+        def __call__(self, x):
+            for name in "ab":
+                x = operator(op, channels=2, name=name)(x, True)
+            return x
+
+    params = jax.eval_shape(Parent().init, jax.random.key(0), jnp.ones((1, 2)))["params"]
+    assert {name: set(inside) for name, inside in params.items()} == {name: {"inner", "Dense_0"} for name in "ab"}
+
+
+def test_an_operator_is_held_to_its_shape_and_dtype():
+    x = jnp.ones((2, 5, 5, 3), jnp.bfloat16)
+
+    class Plain(nn.Module):
+        channels: int
+        stride: int
+
+        @nn.compact
+        def __call__(self, x, train):
+            return nn.Dense(self.channels, dtype=jnp.float32)(x)
+
+    class Parent(nn.Module):
+        channels: int
+        stride: int
+
+        @nn.compact
+        def __call__(self, x):
+            module = operator(Operator("mine", Plain), channels=self.channels, stride=self.stride, name="here")
+            return apply_operator(module, x, True, channels=3, stride=self.stride, dtype=x.dtype)
+
+    apply = lambda *given: jax.eval_shape(lambda: Parent(*given).init_with_output(jax.random.key(0), x)[0])
+    assert apply(3, 1).dtype == jnp.bfloat16
+    with pytest.raises(ValueError, match=r"'here' makes \(2, 5, 5, 4\) of .*stride 1 return \(2, 5, 5, 3\)"):
+        apply(4, 1)
+    with pytest.raises(ValueError, match=r"stride 2 return \(2, 3, 3, 3\)"):
+        apply(3, 2)
+
+
+def test_an_own_operator_of_a_built_in_name_is_refused():
+    own = Operator("sep_conv_3x3", Twice), Operator("mine", Twice)
+    assert operator_of("mine", own) is own[1]
+    assert operator_of("sep_conv_5x5", own) is OPERATORS["sep_conv_5x5"]
+    with pytest.raises(ValueError, match="'sep_conv_3x3' is built in"):
+        operator_of("sep_conv_3x3", own)

@@ -10,10 +10,10 @@ import re
 import jax
 import jax.numpy as jnp
 import pytest
-from jnas.nets.convolution import conv2d, depthwise2d
-from jnas.nets.pooling import avg_pool3, max_pool3
 
 from jnas.nets.heads import ResidualReduction
+from jnas.nets.kernels.convolution import conv2d, depthwise2d
+from jnas.nets.kernels.pooling import avg_pool3, max_pool3
 
 EDGES, RUNS, CHANNELS = 2, 3, 4
 KERNELS = {

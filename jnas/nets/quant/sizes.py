@@ -9,7 +9,7 @@ from flax import linen as nn
 
 from jnas.nets.layers import Conv, DepthwiseConv, Linear
 from jnas.nets.network import Network
-from jnas.nets.quant.units import Path, UnitOf, place_of
+from jnas.nets.quant.units import Path, UnitOf, check_built_in, place_of
 from jnas.spaces.cell import NONE, CellSpace, place
 
 
@@ -30,7 +30,11 @@ def layer_sizes(net: Network, image_shape: tuple[int, int, int]) -> dict[Path, S
 
     Returns:
       For the path of each layer, its sizes.
+
+    Raises:
+      ValueError: if an edge has an operator of the user's own.
     """
+    check_built_in(net)
     found: dict[Path, Sizes] = {}
 
     def note(call, args, kwargs, context):

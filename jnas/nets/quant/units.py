@@ -77,7 +77,11 @@ def units(net: Network, params: PyTree, unit_of: UnitOf = per_edge) -> Units:
 
     Returns:
       The units, in the order of the network.
+
+    Raises:
+      ValueError: if an edge has an operator of the user's own.
     """
+    check_built_in(net)
     stacks = {(block, stack.name): stack for block, found in stacks_of(net) for stack in found}
     named: list[tuple[Path, Path, list[str | None], bool]] = []
     for kernel in _kernels(params):
@@ -198,6 +202,14 @@ def place_of(net: Network, path: Path) -> Place:
         return Place(block, kind, "", "")
     match = _EDGE.fullmatch(path[1])
     return Place(block, kind, path[1], "") if match is None else Place(block, kind, f"{match[1]}_{match[2]}", match[3])
+
+
+def check_built_in(net: Network) -> None:
+    """Refuses a network with operators of the user's own, whose layers nothing here quantises, folds or counts."""
+    placed = {op for cell in net.space.edge_ops for ops in cell for op in ops}
+    own = [op.name for op in net.operators if op.name in placed]
+    if own:
+        raise ValueError(f"operator {own[0]!r} is not built in and has no quantised form: leave it out of the space.")
 
 
 def _kernels(tree: PyTree, path: Path = ()) -> list[Path]:

@@ -125,18 +125,18 @@ def describe(config: Search) -> str:
     return f"{config.scheme}, {estimator}, momentum {config.momentum}"
 
 
-def plan(config: Search, splits: data.Splits, mesh: Mesh | None = None) -> Plan:
+def plan(config: Search, splits: data.Splits, space: spaces.CellSpace, mesh: Mesh | None = None) -> Plan:
     """Build and check everything that a search needs, touching no disk.
 
     Args:
       config: the settings.
       splits: the data.
+      space: to search.
       mesh: of the devices, or None.
 
     Raises:
       ValueError: for settings that do not fit each other or the data.
     """
-    space = spaces.by_name(config.space)
     inner, outer = levels(config, splits)
     source = source_of(config, splits, inner, outer)
     steps_per_epoch, shape = len(inner) // config.batch_size, splits.train.shape

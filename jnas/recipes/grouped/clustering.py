@@ -12,7 +12,7 @@ from flax import linen as nn
 
 from jnas import nets, spaces
 from jnas.nets.cell import Cell
-from jnas.spaces.cell import BLOCKING, NONE, CellSpace, op_mask
+from jnas.spaces.cell import NONE, CellSpace, op_mask
 from jnas.spaces.grouped import Groups, groups_of
 from jnas.types import Array, PyTree
 
@@ -164,7 +164,7 @@ def correlations(
       number for two that share no edge, and for operators that do not depend on their input.
     """
     mask = op_mask(net.space)
-    blocking = np.array([op in BLOCKING for op in net.space.ops])
+    blocking = np.array([op in net.space.blocking for op in net.space.ops])
     total = np.zeros((len(blocking),) * 2)
     count = np.zeros_like(total)
     compare = jax.jit(similarity)
@@ -213,7 +213,7 @@ def cluster(
     from scipy.cluster import hierarchy
     from scipy.spatial.distance import squareform
 
-    columns = [at for at, op in enumerate(space.ops) if op not in BLOCKING]
+    columns = [at for at, op in enumerate(space.ops) if op not in space.blocking]
     ops = tuple(space.ops[at] for at in columns)
     if len(ops) < 2:
         raise ValueError(f"space {space.name!r} has the operators {ops} to compare: cluster at least two.")
@@ -230,7 +230,7 @@ def cluster(
     chosen = num_groups or max(scores, key=lambda k: scores[k], default=1)
     labels = _labels(tree, chosen)
     members = [tuple(op for op, label in zip(ops, labels, strict=True) if label == which) for which in set(labels)]
-    members += [(op,) for op in space.ops if op in BLOCKING and op != NONE]
+    members += [(op,) for op in space.blocking if op != NONE]
     members.sort(key=lambda group: space.ops.index(group[0]))
     return Clustering(groups_of(members), ops, values, tree, scores)
 

@@ -77,18 +77,18 @@ def named_groups(text: str) -> Groups | None:
     return grouped.groups_of([group.split() for group in text.split(",")])
 
 
-def plan(config: GroupedSearch, splits: data.Splits, mesh: Mesh | None = None) -> Plan:
+def plan(config: GroupedSearch, splits: data.Splits, space: CellSpace, mesh: Mesh | None = None) -> Plan:
     """What all stages share, built and checked without touching the disk.
 
     Args:
       config: the settings.
       splits: the data.
+      space: to search.
       mesh: of the devices, or None.
 
     Raises:
       ValueError: for settings that do not fit each other or the data.
     """
-    space = spaces.by_name(config.space)
     mean, std = data.normalisation(splits.train)
     change = config.augmentation
     augment = data.Augment(change.crop, change.flip, change.cutout, mean, std)

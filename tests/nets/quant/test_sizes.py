@@ -2,9 +2,12 @@
 
 import jax
 import pytest
+from flax import linen as nn
 
 from jnas import spaces
 from jnas.nets import count_parameters, initialise, network_for
+from jnas.nets.quant.sizes import layer_sizes
+from jnas.nets.quant.units import units
 from jnas.spaces.cell import fix
 from jnas.spaces.genotypes import DARTS_V2
 
@@ -70,3 +73,15 @@ def test_parameters_of_the_darts_supernet():
     """1.930618 MB in search logs of quark0/darts."""
     net = network_for(spaces.darts(), channels=16, depth=8, num_classes=10)
     assert count_parameters(shapes(net)) == 1_930_618
+
+
+def test_operators_that_are_not_built_in_are_not_counted_as_nothing():
+    space = spaces.extend(
+        spaces.branched(("none", "skip_connect"), 1), spaces.Operator("mine", lambda c, s: nn.Dense(c))
+    )
+    net = lambda arch: network_for(fix(space, [arch]), channels=2, depth=1, num_classes=2)
+    assert layer_sizes(net(1), (4, 4, 3))
+    with pytest.raises(ValueError, match="'mine' is not built in"):
+        layer_sizes(net(2), (4, 4, 3))
+    with pytest.raises(ValueError, match="'mine' is not built in"):
+        units(net(2), {})

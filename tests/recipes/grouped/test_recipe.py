@@ -11,8 +11,9 @@ import optax
 import pytest
 
 from jnas import bilevel, data, nets, spaces, train
+from jnas.data.load import load
 from jnas.errors import Interrupted, UserError
-from jnas.recipes import config, driver, run_folder
+from jnas.recipes import config, driver
 from jnas.recipes.grouped import clustering
 from jnas.recipes.grouped import recipe as grouped
 from jnas.recipes.grouped.settings import GroupedSearch
@@ -91,14 +92,14 @@ def test_a_run_stopped_in_each_stage_and_between_them_ends_in_the_same_bits(
     whole, images, tmp_path, monkeypatch, standard_promotion
 ):
     reference, result = whole
-    plain, stops = run_folder.hooks, [("stage-1", 2), ("stage-1", STEPS), ("search", 3), ("search", STEPS)]
+    plain, stops = train.standard_hooks, [("stage-1", 2), ("stage-1", STEPS), ("search", 3), ("search", STEPS)]
 
-    def hooks(folder, title, *metrics):
+    def hooks(folder, title, *metrics, **options):
         def look(event):
             if stops and (folder.name, event.step) == stops[0]:
                 os.kill(os.getpid(), signal.SIGTERM)
 
-        return [*plain(folder, title, *metrics), train.Hook(steps=look)]
+        return [*plain(folder, title, *metrics, **options), train.Hook(steps=look)]
 
     monkeypatch.setattr(train, "standard_hooks", hooks)
     while stops:
@@ -119,7 +120,7 @@ def test_a_run_stopped_in_each_stage_and_between_them_ends_in_the_same_bits(
 def test_groups_by_clustering_are_kept_with_what_led_to_them(images, tmp_path, standard_promotion):
     """The matrix and the tree in the file give the groups in it, and a second call reads them."""
     asked = settings(images, groups="clustering", num_groups=2, num_samples=6, supernet=TINY["first"])
-    plan = grouped._plan(asked, None)
+    plan = grouped.plan(asked, load(asked.data), spaces.by_name(asked.space))
     assert plan.groups is None
     found, _ = grouped._cluster(asked, plan, tmp_path / "cluster")
     stored = json.loads((tmp_path / "cluster" / "found.json").read_text())
