@@ -36,6 +36,7 @@ from jnas.recipes.gradient import recipe as gradient
 from jnas.recipes.gradient.settings import Search
 from jnas.recipes.grouped import recipe as grouped
 from jnas.recipes.grouped.settings import GroupedSearch
+from jnas.spaces.isomorphism import canonical
 
 COMMON = {
     "space": "nasbench201", "channels": 6, "depth": 1, "batch_size": 16, "random_cells": 0,
@@ -191,7 +192,7 @@ def run_one_level(name, arguments, seeds, data, folder, truth):
 def agreement(genotypes):
     """Shares of the pairs of cells that are identical, and identical up to the names of their nodes."""
     space = spaces.nasbench201()
-    canonical = [spaces.canonical(space, spaces.from_string(space, text)) for text in genotypes]
+    canonical = [canonical(space, spaces.from_string(space, text)) for text in genotypes]
     kinds = {"identical": genotypes, "isomorphic": canonical}
     pairs = {name: [a == b for a, b in itertools.combinations(of, 2)] for name, of in kinds.items()}
     return {name: statistics.mean(same) if same else None for name, same in pairs.items()}

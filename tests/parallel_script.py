@@ -10,6 +10,7 @@ import optax
 
 from jnas import bilevel, distributed, nets, spaces, train
 from jnas.bilevel import Bilevel, Point
+from jnas.distributed.meshes import make_mesh
 from jnas.recipes.supernet import supernet_problem
 from jnas.types import Aux, Batches, Examples, Learner, Source
 
@@ -111,20 +112,20 @@ result, source = {}, Source(draw, (X, Y))
 every = together(dict(learners()))
 alone = train.fit(every, source, key=KEY, **ONE_STEP)
 for size in map(int, sys.argv[2].split(",")):
-    mesh = distributed.make_mesh({"data": size})
+    mesh = make_mesh({"data": size})
     spread = train.fit(every, source, key=KEY, mesh=mesh, **ONE_STEP)
     result[f"data={size}"] = {name: difference(alone[name], spread[name]) for name in alone}
 
 if "runs" in sys.argv:
     chosen = ("simultaneous neumann", "alternating unrolled")
     two = together({name: learner for name, learner in learners() if name in chosen})
-    mesh = distributed.make_mesh({"run": 4, "data": 2})
+    mesh = make_mesh({"run": 4, "data": 2})
     many = distributed.to_host(train.fit(two, source, key=KEY, mesh=mesh, num_runs=4, **ONE_STEP).state)
     for r in range(4):
         own = train.fit(two, source, key=jax.random.fold_in(KEY, r), **ONE_STEP)
         part = jax.tree.map(lambda leaf, r=r: leaf[r], many)
         result[f"run {r} of 4x2"] = {name: difference(own[name], part[name]) for name in own}
-    after = train.fit(two, source, key=KEY, num_steps=50, steps_per_call=50, mesh=distributed.make_mesh({"data": 8}))
+    after = train.fit(two, source, key=KEY, num_steps=50, steps_per_call=50, mesh=make_mesh({"data": 8}))
     alphas = [leaf for name in after for leaf in jax.tree.leaves(after[name].point.alpha)]
     pairs = [(leaf.addressable_shards[0].data, shard.data) for leaf in alphas for shard in leaf.addressable_shards]
     result["shards"] = len(pairs)
@@ -132,6 +133,6 @@ if "runs" in sys.argv:
     result["moved"] = min(float(np.abs(np.asarray(after[n].point.alpha["gates"]) - [0.1, -0.1]).max()) for n in after)
     net_learner, net_source = supernet()
     one = train.fit(net_learner, net_source, key=KEY, **ONE_STEP)
-    four = train.fit(net_learner, net_source, key=KEY, mesh=distributed.make_mesh({"data": 4}), **ONE_STEP)
+    four = train.fit(net_learner, net_source, key=KEY, mesh=make_mesh({"data": 4}), **ONE_STEP)
     result["supernet data=4"] = difference(one, four)
 print(json.dumps(result))

@@ -46,6 +46,14 @@ def test_the_example_of_an_own_operator_makes_a_supernet(readme):
     assert params["block_0"]["edges_0"]["squeeze_excite"]["Conv_0"]["kernel"].shape == (6, 3, 3, 8, 8)
 
 
+def test_the_table_of_equations_quotes_code_that_is_there(readme):
+    table = readme[readme.index("| equation | code |") :].split("\n\n")[0]
+    quotes = re.findall(r"`([^`]+)` in \[`[^`]+`\]\(([^)]+)\)", table)
+    assert len(quotes) == len(table.splitlines()) - 2
+    for code, path in quotes:
+        assert code in " ".join((ROOT / path).read_text().split()), (code, path)
+
+
 def test_every_linked_file_exists(readme):
     links = [link for link in re.findall(r"\]\(([^)#]+)\)", readme) if not link.startswith("http")]
     assert links

@@ -29,6 +29,7 @@ from jnas import distributed
 from jnas.cli import hosts
 from jnas.distributed.cache import enable_compilation_cache
 from jnas.distributed.hosts import joined
+from jnas.distributed.meshes import data_mesh
 from jnas.errors import Diverged, Interrupted, UserError
 from jnas.recipes import config, driver
 from jnas.recipes.gradient import recipe as gradient
@@ -47,7 +48,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     enable_compilation_cache()
     try:
         with joined(hosts.from_arguments(arguments)):
-            mesh = distributed.data_mesh()
+            mesh = data_mesh()
             retraining = -(-96 // mesh.size) * mesh.size  # 96 as DARTS has it, rounded up to what the devices divide
             here = {
                 "data": arguments.data, "batch_size": PER_DEVICE * mesh.size, "train": {"batch_size": retraining},

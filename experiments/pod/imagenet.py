@@ -33,6 +33,7 @@ from jnas.cli import hosts
 from jnas.data.stream import bilevel_stream_source, open_tfds, split_stream
 from jnas.distributed.cache import enable_compilation_cache
 from jnas.distributed.hosts import joined
+from jnas.distributed.meshes import data_mesh
 from jnas.errors import Diverged, Interrupted, UserError
 from jnas.recipes import config, run_folder
 from jnas.recipes.gradient import recipe as gradient
@@ -69,7 +70,7 @@ class Square:
 
 def search(settings: Search, side: int, fraction: float, folder: pathlib.Path) -> str:
     """The genotype that is found; resumes."""
-    space, mesh = spaces.by_name(settings.space), distributed.data_mesh()
+    space, mesh = spaces.by_name(settings.space), data_mesh()
     key = jax.random.key(settings.seed)
     source, num_classes = open_tfds(settings.data)
     if fraction < 1:

@@ -18,11 +18,12 @@ import jax.numpy as jnp
 import numpy as np
 from jax.sharding import Mesh
 
-from jnas import bilevel, data, distributed, files, nets, spaces
+from jnas import bilevel, data, files, nets, spaces
 from jnas.bench import roofline
 from jnas.bench.command import synthetic
 from jnas.distributed.cache import enable_compilation_cache
 from jnas.distributed.environment import environment
+from jnas.distributed.meshes import data_mesh
 from jnas.distributed.sharding import Place, home, split_batch
 from jnas.errors import UserError
 from jnas.recipes import flat, run_folder
@@ -58,7 +59,7 @@ def answer(request: dict[str, Any]) -> dict[str, Any]:
     Raises:
       UserError: for settings that do not fit each other or the data.
     """
-    mesh = None if request["devices"] == 1 else distributed.data_mesh(request["devices"])
+    mesh = None if request["devices"] == 1 else data_mesh(request["devices"])
     if request["role"] == "ceilings":
         return ceilings(mesh, jnp.dtype(request["dtype"]))
     from jnas.recipes.config import build

@@ -7,7 +7,7 @@ from jnas.bilevel.finite_difference import finite_difference
 from jnas.bilevel.first_order import first_order
 from jnas.bilevel.implicit import implicit
 from jnas.bilevel.learners import SearchState, alternating, simultaneous, supervised
-from jnas.bilevel.momentum import StormState, decaying, moving_average, mrbo_schedules, storm
+from jnas.bilevel.momentum import StormState, decaying, moving_average, storm
 from jnas.bilevel.neumann import neumann
 from jnas.bilevel.penalties import add_penalty, beta_decay, entropy, penalised
 from jnas.bilevel.problem import Bilevel, Estimator, Point, Solution, Solver
@@ -44,7 +44,6 @@ __all__ = [
     "hessian",
     "implicit",
     "moving_average",
-    "mrbo_schedules",
     "neumann",
     "penalised",
     "simultaneous",

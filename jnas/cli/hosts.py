@@ -9,8 +9,8 @@ from collections.abc import Iterator
 import jax
 from jax.sharding import Mesh
 
-from jnas import distributed
 from jnas.distributed.hosts import Hosts, joined
+from jnas.distributed.meshes import data_mesh, make_mesh
 from jnas.distributed.sharding import AXES
 from jnas.errors import UserError
 
@@ -32,9 +32,9 @@ def joined_mesh(arguments: argparse.Namespace) -> Iterator[Mesh | None]:
         make_cpu_devices(math.prod(axes.values()), (hosts and hosts.num_processes) or 1)
     with joined(hosts):
         if axes is not None:
-            yield distributed.make_mesh(axes)
+            yield make_mesh(axes)
         else:
-            yield None if hosts is None else distributed.data_mesh()
+            yield None if hosts is None else data_mesh()
 
 
 def add_arguments(parser: argparse.ArgumentParser, *, mesh: bool = True) -> None:

@@ -7,11 +7,7 @@ from jnas.distributed.sharding import (
     backend,
     check_batch,
     check_mesh,
-    data_mesh,
-    make_mesh,
-    mesh_of_one,
     one_by_one,
-    split_largest,
     to_host,
 )
 
@@ -21,12 +17,8 @@ __all__ = [
     "backend",
     "check_batch",
     "check_mesh",
-    "data_mesh",
     "from_first",
     "is_first",
-    "make_mesh",
-    "mesh_of_one",
     "one_by_one",
-    "split_largest",
     "to_host",
 ]

@@ -60,7 +60,7 @@ def run(
       config: its settings. With `num_runs` several searches are one program; the cell of the run whose supernet does
         best on its own upper level is kept, and every other cell that was found is trained too.
       folder: of the run.
-      mesh: of the devices, from `distributed.make_mesh`; a run that was cut off may go on over another one.
+      mesh: of the devices, from `make_mesh`; a run that was cut off may go on over another one.
       space: in place of the one that the settings name, such as one with operators of your own.
 
     Returns:
@@ -145,9 +145,16 @@ def _found(recipe: Recipe, config: Any, plan: Any, path: pathlib.Path) -> dict[s
     place = path / SEARCH / FOUND
     stored = run_folder.read_json(place)
     if stored is None:
-        run_folder.write_json(place, recipe.search(config, plan, path))
+        run_folder.write_json(place, _with_names(plan.space, recipe.search(config, plan, path)))
         stored = run_folder.read_json(place)  # as the next process will read it
     return stored
+
+
+def _with_names(space: spaces.CellSpace, found: dict[str, Any]) -> dict[str, Any]:
+    """What was found, each cell of several runs under a name that isomorphic cells share."""
+    for row in found.get("runs", ()):
+        row["canonical"] = canonical(space, spaces.from_string(space, row["genotype"]))
+    return found
 
 
 def _to_train(space: spaces.CellSpace, found: dict[str, Any]) -> list[tuple[str, Array]]:

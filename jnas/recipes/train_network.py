@@ -12,6 +12,7 @@ from flax import linen as nn
 from jax.sharding import Mesh
 
 from jnas import bilevel, data, distributed, files, nets, spaces
+from jnas.distributed.meshes import mesh_of_one
 from jnas.recipes import flat, run_folder
 from jnas.recipes.classification import classifier_loss, evaluate
 from jnas.recipes.settings import Training
@@ -121,7 +122,7 @@ def train(
         num_steps=num_steps,
         hooks=standard_hooks(folder, f"train {folder.name}", "loss", "accuracy", steps_per_call=steps_per_call),
         checkpoints=Saving(folder / "checkpoints", steps_per_epoch),
-        mesh=distributed.mesh_of_one(mesh, training.batch_size),
+        mesh=mesh_of_one(mesh, training.batch_size),
     )
     if mesh is not None:  # what follows is measured once and not by every device
         state = distributed.to_host(state)

@@ -9,6 +9,7 @@ import numpy as np
 from jnas import spaces
 from jnas.report.reading import Run
 from jnas.report.tables import Table, accuracies, summarise
+from jnas.spaces.isomorphism import canonical
 
 
 def agreement(
@@ -41,7 +42,7 @@ def agreement(
       >>> found["identical_pairs"], found["kendall_tau_mean"]
       (1.0, -1.0)
     """
-    canonical = [spaces.canonical(space, spaces.from_string(space, text)) for text in genotypes]
+    classes = [canonical(space, spaces.from_string(space, text)) for text in genotypes]
     pairs = list(itertools.combinations(range(len(genotypes)), 2))
     taus = [kendall_tau(space, alphas[i], alphas[j]) for i, j in pairs]
 
@@ -51,9 +52,9 @@ def agreement(
     return {
         "num_runs": len(genotypes),
         "distinct": len(set(genotypes)),
-        "distinct_up_to_names": len(set(canonical)),
+        "distinct_up_to_names": len(set(classes)),
         "identical_pairs": share(genotypes),
-        "isomorphic_pairs": share(canonical),
+        "isomorphic_pairs": share(classes),
         "kendall_tau_mean": float(np.mean(taus)) if taus else None,
         "kendall_tau_min": float(np.min(taus)) if taus else None,
     }

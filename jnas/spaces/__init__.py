@@ -10,7 +10,6 @@ from jnas.spaces.base import Choice, Space, mutate, neighbours, num_options, sam
 from jnas.spaces.cell import CellSpace, Edge, extend, fix, is_connected, narrow, op_mask
 from jnas.spaces.families.darts import Genotype, cells_of_darts, darts, s1, s2, s3, s4, to_genotype
 from jnas.spaces.families.nasbench201 import branched, nasbench201
-from jnas.spaces.isomorphism import canonical, isomorphic
 from jnas.spaces.operators import Operator
 from jnas.spaces.text import by_name, encode, from_string, to_string
 
@@ -23,7 +22,6 @@ __all__ = [
     "Space",
     "branched",
     "by_name",
-    "canonical",
     "cells_of_darts",
     "darts",
     "derive",
@@ -34,7 +32,6 @@ __all__ = [
     "from_string",
     "init_alpha",
     "is_connected",
-    "isomorphic",
     "mixture",
     "mutate",
     "narrow",

@@ -18,6 +18,7 @@ from jnas import bilevel, data, distributed, nets, spaces, train
 from jnas.data.stream import bilevel_stream_source, open_tfds, split_stream
 from jnas.distributed import hosts, peers
 from jnas.distributed.cache import enable_compilation_cache
+from jnas.distributed.meshes import data_mesh
 from jnas.errors import Interrupted, UserError
 from jnas.recipes import flat
 from jnas.recipes.supernet import supernet_problem
@@ -106,7 +107,7 @@ def main(spec):
     jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.0)
     jax.config.update("jax_num_cpu_devices", spec.pop("devices", 1))
     with hosts.joined(hosts.Hosts(**spec.pop("hosts"))):
-        mesh = distributed.data_mesh()
+        mesh = data_mesh()
         order = spec.pop("order", None)
         if order is not None:  # of the devices along the mesh
             mesh = Mesh(mesh.devices[order], mesh.axis_names, axis_types=mesh.axis_types)

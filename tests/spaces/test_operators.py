@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from jnas import spaces
-from jnas.spaces import Operator, cell
+from jnas.spaces import Operator, cell, descriptors, paths
 
 MINE, DEAF = Operator("mine", lambda channels, stride: None), Operator("deaf", lambda c, s: None, passes=False)
 BENCH = spaces.nasbench201()

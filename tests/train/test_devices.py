@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from engine_problem import KEY, data, make_learner, resident
 
-from jnas.distributed.sharding import data_mesh
+from jnas.distributed.meshes import data_mesh
 from jnas.errors import UserError
 from jnas.train import chunks_of, fit
 
@@ -16,7 +16,7 @@ DEVICES = """
 import json, sys
 import jax, jax.numpy as jnp, numpy as np
 from engine_problem import KEY, make_learner, resident, rows
-from jnas.distributed import data_mesh
+from jnas.distributed.meshes import data_mesh
 from jnas.distributed.sharding import Place, home
 from jnas.train import Saving, chunks_of, fit
 from jnas.train.program import compile_steps, split_key
@@ -95,7 +95,7 @@ import jax, numpy as np
 port, index, folder = sys.argv[1:]
 jax.distributed.initialize(f"localhost:{port}", num_processes=2, process_id=int(index), initialization_timeout=60)
 from engine_problem import KEY, make_learner, resident
-from jnas.distributed import data_mesh
+from jnas.distributed.meshes import data_mesh
 from jnas.train import Hook, Saving, chunks_of, fit, jsonl_log
 from jnas.errors import Interrupted
 import os, signal

@@ -170,7 +170,8 @@ SPREAD = """
 import json, sys
 import jax, jax.numpy as jnp, numpy as np
 from engine_problem import KEY, make_learner, resident
-from jnas.distributed import Layout, all_at_once, make_mesh, split_largest
+from jnas.distributed import Layout, all_at_once
+from jnas.distributed.meshes import make_mesh, split_largest
 from jnas.train import Saving, Several, chunks_of, fit
 from jnas.errors import UserError
 
@@ -226,7 +227,8 @@ def test_runs_spread_over_devices(start_script, tmp_path):
 PROCESSES = """
 import sys
 port, number, folder = sys.argv[1], int(sys.argv[2]), sys.argv[3]
-from jnas.distributed import Hosts, joined, make_mesh, to_host
+from jnas.distributed import Hosts, joined, to_host
+from jnas.distributed.meshes import make_mesh
 from jnas.train import Hook, Saving, Several, chunks_of, fit, jsonl_log, of_run
 
 with joined(Hosts(f"localhost:{port}", 2, number)):
@@ -261,7 +263,7 @@ def test_runs_spread_over_processes(start_script, tmp_path):
 
 
 def test_an_unknown_axis_is_one_sentence():
-    from jnas.distributed.sharding import make_mesh
+    from jnas.distributed.meshes import make_mesh
 
     with pytest.raises(UserError, match=r"^a mesh has no axis 'dta': name one of run, data, model"):
         make_mesh({"dta": 2})

@@ -144,7 +144,7 @@ def found(
         own = {name: column[run] for name, column in config.each.items()}
         rows.append({
             "seed": seed, **({"settings": own} if own else {}),
-            "genotype": spaces.to_string(space, arch), "canonical": spaces.canonical(space, arch),
+            "genotype": spaces.to_string(space, arch),
             "connected": bool(spaces.is_connected(space, arch)), "outer_accuracy": searched.accuracy[run],
             "diverged_at": int(searched.diverged_at[run]) or None,
         })  # fmt: skip

@@ -14,6 +14,7 @@ from jax.sharding import Mesh
 from jnas import bilevel, data, distributed, files, nets, report
 from jnas.data.detection.datasets import DetectionDataset, DetectionSplits, joined, load_detection
 from jnas.data.detection.sources import BoxAugment, Boxed, boxed_source
+from jnas.distributed.meshes import mesh_of_one
 from jnas.errors import UserError
 from jnas.nets.boxes import places
 from jnas.nets.detection import Detector, assign, detect, detection_loss
@@ -78,7 +79,7 @@ def run(config: TrainDetector, folder: str | pathlib.Path, *, mesh: Mesh | None 
         num_steps=num_steps,
         hooks=standard_hooks(place, "train detector", *SHOWN, steps_per_call=config.steps_per_call),
         checkpoints=Saving(place / "checkpoints", steps_per_epoch),
-        mesh=distributed.mesh_of_one(mesh, config.train.batch_size),
+        mesh=mesh_of_one(mesh, config.train.batch_size),
     )
     if mesh is not None:
         state = distributed.to_host(state)

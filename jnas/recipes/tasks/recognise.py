@@ -11,6 +11,7 @@ import numpy as np
 from jax.sharding import Mesh
 
 from jnas import bilevel, data, distributed, files, nets, report
+from jnas.distributed.meshes import mesh_of_one
 from jnas.nets.embedding import Embedder
 from jnas.recipes import flat, run_folder, train_network
 from jnas.recipes.classification import accuracy, cross_entropy
@@ -71,7 +72,7 @@ def run(config: TrainEmbedding, folder: str | pathlib.Path, *, mesh: Mesh | None
         num_steps=num_steps,
         hooks=standard_hooks(place, "train embedding", "loss", "accuracy", steps_per_call=config.steps_per_call),
         checkpoints=Saving(place / "checkpoints", steps_per_epoch),
-        mesh=distributed.mesh_of_one(mesh, config.train.batch_size),
+        mesh=mesh_of_one(mesh, config.train.batch_size),
     )
     if mesh is not None:
         state = distributed.to_host(state)

@@ -109,7 +109,7 @@ def test_of_several_results_the_sound_connected_one_with_the_best_supernet_is_ke
     assert found["chosen"] == 2  # seed 0 is not connected, seed 3 diverged
     assert found["agreement"]["num_runs"] == 3
     assert [row["diverged_at"] for row in found["runs"]] == [None, None, None, 7]
-    named = driver._to_train(space, found)
+    named = driver._to_train(space, driver._with_names(space, found))
     assert [name for name, _ in named] == ["found", "run-0", "run-1"]
     trained = {
         name: {"space": space.name, "genotype": spaces.to_string(space, arch), "test_accuracy": n / 10}
