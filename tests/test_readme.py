@@ -30,7 +30,7 @@ def test_the_example_runs_and_finds_the_activation_that_made_the_data(readme, ca
 
 @pytest.mark.usefixtures("standard_promotion")
 def test_the_example_of_several_runs_ends_at_the_optimum(readme):
-    (example,) = (block for block in re.findall(r"```python\n(.*?)```", readme, re.DOTALL) if "num_runs" in block)
+    (example,) = (block for block in re.findall(r"```python\n(.*?)```", readme, re.DOTALL) if "Several" in block)
     names: dict = {}
     exec(compile(example, "README.md", "exec"), names)
     assert names["runs"].diverged_at.tolist() == [0, 0]

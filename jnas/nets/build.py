@@ -106,7 +106,7 @@ def shapes(net: Any, image_shape: tuple[int, int, int]) -> dict[str, Any]:
     Returns:
       Nested dicts of `jax.ShapeDtypeStruct`, shared by all who ask for this network: not to be changed.
     """
-    return dict(jax.eval_shape(functools.partial(_init, net, image_shape)))
+    return dict(jax.eval_shape(functools.partial(_init, net, image_shape), jax.random.key(0)))
 
 
 def initialise(net: Any, key: jax.Array, image_shape: tuple[int, int, int]) -> tuple[dict, dict]:
