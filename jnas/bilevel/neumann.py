@@ -77,21 +77,9 @@ def neumann(
       >>> float(found.p[0]), float(found.metrics["neumann_diverged"])
       (2.0, 0.0)
     """
-    if num_terms < 0:
-        raise ValueError(f"neumann: num_terms is {num_terms}; give 0 or more products with the Hessian.")
-    if step_size is not None and known(step_size) and not step_size > 0:
-        raise ValueError(f"neumann: step_size is {step_size}; give a positive number, or None to have it chosen.")
-    if known(damping) and not damping >= 0:
-        raise ValueError(f"neumann: damping is {damping}; give 0 or more.")
-    if power_steps < 1:
-        raise ValueError(f"neumann: power_steps is {power_steps}; give 1 or more, or fix step_size.")
+    _check(num_terms, step_size, damping, power_steps)
     num_power = 0 if step_size is not None else power_steps
     end = num_power + num_terms  # trips: power iterations, terms, and perhaps the product with p
-
-    def init(weights: Weights) -> State:
-        if step_size is not None:
-            return ()
-        return PowerState(jnp.asarray(True), jax.tree.map(jnp.zeros_like, weights), jnp.zeros_like(norm(weights)))
 
     def solve(product: Product, v: Weights, batches: Batch | None, state: State, refresh=True) -> Solution:
         outputs = jax.eval_shape(product, v, _row(batches, 0))
@@ -122,7 +110,12 @@ def neumann(
             state = select(refresh, PowerState(jnp.asarray(False), series.power, series.eigenvalue), state)
         return Solution(series.sum(), state, _report(series, v), last if num_trips > end else None)
 
+    init = _nothing_known if num_power else lambda weights: ()
     return Solver(init, solve, num_batches=num_terms, damping=damping)
+
+
+def _nothing_known(weights: Weights) -> PowerState:
+    return PowerState(jnp.asarray(True), jax.tree.map(jnp.zeros_like, weights), jnp.zeros_like(norm(weights)))
 
 
 def unit(vector: Weights) -> Weights:
@@ -163,3 +156,14 @@ def _report(series: Series, v: Weights) -> Metrics:
 def _row(batches: Batch | None, number: Any) -> Batch | None:
     """Batch `number`, the first one for a power iteration; None where there are none."""
     return None if batches is None else jax.tree.map(lambda leaf: leaf[jnp.maximum(number, 0)], batches)
+
+
+def _check(num_terms: int, step_size: Any, damping: Any, power_steps: int) -> None:
+    if num_terms < 0:
+        raise ValueError(f"neumann: num_terms is {num_terms}; give 0 or more products with the Hessian.")
+    if step_size is not None and known(step_size) and not step_size > 0:
+        raise ValueError(f"neumann: step_size is {step_size}; give a positive number, or None to have it chosen.")
+    if known(damping) and not damping >= 0:
+        raise ValueError(f"neumann: damping is {damping}; give 0 or more.")
+    if power_steps < 1:
+        raise ValueError(f"neumann: power_steps is {power_steps}; give 1 or more, or fix step_size.")

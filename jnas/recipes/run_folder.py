@@ -7,6 +7,7 @@ import dataclasses
 import json
 import os
 import pathlib
+import re
 from collections.abc import Iterator
 from typing import Any
 
@@ -20,6 +21,7 @@ from jnas.errors import UserError
 from jnas.report.reading import dotted
 
 CONFIG, RESULT = "config.yaml", "result.json"
+CHECKPOINTS_SINCE = (0, 6)  # the first version that lays them out as this one does
 
 
 @contextlib.contextmanager
@@ -79,6 +81,7 @@ def _begin(path: pathlib.Path, wanted: dict[str, Any]) -> None:
     stored = path / CONFIG
     if stored.is_file():
         _check_same(stored, wanted)
+        _check_version(path)
         files.prepare_folder(path)
         return
     if path.is_dir() and any(path.iterdir()):
@@ -99,6 +102,19 @@ def _read_json(path: pathlib.Path) -> Any:
 
 def _write_json(path: pathlib.Path, value: Any) -> None:
     files.atomic_write(path, json.dumps(value, indent=1, ensure_ascii=False) + "\n")
+
+
+def _check_version(path: pathlib.Path) -> None:
+    """Refuse to go on with a run whose checkpoints are laid out in another way; a finished one can be read."""
+    known = _read_json(path / "environment.json")
+    version = known.get("jnas") if isinstance(known, dict) else None
+    numbers = re.match(r"(\d+)\.(\d+)", version) if isinstance(version, str) else None
+    old = numbers is not None and tuple(map(int, numbers.groups())) < CHECKPOINTS_SINCE
+    if old and not (path / RESULT).is_file():
+        raise UserError(
+            f"{path} was begun by jnas {version}, whose checkpoints this version cannot go on from: "
+            "finish it with that version, or choose another folder with --out"
+        )
 
 
 def _check_same(stored: pathlib.Path, wanted: dict[str, Any]) -> None:

@@ -301,3 +301,56 @@ class TestFetch:
         with pytest.raises(FileNotFoundError, match="shard 2"):
             fit(learner, inner._replace(fetch=fetch), key=KEY, num_steps=4, hooks=[*chunks_of(1), recorder(events)])
         assert events[-1] == ("end", 2)
+
+
+class TestEnough:
+    """A hook ends a run by what it returns; what it decides by is in the checkpoint."""
+
+    def counting(self, limit, seen):
+        memory = []
+
+        def steps(event):
+            memory.append(event.step)
+            return len(memory) >= limit
+
+        return Hook(
+            steps=steps, save=lambda step: memory, restore=lambda kept: seen.append(memory.extend(kept) or [*kept]),
+            every=2, name="counting",
+        )  # fmt: skip
+
+    def test_the_run_is_over_where_a_hook_says_so_and_stays_over(self, learner, source, tmp_path):
+        seen, events = [], []
+        hooks = [*chunks_of(2), self.counting(3, seen), recorder(events)]
+        state = fit(learner, source, key=KEY, num_steps=STEPS, hooks=hooks, checkpoints=Saving(tmp_path))
+        assert int(state.count) == 6
+        assert events[-1] == ("end", 6)
+        assert events[-2] == ("save", 6)
+        again = fit(
+            learner, source, key=KEY, num_steps=STEPS, hooks=[self.counting(3, seen), recorder(events)],
+            checkpoints=Saving(tmp_path),
+        )  # fmt: skip
+        assert leaves_as_bytes(again) == leaves_as_bytes(state)
+        assert events[-1] == ("end", 6)  # nothing ran
+        assert seen == [[2, 4, 6]]  # and the hook knows what it had decided by
+
+    def test_what_it_remembers_is_that_of_the_checkpoint(self, learner, source, tmp_path):
+        """Cut off after 7 steps with the checkpoint of 4: the looks at 6 and 7 have not been."""
+        seen = []
+
+        def fail(event):
+            if event.step == 7:
+                raise RuntimeError("cut off")
+
+        hooks = [*chunks_of(1), self.counting(9, seen), Hook(steps=fail)]
+        with pytest.raises(RuntimeError, match="cut off"):
+            fit(learner, source, key=KEY, num_steps=STEPS, hooks=hooks, checkpoints=Saving(tmp_path, 4))
+        state = fit(
+            learner, source, key=KEY, num_steps=STEPS, hooks=[*chunks_of(1), self.counting(9, seen)],
+            checkpoints=Saving(tmp_path, 4),
+        )  # fmt: skip
+        assert seen == [[1, 2, 3, 4]]
+        assert int(state.count) == 9  # nine looks in all: it is enough after the ninth step
+
+    def test_what_else_a_hook_returns_ends_nothing(self, learner, source):
+        hooks = [Hook(steps=lambda event: "truthy"), Hook(steps=lambda event: [event.step])]
+        assert int(fit(learner, source, key=KEY, num_steps=STEPS, hooks=hooks).count) == STEPS
