@@ -85,7 +85,7 @@ def answer(request: dict[str, Any]) -> dict[str, Any]:
         images = settings.batch_size * (1 if request["what"] != "step" else 2)
         if request["what"] == "step" and settings.fresh_batches:
             images += settings.batch_size * settings.terms
-        parameters = nets.count_parameters(state.point.weights)  # before the state is given away
+        parameters = state.point.weights.size  # before the state is given away
         advance = _advance(program._replace(run=compiled), state, operands, request["what"] == "step", mesh)
         times = _times(advance, request["repeats"]) / size
         if request["profile"]:

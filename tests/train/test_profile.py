@@ -77,12 +77,12 @@ def test_bad_steps_and_folders(learner, tmp_path):
 
 def test_the_flag_of_the_command_traces_into_the_folder_of_the_run(learner, tmp_path, monkeypatch):
     from jnas.cli import main
-    from jnas.recipes.gradient import recipe
+    from jnas.recipes import driver
 
-    def run(settings, folder, *, mesh):
+    def run(recipe, settings, folder, *, mesh):
         return fit(learner, resident(), key=KEY, num_steps=settings.epochs, hooks=chunks_of(1))
 
-    monkeypatch.setattr(recipe, "run", run)
+    monkeypatch.setattr(driver, "run", run)
     monkeypatch.setattr(main, "_summary", lambda result, folder: None)
     monkeypatch.setattr(main, "_prepare_machine", lambda: None)
     for words, expected in (("--profile",), [3, 4, 5]), (("--profile", "2:3"), [1, 2]), ((), None):

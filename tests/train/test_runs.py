@@ -48,7 +48,7 @@ def assert_alike(one, other, rtol=1e-6):
 @pytest.mark.parametrize("mapper", [one_by_one, all_at_once])
 @pytest.mark.parametrize("steps_per_call", [1, 4])
 def test_each_run_ends_where_it_would_have_ended_alone(mapper, steps_per_call):
-    learner, options = make_learner(), {"num_steps": STEPS, "steps_per_call": steps_per_call}
+    learner, options = make_learner(), {"num_steps": STEPS, "hooks": chunks_of(steps_per_call)}
     together = fit(learner, resident(), key=KEY, **options, runs=Several(NUM_RUNS, mapper=mapper))
     assert together.diverged_at.tolist() == [0] * NUM_RUNS
     for run in range(NUM_RUNS):
@@ -98,10 +98,10 @@ def test_a_diverged_run_stands_still_and_the_others_go_on(mapper, tmp_path):
         at_multiples(7, lambda event: seen.append(event.metrics["loss"])),
     ]
     numbers = np.arange(NUM_RUNS)
-    options = {"key": KEY, "num_runs": NUM_RUNS, "settings": numbers, "mapper": mapper, "steps_per_call": 3}
-    found = fit(build, resident(), num_steps=STEPS, hooks=hooks, **options)
+    options = {"key": KEY, "runs": Several(NUM_RUNS, numbers, mapper)}
+    found = fit(build, resident(), num_steps=STEPS, hooks=[*chunks_of(3), *hooks], **options)
     assert found.diverged_at.tolist() == [0, 5, 0]
-    before = fit(build, resident(), num_steps=4, **options)
+    before = fit(build, resident(), num_steps=4, hooks=chunks_of(3), **options)
     for a, b in zip(leaves_as_bytes(row(found.state, 1)), leaves_as_bytes(row(before.state, 1)), strict=True):
         assert a == b  # as after its last sound step
     assert_alike(row(found.state, 2), fit(make_learner(), resident(), key=key_of(2), num_steps=STEPS))
@@ -136,8 +136,8 @@ def test_all_diverged_is_an_error():
 
 def test_stopped_and_resumed_they_end_in_the_same_bits(tmp_path):
     learner = make_learner()
-    options = {"key": KEY, "num_steps": STEPS, "num_runs": NUM_RUNS, "steps_per_call": 2}
-    whole = fit(learner, resident(), **options)
+    options = {"key": KEY, "num_steps": STEPS, "runs": Several(NUM_RUNS)}
+    whole = fit(learner, resident(), hooks=chunks_of(2), **options)
 
     def stop(event):
         if event.step == 4:
@@ -148,8 +148,14 @@ def test_stopped_and_resumed_they_end_in_the_same_bits(tmp_path):
 
     log = lambda: [of_run(2, jsonl_log(tmp_path / "log.jsonl"))]
     with pytest.raises(Interrupted):
-        fit(learner, resident(), hooks=[Hook(steps=stop), *log()], checkpoints=Saving(tmp_path / "c"), **options)
-    again = fit(learner, resident(), hooks=log(), checkpoints=Saving(tmp_path / "c"), **options)
+        fit(
+            learner,
+            resident(),
+            hooks=[*chunks_of(2), Hook(steps=stop), *log()],
+            checkpoints=Saving(tmp_path / "c"),
+            **options,
+        )
+    again = fit(learner, resident(), hooks=[*chunks_of(2), *log()], checkpoints=Saving(tmp_path / "c"), **options)
     assert leaves_as_bytes(again) == leaves_as_bytes(whole)
     assert [json.loads(line)["step"] for line in (tmp_path / "log.jsonl").read_text().splitlines()] == [*range(1, 8)]
 
@@ -227,7 +233,8 @@ def test_runs_spread_over_devices(start_script, tmp_path):
 PROCESSES = """
 import sys
 port, number, folder = sys.argv[1], int(sys.argv[2]), sys.argv[3]
-from jnas.distributed import Hosts, joined, to_host
+from jnas.distributed import to_host
+from jnas.distributed.hosts import Hosts, joined
 from jnas.distributed.meshes import make_mesh
 from jnas.train import Hook, Saving, Several, chunks_of, fit, jsonl_log, of_run
 

@@ -64,8 +64,9 @@ def from_scratch(
             state = train.fit(learner, source, key=key, num_steps=num_steps, hooks=train.chunks_of(steps_per_call))
         except Diverged:
             return Evaluation(1 / held.num_classes, {"diverged": True})
-        measured = evaluate(net, unravel(state.point.weights), state.variables, held, augment)
-        return Evaluation(measured["accuracy"], {"parameters": nets.count_parameters(state.point.weights)})
+        params = unravel(state.point.weights)
+        measured = evaluate(net, params, state.variables, held, augment)
+        return Evaluation(measured["accuracy"], {"parameters": nets.count_parameters(params)})
 
     return score
 

@@ -100,7 +100,7 @@ def own_training(
         state = fit(_mixed_learner(net, train.shape, training, num_steps), source, key=key, num_steps=num_steps)
         weights = flat.unravel_of(net, train.shape)(state.point.weights)
         measured = evaluate(net, weights, state.variables, validation, augment)
-        size = nets.count_parameters(state.point.weights)
+        size = nets.count_parameters(weights)
         return Evaluation(measured["accuracy"], {**measured, "parameters": size})
 
     return objective
