@@ -9,6 +9,7 @@ from typing import Any
 
 import jax
 
+from jnas import __version__
 from jnas.files.urls import masked
 
 
@@ -23,7 +24,8 @@ def environment() -> dict[str, Any]:
     device = jax.devices()[0]
     return {
         "python": platform.python_version(),
-        **{name: _version(name) for name in ("jax", "jaxlib", "flax", "optax", "jnas")},
+        **{name: _version(name) for name in ("jax", "jaxlib", "flax", "optax")},
+        "jnas": __version__,
         "platform": device.platform,
         "device": device.device_kind,
         "num_devices": jax.device_count(),
