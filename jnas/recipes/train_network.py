@@ -15,6 +15,7 @@ from jnas import bilevel, data, distributed, files, nets, spaces
 from jnas.distributed.meshes import mesh_of_one
 from jnas.recipes import flat, run_folder
 from jnas.recipes.classification import classifier_loss, evaluate
+from jnas.recipes.optimisers import sgd_of
 from jnas.recipes.settings import Training
 from jnas.train import Saving, fit, standard_hooks
 from jnas.train.weights import save_tree
@@ -97,9 +98,6 @@ def train(
     files.prepare_folder(folder)
     steps_per_epoch = len(splits.train) // training.batch_size
     num_steps = training.epochs * steps_per_epoch
-    rate = optax.cosine_decay_schedule(
-        training.learning_rate, num_steps, training.final_learning_rate / max(training.learning_rate, 1e-30)
-    )
     unravel = flat.unravel_of(prepared.net, splits.train.shape)
     drop_path = optax.linear_schedule(0.0, training.drop_path, num_steps) if training.drop_path else None
     loss = classifier_loss(
@@ -108,11 +106,7 @@ def train(
     learner = bilevel.supervised(
         flat.over_vector(loss, unravel),
         flat.start(prepared.net, splits.train.shape),
-        optax.chain(
-            optax.identity() if training.clip is None else optax.clip_by_global_norm(training.clip),
-            optax.add_decayed_weights(training.weight_decay),
-            optax.sgd(rate, training.heavy_ball or None, nesterov=training.nesterov and training.heavy_ball > 0),
-        ),
+        sgd_of(training, num_steps),
     )
     started = time.time()
     state = fit(

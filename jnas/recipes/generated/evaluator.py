@@ -7,12 +7,12 @@ from collections.abc import Callable
 
 import jax
 import numpy as np
-import optax
 
 from jnas import bilevel, data, nets, spaces, train
 from jnas.errors import Diverged
 from jnas.recipes import chains, flat
 from jnas.recipes.classification import classifier_loss, evaluate
+from jnas.recipes.optimisers import sgd_of
 from jnas.recipes.settings import Training
 from jnas.searchers.base import Evaluation
 from jnas.spaces import networks
@@ -44,13 +44,7 @@ def from_scratch(
     change = judge.augmentation
     augment = data.Augment(change.crop, change.flip, change.cutout, mean, std)
     source = data.supervised_source(part, batch_size=judge.batch_size, augment=augment)
-    final = judge.final_learning_rate / max(judge.learning_rate, 1e-30)
-    rate = optax.cosine_decay_schedule(judge.learning_rate, num_steps, final)
-    optimiser = optax.chain(
-        optax.identity() if judge.clip is None else optax.clip_by_global_norm(judge.clip),
-        optax.add_decayed_weights(judge.weight_decay),
-        optax.sgd(rate, judge.heavy_ball or None, nesterov=judge.nesterov and judge.heavy_ball > 0),
-    )
+    optimiser = sgd_of(judge, num_steps)
 
     def score(space, arch):
         if not networks.is_connected(space, arch):

@@ -9,7 +9,6 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 import numpy as np
-import optax
 
 from jnas import bilevel, data, distributed, files, nets
 from jnas.distributed.environment import environment
@@ -18,6 +17,7 @@ from jnas.nets.quant import integer
 from jnas.nets.quant.units import Path, UnitOf, Units, calibrate, rules, units
 from jnas.recipes import flat, run_folder, train_network
 from jnas.recipes.classification import accuracy, cross_entropy
+from jnas.recipes.optimisers import sgd_of
 from jnas.recipes.settings import Training
 from jnas.spaces.policy import Method
 from jnas.train import Saving, fit, standard_hooks
@@ -131,20 +131,11 @@ def _quantised(
 def _learner(one: Quantised, training: Training, examples: data.Dataset) -> Learner:
     """SGD with momentum and a cosine."""
     num_steps = training.epochs * (len(examples) // training.batch_size)
-    final = training.final_learning_rate / max(training.learning_rate, 1e-30)
 
     return bilevel.supervised(
         flat.over_vector(quantised_loss(one, training.smoothing), flat.unravel_of(one.net, examples.shape)),
         flat.start(one.net, examples.shape),
-        optax.chain(
-            optax.identity() if training.clip is None else optax.clip_by_global_norm(training.clip),
-            optax.add_decayed_weights(training.weight_decay),
-            optax.sgd(
-                optax.cosine_decay_schedule(training.learning_rate, num_steps, final),
-                training.heavy_ball or None,
-                nesterov=training.nesterov and training.heavy_ball > 0,
-            ),
-        ),
+        sgd_of(training, num_steps),
     )
 
 

@@ -7,11 +7,11 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 import numpy as np
-import optax
 
 from jnas import bilevel, data, distributed, nets, spaces
 from jnas.recipes import flat
 from jnas.recipes.classification import accuracy, cross_entropy, evaluate
+from jnas.recipes.optimisers import sgd_of
 from jnas.recipes.settings import Training
 from jnas.recipes.trials.network_costs import Cost
 from jnas.searchers.base import Evaluation, Objective
@@ -274,11 +274,5 @@ def _mixed_learner(net: nets.Network, shape, training: Training, num_steps: int)
         metrics = {"accuracy": accuracy(logits.main, batch.examples.label)}
         return cross_entropy(logits.main, batch.examples.label), Aux(updated["batch_stats"], metrics)
 
-    final = training.final_learning_rate / max(training.learning_rate, 1e-30)
-    rate = optax.cosine_decay_schedule(training.learning_rate, max(num_steps, 1), final)
-    tx = optax.chain(
-        optax.identity() if training.clip is None else optax.clip_by_global_norm(training.clip),
-        optax.add_decayed_weights(training.weight_decay),
-        optax.sgd(rate, training.heavy_ball or None, nesterov=training.nesterov and training.heavy_ball > 0),
-    )
+    tx = sgd_of(training, num_steps)
     return bilevel.supervised(flat.over_vector(loss, flat.unravel_of(net, shape)), flat.start(net, shape), tx)
