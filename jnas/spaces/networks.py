@@ -68,6 +68,8 @@ def from_string(space: NetworkSpace, words: str) -> Array:
     name = words.strip()
     if has_genotype(space) and name.isidentifier():
         if name not in PUBLISHED:
-            raise UserError(f"{quoted(name)} is no cell: write Genotype(normal=[...], ...) or {', '.join(PUBLISHED)}.")
+            raise UserError(
+                f"{quoted(name)} is no genotype: write Genotype(normal=[...], ...) or {', '.join(PUBLISHED)}."
+            )
         return text.encode(space, PUBLISHED[name])
     return text.from_string(space, words)

@@ -71,7 +71,10 @@ def learner_of(config: Search, net: nets.Network, shape: tuple[int, int, int], n
         statistics_groups=config.statistics_groups,
     )
     start = flat.start(net, shape, lambda key: spaces.init_alpha(net.space, key, config.alpha_scale))
-    estimator = _estimator(config, gauss_newton if config.curvature == "gauss_newton" else bilevel.hessian)
+    # On a CPU the gradients of ordinary convolutions crawl inside loops; those of the built-in operators do not.
+    unroll = distributed.backend() == "cpu" and not all(op.loops for op in net.space.operators)
+    curvature = gauss_newton if config.curvature == "gauss_newton" else bilevel.hessian
+    estimator = _estimator(config, curvature, unroll)
     rate = rate_of(config.weights, num_steps)  # of the virtual step, where the estimator takes one
     weights, alpha = (optimiser_of(level, num_steps) for level in (config.weights, config.alpha))
     alpha = optax.chain(*steering.penalties(config, net.space, num_steps), alpha)
@@ -86,7 +89,7 @@ def learner_of(config: Search, net: nets.Network, shape: tuple[int, int, int], n
         first(bilevel.Point(config.weights.coefficient, config.alpha.coefficient)),
         optax.partition({"weights": weights, "alpha": alpha}, bilevel.Point("weights", "alpha")),
     )
-    return bilevel.simultaneous(problem, estimator, start, tx, learning_rate=rate)
+    return bilevel.simultaneous(problem, estimator, start, tx, learning_rate=rate, unroll=unroll)
 
 
 def levels(config: Search, splits: data.Splits) -> tuple[data.Dataset, data.Dataset]:
@@ -246,7 +249,7 @@ def _rule(space: spaces.CellSpace, without: tuple[str, ...]) -> str:
     return "argmax on each edge" + (", none excluded" if without else ", none included")
 
 
-def _estimator(config: Search, curvature: bilevel.Curvature) -> bilevel.Estimator:
+def _estimator(config: Search, curvature: bilevel.Curvature, unroll: bool) -> bilevel.Estimator:
     if config.estimator == "first_order":
         return bilevel.first_order()
     if config.estimator == "finite_difference":
@@ -255,7 +258,7 @@ def _estimator(config: Search, curvature: bilevel.Curvature) -> bilevel.Estimato
         return bilevel.unrolled(config.terms)
     if config.estimator == "conjugate_gradient":
         return bilevel.implicit(bilevel.conjugate_gradient(config.terms, damping=config.damping), curvature=curvature)
-    series = bilevel.neumann(config.terms, step_size=config.neumann_step, damping=config.damping)
+    series = bilevel.neumann(config.terms, step_size=config.neumann_step, damping=config.damping, unroll=unroll)
     return bilevel.implicit(series, curvature=curvature)
 
 
