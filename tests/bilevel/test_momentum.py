@@ -1,5 +1,6 @@
 """Recursive momentum: exactness, the negative control, variance, and the double recursion against NumPy."""
 
+import chex
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -215,3 +216,23 @@ def test_bad_schedules_are_one_sentence():
         bilevel.decaying(0.9, floor=2)
     with pytest.raises(ValueError, match="must be positive"):
         mrbo_schedules(0.0, 1, 1, 1)
+
+
+class VariantsTest(chex.TestCase):
+    """The recursion as it is called: by hand, compiled, and mapped over runs."""
+
+    @chex.variants(with_jit=True, without_jit=True)
+    def test_a_step_of_the_recursion_is_its_formula(self):
+        tx = bilevel.storm(0.25)
+        gradient = lambda x, batch: 2.0 * x - batch
+        first, second = jnp.array([1.0, -2.0]), jnp.array([0.5, -1.0])
+
+        @self.variant
+        def two_steps(x, y):
+            d, state = tx.update(gradient(x, 3.0), tx.init(x), x, grad_fn=lambda p: gradient(p, 3.0))
+            e, _ = tx.update(gradient(y, 5.0), state, y, grad_fn=lambda p: gradient(p, 5.0))
+            return d, e
+
+        d, e = two_steps(first, second)
+        np.testing.assert_allclose(d, 2 * first - 3, rtol=1e-6)
+        np.testing.assert_allclose(e, (2 * second - 5) + 0.75 * ((2 * first - 3) - (2 * first - 5)), rtol=1e-6)
