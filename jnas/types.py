@@ -73,5 +73,5 @@ class Source(NamedTuple):
     arrays: PyTree = ()
     fetch: Callable[..., PyTree] | None = None
     batch_size: int | None = None  # examples of a batch, if `fetch` takes rows
-    # [num_runs, ...], for `fit(num_runs=...)`: with it `batch` gets (arrays, the row of its run) in place of arrays.
+    # [num_runs, ...], for `fit(runs=...)`: with it `batch` gets (arrays, the row of its run) in place of arrays.
     per_run: PyTree = None

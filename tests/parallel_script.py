@@ -107,7 +107,7 @@ def supernet():
     return learner, Source(lambda arrays, step, key: Batches(*arrays), both)
 
 
-ONE_STEP = {"num_steps": 1, "steps_per_call": 1}
+ONE_STEP = {"num_steps": 1, "hooks": train.chunks_of(1)}
 result, source = {}, Source(draw, (X, Y))
 every = together(dict(learners()))
 alone = train.fit(every, source, key=KEY, **ONE_STEP)
@@ -120,12 +120,12 @@ if "runs" in sys.argv:
     chosen = ("simultaneous neumann", "alternating unrolled")
     two = together({name: learner for name, learner in learners() if name in chosen})
     mesh = make_mesh({"run": 4, "data": 2})
-    many = distributed.to_host(train.fit(two, source, key=KEY, mesh=mesh, num_runs=4, **ONE_STEP).state)
+    many = distributed.to_host(train.fit(two, source, key=KEY, mesh=mesh, runs=train.Several(4), **ONE_STEP).state)
     for r in range(4):
         own = train.fit(two, source, key=jax.random.fold_in(KEY, r), **ONE_STEP)
         part = jax.tree.map(lambda leaf, r=r: leaf[r], many)
         result[f"run {r} of 4x2"] = {name: difference(own[name], part[name]) for name in own}
-    after = train.fit(two, source, key=KEY, num_steps=50, steps_per_call=50, mesh=make_mesh({"data": 8}))
+    after = train.fit(two, source, key=KEY, num_steps=50, hooks=train.chunks_of(50), mesh=make_mesh({"data": 8}))
     alphas = [leaf for name in after for leaf in jax.tree.leaves(after[name].point.alpha)]
     pairs = [(leaf.addressable_shards[0].data, shard.data) for leaf in alphas for shard in leaf.addressable_shards]
     result["shards"] = len(pairs)

@@ -52,9 +52,9 @@ def conjugate_gradient(num_steps: int, *, damping: float = 0.0, tolerance: float
             step, (x, r, d), (best, least), _ = carry
             image = axpy(damping, d, product(d, None)[0])
             along, old = vdot(d, image), vdot(r, r)
-            size = old * inverse(along)
+            sound = ~(along <= 0)  # a NaN goes on into the result, for all to see
+            size = old / jnp.where(sound, along, 1.0)
             moved, left = axpy(size, d, x), axpy(-size, image, r)
-            sound = along > 0
             better = sound & (norm(left) < least)
             best, least = select(better, moved, best), jnp.where(better, norm(left), least)
             after = (moved, left, axpy(vdot(left, left) * inverse(old), d, left))

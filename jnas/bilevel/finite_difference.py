@@ -1,6 +1,7 @@
 """DARTS' second order."""
 
 import jax
+import jax.numpy as jnp
 import optax
 
 from jnas.bilevel.problem import (
@@ -49,7 +50,7 @@ def finite_difference(radius: float = 1e-2) -> Estimator:
         stepped = Point(axpy(-xi, gradient, point.weights), point.alpha)
         outer, metrics = outer_gradient(problem, stepped, batches, context)
         length = norm(outer.weights)
-        eps = radius * inverse(length)
+        xi, eps = jnp.asarray(xi, length.dtype), radius * inverse(length)
 
         def alpha_gradient(scale: Array):
             weights = axpy(scale, outer.weights, point.weights)

@@ -43,7 +43,8 @@ def simultaneous(
         tx = optax.chain(storm(Point(weights=d, alpha=c)), optax.partition({...}, Point("weights", "alpha")))
 
     they are two trips of one loop, so that the estimator is compiled once; with `storm` in another place it is compiled
-    twice. A point with an adjoint, the iterate of an estimator of its own, moves as a third part of the same chain.
+    twice. A point with an adjoint, the iterate of an estimator of its own, moves as a third part of the same chain,
+    whose coefficients and labels then need a third entry, too.
 
     Args:
       problem: the two losses.

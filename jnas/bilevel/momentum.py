@@ -91,7 +91,8 @@ def previous_point(state: PyTree) -> PyTree | None:
     """Where the first link of a chain will ask for the gradient again; None if that link is not `storm`.
 
     Args:
-      state: of the optimiser. Found is `storm` by itself, or first in a chain, be it a chain within a chain.
+      state: of the optimiser. Found is `storm` by itself, or first in a chain, be it a chain within a chain; a state of
+        your own that is a plain tuple passes for a chain, so name it.
 
     Returns:
       The parameters of the step before.

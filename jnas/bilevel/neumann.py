@@ -12,7 +12,7 @@ from jnas.types import Array, Batch, Metrics, State, Weights
 class PowerState(NamedTuple):
     """A running estimate of the largest absolute eigenvalue."""
 
-    fresh: Array  # [] bool: nothing is known yet
+    fresh: Array  # [] bool: nothing is known yet, or nothing but a vector of 0 was seen
     vector: Weights  # of unit length
     eigenvalue: Array  # [] float, a lower bound of |lambda|_max on the batches seen
 
@@ -107,7 +107,7 @@ def neumann(
             carry = jax.lax.fori_loop(jnp.where(refresh, 0, num_power), num_trips, trip, carry)
         series, last = carry
         if num_power:
-            state = select(refresh, PowerState(jnp.asarray(False), series.power, series.eigenvalue), state)
+            state = select(refresh, PowerState(norm(series.power) == 0, series.power, series.eigenvalue), state)
         return Solution(series.sum(), state, _report(series, v), last if num_trips > end else None)
 
     init = _nothing_known if num_power else lambda weights: ()

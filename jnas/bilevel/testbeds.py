@@ -92,8 +92,7 @@ def one_step_example() -> tuple[Bilevel, Point, float]:
     """The smallest problem that tells the one-step hypergradient from first order.
 
     `L_val = a w - 2 a + 1`, `L_tr = w^2 - 2 a w + a^2`, learning rate 0.5, from (a, w) = (2, -2): first order gives
-    -4, one exact
-    unrolled step 2; dropping the implicit term of that step gives 0.
+    -4, one exact unrolled step 2; dropping the implicit term of that step gives 0.
 
     Returns:
       The problem, the point and the learning rate.

@@ -109,7 +109,7 @@ def bilevel_runs_source(
 ) -> Source:
     """Batches of several runs, each with an inner and an outer half of its own, over one copy of the images.
 
-    When to use it: `fit(num_runs=...)`. Run r sees what `bilevel_source` on its two halves would give it.
+    When to use it: `fit(runs=...)`. Run r sees what `bilevel_source` on its two halves would give it.
 
     Args:
         dataset: the images that the runs share.

@@ -89,7 +89,7 @@ def split_largest(axis: str = MODEL, *, least: int = 2**16) -> Rule:
       least: elements below which an array stays whole.
 
     Returns:
-      A rule for `fit(state_rule=...)`. Dimensions that the devices do not divide are passed over.
+      A rule for `Layout(mesh, rule)`. Dimensions that the devices do not divide are passed over.
     """
 
     def rule(path: str, shape: tuple[int, ...]) -> PartitionSpec:

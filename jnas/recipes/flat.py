@@ -40,8 +40,15 @@ def ravel(params: PyTree) -> Array:
 
 
 def unravel_of(net: Any, shape: tuple[int, int, int]) -> Unravel:
-    """The way back from the vector to the parameters of a network that reads images of this shape."""
-    leaves, tree = jax.tree.flatten(nets.shapes(net, shape)["params"])
+    """The way back from the vector to the parameters of a network that reads images of this shape.
+
+    Raises:
+      ValueError: for a network without parameters, or with parameters of several dtypes.
+    """
+    leaves, tree = jax.tree.flatten(nets.shapes(net, tuple(shape)).get("params", {}))
+    if len({leaf.dtype for leaf in leaves}) != 1:
+        found = ", ".join(sorted({str(leaf.dtype) for leaf in leaves})) or "none at all"
+        raise ValueError(f"the network has parameters of {found}: one vector needs some, of one dtype")
     ends = [0]
     for leaf in leaves:
         ends.append(ends[-1] + math.prod(leaf.shape))

@@ -1,5 +1,6 @@
-"""The folder of a run: what was asked, on what it ran, and what came out, so that the same command goes on or shows
-it. In a run of several processes the first one reads and writes it; all call these functions and get the same answers.
+"""The folder of a run: what was asked, on what it ran, and what came out; the same command goes on or shows it.
+
+In a run of several processes the first one reads and writes it; all call these functions and get the same answers.
 """
 
 import contextlib
@@ -110,7 +111,7 @@ def _check_version(path: pathlib.Path) -> None:
     version = known.get("jnas") if isinstance(known, dict) else None
     numbers = re.match(r"(\d+)\.(\d+)", version) if isinstance(version, str) else None
     old = numbers is not None and tuple(map(int, numbers.groups())) < CHECKPOINTS_SINCE
-    if old and not (path / RESULT).is_file():
+    if old and not any((path / name).is_file() for name in (RESULT, "search/found.json")):
         raise UserError(
             f"{path} was begun by jnas {version}, whose checkpoints this version cannot go on from: "
             "finish it with that version, or choose another folder with --out"

@@ -14,6 +14,7 @@ from jax.sharding import Mesh
 from jnas.distributed.sharding import Layout, Place, all_at_once, check_mesh, home, one_by_one
 from jnas.errors import Diverged, Interrupted, UserError
 from jnas.files.signals import Stop, stop_on_signal
+from jnas.files.writing import plain
 from jnas.train.checkpoint import Checkpoints, Saving
 from jnas.train.chunks import drive
 from jnas.train.hooks import Event, Hook, take_waiting
@@ -135,7 +136,7 @@ def fit(
                 span = _span(chunk_end - step, time.perf_counter() - started, most)
             step = chunk_end
             event = Event(step, num_steps, state, metrics, done)
-            votes = [hook.steps(event) is True for hook in called]
+            votes = [_is_enough(hook.steps(event)) for hook in called]
             stopped, enough = _agreed(stop, any(votes))
             due = stopped or enough or step == num_steps or bool(checkpoints and _multiple(step, checkpoints.every))
             if saver is not None and due:
@@ -183,8 +184,13 @@ def _called(hooks: Sequence[Hook]) -> list[Hook]:
     return [*(take_waiting() if first else ()), *(hook for hook in hooks if first or not hook.first_process_only)]
 
 
+def _is_enough(answer: Any) -> bool:
+    """Whether a hook said so: True, of Python or of NumPy, and not whatever else a function may return."""
+    return isinstance(answer, bool | np.bool_) and bool(answer)
+
+
 def _named(kept: list[tuple[str | None, Any]]) -> dict[str, Any]:
-    return {name: memory for name, memory in kept if name is not None}
+    return {name: plain(memory) for name, memory in kept if name is not None}
 
 
 def _multiple(step: int, every: int | None) -> bool:
@@ -224,9 +230,9 @@ def _begin(
             "use that seed or choose another folder"
         )
     for hook in hooks:
-        if hook.name is not None and hook.name in meta["hooks"]:
+        if hook.name in meta.get("hooks", {}):
             hook.restore(meta["hooks"][hook.name])
-    return step, state, meta["enough"]
+    return step, state, meta.get("enough", False)
 
 
 def _agreed(stop: Stop, enough: bool) -> tuple[bool, bool]:
@@ -322,6 +328,13 @@ def _check(key, num_steps, mesh, hooks, checkpoints: Saving | None, num_runs: in
     for name, value in [*every, *of_hooks]:
         if value is not None and value < 1:
             raise ValueError(f"{name} is {value}: give at least 1 step, or None")
+    names = [hook.name for hook in hooks if hook.name is not None]
+    if twice := [name for name in names if names.count(name) > 1]:
+        raise ValueError(f"two hooks have the name {twice[0]!r}: give each its own")
+    if alone := [hook.name for hook in hooks if hook.name is not None and hook.first_process_only]:
+        raise ValueError(
+            f"the hook {alone[0]!r} is for the first process only: what all processes restore all must see"
+        )
     if mesh is not None:
         check_mesh(mesh, num_runs)
 

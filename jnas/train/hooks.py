@@ -94,7 +94,8 @@ def in_the_first_fit(hooks: Sequence[Hook]) -> Iterator[None]:
     """Inside the block the first `fit` that runs a step calls these hooks, too, before its own.
 
     Args:
-      hooks: for a run whose `fit` is out of reach.
+      hooks: for a run whose `fit` is out of reach. They look on: their `every`, `steps_per_call` and `name` count for
+        nothing.
     """
     token = _waiting.set(list(hooks))
     try:
@@ -112,7 +113,7 @@ def take_waiting() -> list[Hook]:
 
 
 def of_run(run: int, hook: Hook) -> Hook:
-    """A hook that sees one of several runs as if it were alone, until that run diverges.
+    """A hook that sees one of several runs as if it were alone, until that run diverges. It cannot end the program.
 
     Args:
       run: its number, from 0.
@@ -120,8 +121,13 @@ def of_run(run: int, hook: Hook) -> Hook:
         a hook of all runs takes with `to_host`.
 
     Returns:
-      A hook for `fit(num_runs=...)`.
+      A hook for `fit(runs=...)`.
+
+    Raises:
+      ValueError: for a hook with a name.
     """
+    if hook.name is not None:
+        raise ValueError(f"the hook {hook.name!r} keeps something in checkpoints, which one of several runs cannot")
 
     def steps(event: Event) -> None:
         assert event.done is not None

@@ -247,7 +247,7 @@ def test_the_trips_of_a_solve_are_those_that_are_computed(curvature):
         ).flops
 
     def gradients(p, b):
-        return jax.grad(loss, argnums=(0, 1), has_aux=True)(*p, b, None)[0]
+        return jax.grad(loss, argnums=(0, 1), has_aux=True)(p.weights, p.alpha, b, None)[0]
 
     def along(p, b):
         return jax.jvp(lambda w: gradients(p._replace(weights=w), b), (p.weights,), (p.weights,))

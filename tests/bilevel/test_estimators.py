@@ -378,3 +378,29 @@ def test_weights_may_have_several_dtypes(estimator):
     direction, _, aux = jax.jit(run)(point)
     chex.assert_trees_all_equal_shapes_and_dtypes(direction, point)
     assert all(jnp.isfinite(value) for value in aux.metrics.values())
+
+
+def test_a_flat_step_does_not_end_the_power_iteration(bed):
+    """Where the outer gradient was 0 once, nothing is known of the curvature; the next step begins anew."""
+    solver, zero = bilevel.neumann(1, power_steps=3), jnp.zeros(12)
+    state = solver.solve(plain(bed), zero, None, solver.init(zero)).state
+    v = jax.random.normal(jax.random.key(3), (12,))
+    for _ in range(20):
+        state = solver.solve(plain(bed), v, None, state).state
+    assert float(state.eigenvalue) == pytest.approx(1.8, rel=1e-3)  # the largest
+
+
+def test_a_product_that_is_not_a_number_is_not_hidden():
+    solver = bilevel.conjugate_gradient(3)
+    found = solver.solve(lambda v, _: (v * jnp.nan, ()), jnp.ones(3), None, ())
+    assert np.isnan(np.asarray(found.p)).all()
+
+
+@pytest.mark.parametrize(("rate", "weights"), [(jnp.float32, jnp.float64), (jnp.float64, jnp.float32)])
+def test_the_rate_may_have_another_dtype_than_the_weights(rate, weights):
+    loss = lambda w, a, batch, context: (jnp.sum((w - a) ** 2), Aux())
+    point, estimator = bilevel.Point(jnp.ones(3, weights), jnp.zeros(3, weights)), bilevel.finite_difference()
+    direction, _, _ = estimator.estimate(
+        bilevel.Bilevel(loss, loss), point, Batches((), ()), Context(), (), learning_rate=rate(0.1)
+    )
+    assert direction.alpha.dtype == weights

@@ -2,7 +2,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from jnas.data import load
+from jnas.data.load import load
 from jnas.errors import UserError
 
 RNG = np.random.default_rng(0)

@@ -6,7 +6,7 @@ import sys
 import numpy as np
 import pytest
 
-from jnas.data import load
+from jnas.data.load import load
 from jnas.errors import UserError
 
 CHECKSUMS = {  # of third_party/fashion-mnist/README.md

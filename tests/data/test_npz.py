@@ -3,7 +3,7 @@ import pathlib
 import numpy as np
 import pytest
 
-from jnas.data import load
+from jnas.data.load import load
 from jnas.errors import UserError
 
 RNG = np.random.default_rng(0)

@@ -9,7 +9,8 @@ import jax
 import numpy as np
 import pytest
 
-from jnas.data import Augment, load
+from jnas.data import Augment
+from jnas.data.load import load
 from jnas.data.stream import stream_source
 from jnas.errors import UserError
 

@@ -87,7 +87,7 @@ def images(tmp_path_factory):
     """A data set of TensorFlow Datasets as array_record: images of the embedded slice, at every third pixel."""
     import tensorflow_datasets as tfds
 
-    from jnas.data import load
+    from jnas.data.load import load
 
     train = load("fashion-mnist-slice").train
     pictures = train.images[: 2 * BATCH * EPOCH].reshape(-1, *train.shape)[:, 2:26:3, 2:26:3]

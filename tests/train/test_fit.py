@@ -12,7 +12,7 @@ from jnas.nets.kernels.convolution import conv2d
 from jnas.train import Saving, chunks_of, fit
 from jnas.train.checkpoint import Checkpoints
 from jnas.train.fit import _span
-from jnas.train.hooks import Hook, at_multiples
+from jnas.train.hooks import Hook, at_multiples, of_run
 from jnas.train.program import compile_steps
 from jnas.types import Learner, Source
 
@@ -354,3 +354,22 @@ class TestEnough:
     def test_what_else_a_hook_returns_ends_nothing(self, learner, source):
         hooks = [Hook(steps=lambda event: "truthy"), Hook(steps=lambda event: [event.step])]
         assert int(fit(learner, source, key=KEY, num_steps=STEPS, hooks=hooks).count) == STEPS
+
+    def test_a_boolean_of_numpy_counts_and_memory_of_numpy_is_kept(self, learner, source, tmp_path):
+        kept, restored = [], []
+        hook = Hook(
+            steps=lambda event: np.bool_(event.step >= 4), save=lambda step: kept or np.float32(step), name="numpy",
+            restore=restored.append,
+        )  # fmt: skip
+        options = {"key": KEY, "num_steps": STEPS, "checkpoints": Saving(tmp_path)}
+        assert int(fit(learner, source, hooks=[*chunks_of(2), hook], **options).count) == 4
+        fit(learner, source, hooks=[hook], **options)
+        assert restored == [4.0]
+
+    def test_names_are_for_one_hook_that_all_processes_call(self, learner, source):
+        with pytest.raises(ValueError, match="two hooks have the name 'x'"):
+            fit(learner, source, key=KEY, num_steps=1, hooks=[Hook(name="x"), Hook(name="x")])
+        with pytest.raises(ValueError, match="the hook 'x' is for the first process only"):
+            fit(learner, source, key=KEY, num_steps=1, hooks=[Hook(name="x", first_process_only=True)])
+        with pytest.raises(ValueError, match="the hook 'x' keeps something in checkpoints"):
+            of_run(0, Hook(name="x"))

@@ -31,7 +31,7 @@ def from_scratch(
       part: the images to train on.
       held: the images to measure on.
       key: of weights, order and augmentation.
-      steps_per_call: see `train.fit`.
+      steps_per_call: see `train.chunks_of`.
 
     Returns:
       A judge. A network that is not connected, or that diverges, scores as a guess does.

@@ -65,7 +65,7 @@ def records(
       shown: names of metrics for the progress line, which shows their means over the sound runs.
 
     Returns:
-      Hooks for `fit(num_runs=...)`.
+      Hooks for `fit(runs=...)`.
     """
     latest: dict[str, np.ndarray] = {}
 

@@ -137,6 +137,9 @@ def plan(config: Search, splits: data.Splits, space: spaces.CellSpace, mesh: Mes
       space: to search.
       mesh: of the devices, or None.
 
+    Returns:
+      The plan.
+
     Raises:
       ValueError: for settings that do not fit each other or the data.
     """
@@ -214,7 +217,7 @@ def _search_one(config: Search, plan: Plan, folder: pathlib.Path) -> dict[str, A
         arch = spaces.discretise(space, alpha, without=plan.without)
     return {
         "genotype": spaces.to_string(space, arch), "seconds": round(time.time() - started, 2),
-        "connected": spaces.is_connected(space, arch), "steps": plan.num_steps, "derivation": rule,
+        "connected": spaces.is_connected(space, arch), "steps": int(state.step), "derivation": rule,
     }  # fmt: skip
 
 

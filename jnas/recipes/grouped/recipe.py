@@ -86,6 +86,9 @@ def plan(config: GroupedSearch, splits: data.Splits, space: CellSpace, mesh: Mes
       space: to search.
       mesh: of the devices, or None.
 
+    Returns:
+      The plan.
+
     Raises:
       ValueError: for settings that do not fit each other or the data.
     """

@@ -80,7 +80,7 @@ def train(
       training: the settings; drop path and the auxiliary head are not used.
       folder: of this network, `RUN/train/NAME`.
       seed: of weights, order and augmentation.
-      steps_per_call: see `fit`.
+      steps_per_call: see `train.chunks_of`.
 
     Returns:
       The result, as written to `folder/result.json`: beside what `train_network.train` gives, `policy`, and `integer`

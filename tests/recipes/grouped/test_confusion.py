@@ -50,7 +50,8 @@ def test_bad_use_is_refused():
 
 def test_a_network_is_measured_at_each_of_its_initialisations():
     """The gradient of the sum of the first bias of the classifier is the number of examples: known without a net."""
-    net = nets.Network(spaces.fix(spaces.nasbench201(), jnp.ones(6, jnp.int32)), ("cell",), 2, 3, project_inputs=False)
+    fixed = spaces.fix(spaces.nasbench201(), jnp.ones(6, jnp.int32))
+    net = nets.Network(fixed, ("cell",), 2, 3, stem_multiplier=1, project_inputs=False)
     kernels = []
 
     def loss(weights, alpha, batch, context):

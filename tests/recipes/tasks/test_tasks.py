@@ -89,9 +89,10 @@ def test_a_run_that_fails_and_resumes_ends_in_the_same_bits(detector, photos, tm
         if event.step == 5:
             raise RuntimeError("the power is gone")
 
-    hooks = detect.run_folder.hooks
+    hooks = detect.standard_hooks
     with monkeypatch.context() as patch:
-        patch.setattr(detect.run_folder, "hooks", lambda *given: [*hooks(*given), Hook(steps=stumble, every=1)])
+        stumbling = lambda *given, **options: [*hooks(*given, **options), Hook(steps=stumble, every=1)]
+        patch.setattr(detect, "standard_hooks", stumbling)
         with pytest.raises(RuntimeError, match="power"):
             train(*words)
     assert not (tmp_path / "again" / "result.json").exists()
