@@ -132,8 +132,8 @@ def train(
     })  # fmt: skip
     result = {
         "name": folder.name, "genotype": prepared.genotype, "space": prepared.space.name,
-        "parameters": nets.count_parameters(params), "channels": training.channels,
-        "depth": training.depth, "epochs": training.epochs, "test_accuracy": test["accuracy"], "test_loss": test["loss"],
+        "parameters": nets.count_parameters(params), "channels": training.channels, "depth": training.depth,
+        "epochs": training.epochs, "test_accuracy": test["accuracy"], "test_loss": test["loss"],
         "train_accuracy": seen["accuracy"], "seconds": round(time.time() - started, 2), "seed": seed,
     }  # fmt: skip
     run_folder.write_json(folder / run_folder.RESULT, result)

@@ -138,8 +138,8 @@ def fit(
             event = Event(step, num_steps, state, metrics, done)
             votes = [_is_enough(hook.steps(event)) for hook in called]
             stopped, enough = _agreed(stop, any(votes))
-            due = stopped or enough or step == num_steps or bool(checkpoints and _multiple(step, checkpoints.every))
-            if saver is not None and due:
+            every = num_steps if checkpoints is None else checkpoints.every or num_steps
+            if saver is not None and (stopped or enough or step == num_steps or step % every == 0):
                 _check_state(began_finite, state, step)
                 kept = [(hook.name, hook.save(step)) for hook in called]
                 saver.save(step, state, {"key": _key_numbers(keys), "enough": enough, "hooks": _named(kept)})
@@ -191,10 +191,6 @@ def _is_enough(answer: Any) -> bool:
 
 def _named(kept: list[tuple[str | None, Any]]) -> dict[str, Any]:
     return {name: plain(memory) for name, memory in kept if name is not None}
-
-
-def _multiple(step: int, every: int | None) -> bool:
-    return every is not None and step % every == 0
 
 
 def _span(steps: int, seconds: float, most: int) -> int:
