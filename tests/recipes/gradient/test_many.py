@@ -20,7 +20,7 @@ from jnas.recipes.gradient.settings import Search, with_values
 
 RATES = [0.03, 0.1]
 CHEAP = ("estimator=first_order", "momentum=none", "train.epochs=1", "checkpoint_every=1", "steps_per_call=1")
-WORDS = (*TINY, *CHEAP, "num_runs=2", f"each.alpha.learning_rate={RATES}", "alpha.warmup=0")
+WORDS = (*TINY, *CHEAP, "random_cells=0", "num_runs=2", f"each.alpha.learning_rate={RATES}", "alpha.warmup=0")
 
 
 def lines(path):
