@@ -46,21 +46,25 @@ def test_evaluation_counts_every_example_once(images, batch_size):
     assert found["accuracy"] == pytest.approx((np.asarray(logits).argmax(1) == test.labels).mean())
 
 
-def test_gauss_newton_of_the_supernet_is_the_curvature_of_its_loss(images):
-    """Along the last layer, where the network is linear in the weights, Gauss-Newton and the Hessian are the same."""
-    from jnas.bilevel import Context, Point, hessian
+def _supernet(name, images, number):
+    """The problem of the space's supernet, a start of it, and a batch of the first images."""
     from jnas.recipes.supernet import supernet_problem
     from jnas.types import Examples
 
-    space = spaces.by_name("s2")
+    space = spaces.by_name(name)
     net = nets.network_for(space, channels=2, depth=1, num_classes=4)
     params, stats = nets.initialise(net, jax.random.key(1), (7, 7, 1))
-    alpha = spaces.init_alpha(space, jax.random.key(2))
     train = load(str(images)).train
-    batch = Examples(
-        jnp.asarray(train.images[:12].reshape(12, 7, 7, 1), jnp.float32) / 255, jnp.asarray(train.labels[:12])
-    )
-    problem, gauss_newton = supernet_problem(net)
+    pixels = jnp.asarray(train.images[:number].reshape(number, 7, 7, 1), jnp.float32) / 255
+    batch = Examples(pixels, jnp.asarray(train.labels[:number]))
+    return supernet_problem(net), params, stats, spaces.init_alpha(space, jax.random.key(2)), batch
+
+
+def test_gauss_newton_of_the_supernet_is_the_curvature_of_its_loss(images):
+    """Along the last layer, where the network is linear in the weights, Gauss-Newton and the Hessian are the same."""
+    from jnas.bilevel import Context, Point, hessian
+
+    (problem, gauss_newton), params, stats, alpha, batch = _supernet("s2", images, 12)
     vector = jax.tree.map(jnp.zeros_like, params)
     vector["classifier"] = jax.tree.map(lambda x: jax.random.normal(jax.random.key(3), x.shape), params["classifier"])
     products = jax.jit(
@@ -77,18 +81,8 @@ def test_gauss_newton_of_the_supernet_is_the_curvature_of_its_loss(images):
 def test_noise_of_the_space_s4_follows_the_key_of_the_step(images):
     """The same key, the same loss: products along a search's direction must see the noise of its gradient."""
     from jnas.bilevel import Context
-    from jnas.recipes.supernet import supernet_problem
-    from jnas.types import Examples
 
-    space = spaces.by_name("s4")
-    net = nets.network_for(space, channels=2, depth=1, num_classes=4)
-    params, stats = nets.initialise(net, jax.random.key(1), (7, 7, 1))
-    alpha = spaces.init_alpha(space, jax.random.key(2))
-    train = load(str(images)).train
-    batch = Examples(
-        jnp.asarray(train.images[:6].reshape(6, 7, 7, 1), jnp.float32) / 255, jnp.asarray(train.labels[:6])
-    )
-    problem, _ = supernet_problem(net)
+    (problem, _), params, stats, alpha, batch = _supernet("s4", images, 6)
     loss = jax.jit(lambda key: problem.inner(params, alpha, batch, Context(stats, key))[0])
     losses = [float(loss(jax.random.key(seed))) for seed in (0, 0, 1)]
     assert losses[0] == losses[1]
