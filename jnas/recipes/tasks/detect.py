@@ -61,6 +61,7 @@ def run(config: TrainDetector, folder: str | pathlib.Path, *, mesh: Mesh | None 
     path = run_folder.begin(folder, config, "train")
     done = run_folder.read_json(path / run_folder.RESULT)
     if done is not None:
+        distributed.from_first(lambda: str(report.write_report(path)))  # cut off before its page, it has none
         return done
     place = files.prepare_folder(path / "train" / "named")
     steps_per_epoch = len(trained_on) // config.train.batch_size
