@@ -15,7 +15,7 @@ assert steps == list(range(1, result["steps"] + 1)), "the log has a gap or a rep
 assert epochs[-1]["genotype"] == result["genotype"]
 assert result["found"]["test_accuracy"] > 0.3, "no better than guessing"
 assert len(result["random"]) >= 3, "too few random cells"
-assert result["method"] == "simultaneous, neumann(2), momentum storm"
+assert result["method"] == "simultaneous, single_loop, momentum moving_average"
 assert page.count("<svg") + page.count("image/svg+xml") >= 4
 assert "</html>" in page
 assert "http://" not in page.replace("http://www.w3.org", "")

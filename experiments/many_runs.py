@@ -8,6 +8,7 @@ of R runs after these steps is compared with that of run 0 alone. Settings are t
 """
 
 import argparse
+import dataclasses
 import json
 import statistics
 import time
@@ -34,9 +35,8 @@ def main() -> None:
     arguments = parser.parse_args()
     settings = config.build(Search, config.read_words([*arguments.words, f"num_runs={arguments.runs}"]))
     splits = load(settings.data)
-    inner, outer = gradient.levels(settings, splits)
-    single = gradient.source_of(settings, splits, inner, outer)
-    several = gradient.source_of_runs(settings, splits)
+    single = gradient.source_of(dataclasses.replace(settings, num_runs=1, each={}), splits)
+    several = gradient.source_of(settings, splits)
     net = gradient.supernet_of(gradient.spaces.by_name(settings.space), settings, splits.train.num_classes)
     learner = gradient.learner_of(settings, net, splits.train.shape, 1000)
 

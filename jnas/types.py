@@ -35,7 +35,7 @@ class Context(NamedTuple):
 
     variables: PyTree = ()  # running batch-norm statistics and the like
     key: Key | None = None  # dropout, drop path: the SAME key wherever two evaluations are compared
-    step: Array | int = 0  # [] int32, of the learner: drop path and temperature are functions of it
+    step: Array | int = 0  # [] int32, of the learner: drop path is a function of it
 
 
 class Aux(NamedTuple):

@@ -21,6 +21,7 @@ from jax.sharding import Mesh
 from jnas import bilevel, data, files, nets, spaces
 from jnas.bench import roofline
 from jnas.bench.command import synthetic
+from jnas.bilevel.single_loop import EVERY
 from jnas.distributed.cache import enable_compilation_cache
 from jnas.distributed.environment import environment
 from jnas.distributed.meshes import data_mesh
@@ -105,9 +106,9 @@ def subject_of(settings: Search) -> Subject:
     """The learner, the batches and the supernet of a search."""
     splits = _splits(settings)
     train = splits.train
-    inner, outer = gradient.levels(settings, splits)
-    source = gradient.source_of(settings, splits, inner, outer)
+    source = gradient.source_of(settings, splits)
     net = gradient.supernet_of(spaces.by_name(settings.space), settings, train.num_classes)
+    inner, _ = gradient.levels(settings, splits)
     num_steps = settings.epochs * (len(inner) // settings.batch_size)
     return Subject(gradient.learner_of(settings, net, train.shape, num_steps), source, net, train.shape)
 
@@ -145,14 +146,16 @@ def _alone(what: str, settings: Search, subject: Subject, mesh: Mesh | None):
 
 def solver_trips(settings: Search) -> float:
     """How often the loop of a solver multiplies by the Hessian, in the mean over the points of a step."""
+    points = 2 if settings.momentum == "storm" else 1  # at the previous one nothing is measured
+    if settings.estimator == "single_loop":  # its one product stands in no loop, only its power iterations
+        return 1 / EVERY / points
     if settings.estimator != "neumann":
         return settings.terms
     last = 1 if settings.curvature == "hessian" else 0  # the product with the result, in the same loop
     if settings.neumann_step is not None:
         return settings.terms + last
     power = inspect.signature(bilevel.neumann).parameters["power_steps"].default
-    # Recursive momentum asks at two points, and at the previous one no step size is looked for.
-    return settings.terms + last + power / (2 if settings.momentum == "storm" else 1)
+    return settings.terms + last + power / points
 
 
 def _compile(program: Program, operands: tuple, trips: tuple[float, ...]):

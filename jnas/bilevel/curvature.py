@@ -32,6 +32,18 @@ def hessian(loss: Loss, point: Point, batch: Batch, context: Context, vector: We
     return jax.jvp(gradient, (point.weights,), (vector,))[1]
 
 
+def identity(loss: Loss, point: Point, batch: Batch, context: Context, vector: Weights) -> Weights:
+    """`B v = v`: no curvature at all, the control of every claim that curvature helps, at no cost.
+
+    In `single_loop(damping=d, curvature=identity, largest=1.0)` v becomes an average of `grad_w L_val / (1 + d)`.
+
+    References:
+      Luketina et al., "Scalable gradient-based tuning of continuous regularization hyperparameters" (T1-T2), ICML 2016.
+    """
+    del loss, point, batch, context
+    return vector
+
+
 def gauss_newton(
     model: Callable[[PyTree, PyTree, Batch, Context], PyTree], objective: Callable[[PyTree, Batch], Array]
 ) -> Curvature:

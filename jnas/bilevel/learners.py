@@ -7,7 +7,7 @@ import jax.numpy as jnp
 import optax
 
 from jnas.bilevel.momentum import previous_point
-from jnas.bilevel.problem import Bilevel, Estimator, Init, Point, check_alike, inner_gradient, norm
+from jnas.bilevel.problem import Bilevel, Estimator, Init, Point, check_alike, inner_gradient, inverse, norm
 from jnas.types import Array, Aux, Batch, Batches, Context, Key, Learner, Loss, Metrics, PyTree, State
 
 LearningRate = float | optax.Schedule | None
@@ -43,7 +43,8 @@ def simultaneous(
         tx = optax.chain(storm(Point(weights=d, alpha=c)), optax.partition({...}, Point("weights", "alpha")))
 
     they are two trips of one loop, so that the estimator is compiled once; with `storm` in another place it is compiled
-    twice. A point with an adjoint, the iterate of an estimator of its own, moves as a third part of the same chain,
+    twice; the metrics `weights_change` and `alpha_change` then say how far each level's gradient moved between the two
+    points. A point with an adjoint, the iterate of an estimator of its own, moves as a third part of the same chain,
     whose coefficients and labels then need a third entry, too.
 
     Args:
@@ -94,6 +95,7 @@ def simultaneous(
             )
             (direction, aux), (before, _) = (jax.tree.map(lambda x, n=n: x[n], both) for n in range(2))
             answers = [before]
+            aux = aux._replace(metrics=aux.metrics | _changes(direction, before))
 
         def grad_fn(point: Point) -> Point:
             # The first link of the chain asks first, and at its previous point; who asks later has a point of its own.
@@ -230,6 +232,13 @@ def supervised(loss: Loss, init: Init, tx: optax.GradientTransformation) -> Lear
         return SearchState(state.step + 1, point, aux.variables, (), optimiser), metrics
 
     return Learner(start, update)
+
+
+def _changes(direction: Point, before: Point) -> Metrics:
+    """`|D_k - D_{k-1}| / |D_k|` of each level, both on one batch: 0.5 and more, and the recursion adds noise."""
+    moved = optax.tree.sub(direction, before)
+    share = lambda level: norm(getattr(moved, level)) * inverse(norm(getattr(direction, level)))
+    return {f"{level}_change": share(level) for level in ("weights", "alpha")}
 
 
 def _at(schedule: LearningRate, step: Array):

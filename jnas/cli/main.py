@@ -414,6 +414,8 @@ def _summary(result: dict[str, Any], folder: pathlib.Path) -> None:
         mean = sum(accuracies) / len(accuracies)
         each = ", ".join(f"{accuracy:.2f}" for accuracy in accuracies)
         print(f"random    {mean:.2f} % mean of {len(accuracies)} random cells ({each})")
+    if known := report.reference_words(result):
+        print(f"reference {known}")
     page = folder / "report.html"
     print(f"{'report' if page.is_file() else 'run':9} {page if page.is_file() else folder}")
 

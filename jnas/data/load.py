@@ -1,7 +1,10 @@
 """From what a user names to two data sets on the host."""
 
 import dataclasses
+import hashlib
 import pathlib
+
+import numpy as np
 
 from jnas.data.arrays import Splits
 from jnas.data.folder import read_folder
@@ -9,8 +12,8 @@ from jnas.data.npz import read_npz
 from jnas.data.tfds import read_tfds
 from jnas.errors import UserError
 
-SLICE = "fashion-mnist-slice"
-SLICE_CLASSES = (
+EMBEDDED, SLICE = "fashion-mnist-5k", "fashion-mnist-slice"
+_CLASSES = (
     "T-shirt/top", "Trouser", "Pullover", "Dress", "Coat", "Sandal", "Shirt", "Sneaker", "Bag", "Ankle boot",
 )  # fmt: skip
 
@@ -23,7 +26,8 @@ def load(name: str, *, size: tuple[int, int] | None = None) -> Splits:
     ==========================  ================================================================================
     `name`                      data
     ==========================  ================================================================================
-    `fashion-mnist-slice`       5,000 training and 1,000 test images of Fashion-MNIST, part of this package
+    `fashion-mnist-5k`          5,000 training images and all 10,000 test images of Fashion-MNIST, in this package
+    `fashion-mnist-slice`       the same training images and 1,000 of the test images
     `FILE.npz`                  arrays x_train, y_train, x_test, y_test; images uint8 `[N, H, W, C]` or `[N, H, W]`,
                                 labels whole numbers `[N]` or `[N, 1]`
     a folder                    `train/CLASS/*.png` and `test/CLASS/*.png`, or `CLASS/*.png`, whose every fifth image
@@ -44,16 +48,17 @@ def load(name: str, *, size: tuple[int, int] | None = None) -> Splits:
 
     Reference: Xiao, Rasul and Vollgraf 2017, arXiv:1708.07747 (Fashion-MNIST).
 
-    >>> load("fashion-mnist-slice").train
-    Dataset(name='fashion-mnist-slice', num_examples=5000, shape=(28, 28, 1), num_classes=10)
+    >>> load("fashion-mnist-5k").test
+    Dataset(name='fashion-mnist-5k', num_examples=10000, shape=(28, 28, 1), num_classes=10)
     """
     path = pathlib.Path(name).expanduser()
-    is_folder = name not in ("", SLICE) and not name.startswith("tfds:") and path.is_dir()
+    is_folder = name not in ("", EMBEDDED, SLICE) and not name.startswith("tfds:") and path.is_dir()
     if size is not None and not is_folder:
         raise UserError(f"size {size} resizes the images of a folder and {name!r} is none: leave it out")
-    if name == SLICE:
-        splits = read_npz(pathlib.Path(__file__).with_name("fashion_mnist_slice.npz"), SLICE)
-        return Splits(*(dataclasses.replace(part, class_names=SLICE_CLASSES) for part in splits))
+    if name in (EMBEDDED, SLICE):
+        train, test = read_npz(pathlib.Path(__file__).with_name("fashion_mnist_5k.npz"), name)
+        test = test.part(_smallest(test.labels, 100)) if name == SLICE else test
+        return Splits(*(dataclasses.replace(part, class_names=_CLASSES) for part in (train, test)))
     if name.startswith("tfds:"):
         return read_tfds(name)
     if is_folder:
@@ -62,5 +67,12 @@ def load(name: str, *, size: tuple[int, int] | None = None) -> Splits:
         return read_npz(path, path.stem)
     raise UserError(
         f"no data set is called {name!r} and no folder either: "
-        f"give {SLICE}, FILE.npz, an existing folder of class folders, tfds:NAME or tfds:NAME:DATA_DIR"
+        f"give {EMBEDDED}, FILE.npz, an existing folder of class folders, tfds:NAME or tfds:NAME:DATA_DIR"
     )
+
+
+def _smallest(labels: np.ndarray, count: int) -> np.ndarray:
+    """The positions of the test images of each class whose SHA-256 of "0:t10k:INDEX" is smallest, ascending."""
+    rank = lambda index: hashlib.sha256(f"0:t10k:{index}".encode()).hexdigest()
+    groups = [sorted(np.flatnonzero(labels == label).tolist(), key=rank)[:count] for label in range(10)]
+    return np.sort(np.concatenate(groups))

@@ -8,7 +8,7 @@ import jax
 from jax.sharding import Mesh
 
 from jnas import data, distributed, report, spaces
-from jnas.recipes import run_folder, train_network
+from jnas.recipes import reference, run_folder, train_network
 from jnas.spaces.isomorphism import canonical
 from jnas.types import Array
 
@@ -24,7 +24,8 @@ class Recipe(Protocol):
         """Build and check, touching no disk; a ValueError is an answer to the user.
 
         Returns:
-          A plan with `space` and `num_outer`, how many training images are the upper level's.
+          A plan with `space`, `without`, the operators that are not derived, and `num_outer`, how many training images
+          are the upper level's.
         """
         ...
 
@@ -74,7 +75,9 @@ def run(
     with run_folder.as_user_input():
         config, splits, plan = _planned(recipe, config, mesh, space)
         key = jax.random.fold_in(jax.random.key(config.seed), 2)
-        randoms = train_network.random_cells(plan.space, key, config.random_cells)
+        known = reference.cells(plan.space, splits, config.train)
+        num_random = config.random_cells if config.random_cells is not None else 1 if known else 3
+        randoms = train_network.random_cells(plan.space, key, num_random, plan.without)
         for arch in spaces.sample(plan.space, jax.random.key(0), 1):  # before hours are spent
             train_network.prepare(plan.space, arch, splits, config.train)
     path = run_folder.begin(folder, config, recipe.KIND)
@@ -90,6 +93,7 @@ def run(
             **found, "space": plan.space.name, "method": recipe.describe(config), "seed": config.seed,
             "found": trained["found"], "random": [trained[name] for name in trained if name.startswith("random-")],
             "data": train_network.describe(splits, validation=plan.num_outer),
+            **({"reference": known} if known else {}),
         }  # fmt: skip
         run_folder.write_json(path / run_folder.RESULT, result)
     distributed.from_first(lambda: str(report.write_report(path, space=plan.space)))

@@ -27,9 +27,9 @@ class Coefficient:
     """The coefficient of a momentum, `max(floor, initial * (1 + step / offset)^-power)`; see `bilevel.decaying`."""
 
     initial: float = 0.9
-    offset: float = 100.0
+    offset: float | None = None  # steps; null: a fiftieth of the planned ones, so that the last one is 0.07 * initial
     power: float = 2 / 3
-    floor: float = 0.1
+    floor: float = 0.0
 
 
 @dataclasses.dataclass(frozen=True)

@@ -170,13 +170,14 @@ def train_each(
     }  # fmt: skip
 
 
-def random_cells(space: spaces.CellSpace, key: Key, num: int) -> list[Array]:
-    """Architectures drawn uniformly from those whose output depends on the input."""
-    drawn: list[Array] = []
+def random_cells(space: spaces.CellSpace, key: Key, num: int, without: Sequence[str] = ()) -> list[Array]:
+    """Architectures drawn uniformly from those whose output depends on the input and that hold none of `without`."""
+    left = {cell: [[op for op in edge.ops if op not in without] for edge in space.edges(cell)] for cell in space.cells}
+    allowed, drawn = spaces.narrow(space, left), []
     while len(drawn) < num:
         key, now = jax.random.split(key)
-        drawn += [arch for arch in spaces.sample(space, now, num) if spaces.is_connected(space, arch)]
-    return drawn[:num]
+        drawn += [arch for arch in spaces.sample(allowed, now, num) if spaces.is_connected(allowed, arch)]
+    return [spaces.from_string(space, spaces.to_string(allowed, arch)) for arch in drawn[:num]]
 
 
 def describe(splits: data.Splits, validation: int = 0) -> dict[str, Any]:

@@ -7,6 +7,7 @@ from jnas.report.drawing import draw_cell, to_dot
 from jnas.report.page import write_report
 from jnas.report.pictures import boxes_picture, row_picture
 from jnas.report.reading import Run, Trained, read_run
+from jnas.report.reference import reference_words
 from jnas.report.tables import Table, as_html, as_markdown, as_text, compare, trained_table
 
 __all__ = [
@@ -24,6 +25,7 @@ __all__ = [
     "compare",
     "draw_cell",
     "read_run",
+    "reference_words",
     "row_picture",
     "to_dot",
     "trained_table",

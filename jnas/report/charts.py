@@ -7,6 +7,7 @@ import numpy as np
 from jnas.report.palette import INK, QUIET
 from jnas.report.plots import FIRST, SECOND, STYLE, Chart, Line, line_chart, to_svg
 from jnas.report.reading import Metrics, Run, found_results, random_results, series
+from jnas.report.reference import RANDOM, reference_cells
 from jnas.report.tables import accuracies, summarise
 
 
@@ -118,7 +119,7 @@ def accuracy_chart(run: Run) -> Chart | None:
         (name, 100 * np.asarray(values), colour)
         for name, values, colour in (
             ("found", accuracies(found_results(run)), FIRST),
-            ("random", accuracies(random_results(run)), QUIET),
+            ("random", accuracies([*random_results(run), *reference_cells(run.result, RANDOM)]), QUIET),
         )
         if values
     ]

@@ -16,6 +16,7 @@ from jnas.report.groups import group_charts
 from jnas.report.plots import Chart
 from jnas.report.quantised import quantised_section
 from jnas.report.reading import Run, random_results, read_run
+from jnas.report.reference import reference_chart, reference_table
 from jnas.report.selection import selection_section
 from jnas.report.space_search import chain_chart, level_charts, read_levels, space_table, words
 from jnas.report.summary import Found, escaped, found_cell, only_trains, summary
@@ -154,9 +155,10 @@ def _trials(run: Run) -> str:
 
 
 def _networks(run: Run) -> str:
-    table, chart = trained_table(run), accuracy_chart(run)
-    charts = [*([chart] if chart else []), *training_charts(run)]
-    return "\n".join(part for part in (figures(charts), as_html(table) if table.rows else "") if part)
+    table, known = trained_table(run), reference_table(run)
+    charts = [chart for chart in (accuracy_chart(run), reference_chart(run), *training_charts(run)) if chart]
+    tables = [as_html(table)] if table.rows else []
+    return "\n".join(part for part in (figures(charts), *tables, as_html(known) if known else "") if part)
 
 
 def _mixtures(run: Run, found: Found) -> str:

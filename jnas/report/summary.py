@@ -8,6 +8,7 @@ from jnas import spaces
 from jnas.errors import UserError
 from jnas.report.findings import count, duration, verdict
 from jnas.report.reading import Run, found_results, random_results, series
+from jnas.report.reference import RANDOM, reference_cells, reference_words
 from jnas.report.tables import accuracies, fact, summarise
 from jnas.spaces import CellSpace, networks
 from jnas.spaces.chain import ChainSpace
@@ -71,11 +72,14 @@ def summary(run: Run, found: Found) -> str:
     Returns:
       Elements to stand in a section.
     """
-    ours, theirs = accuracies(found_results(run)), accuracies(random_results(run))
+    ours = accuracies(found_results(run))
+    theirs = accuracies([*random_results(run), *reference_cells(run.result, RANDOM)])
     parts = [_cards(run, ours, theirs)]
     if (run.result or ours) and not only_trains(run):
         won = bool(ours and theirs) and summarise(ours).mean > summarise(theirs).mean
         parts.append(f'<p class="note{"" if won else " warn"}">{escaped(verdict(ours, theirs))}</p>')
+        if words := reference_words(run.result):
+            parts.append(f'<p class="note">Among cells trained in advance: {escaped(words)}.</p>')
     if not run.result:
         parts.append('<p class="note warn">This run is not finished: the page shows what is there so far.</p>')
     parts += [f'<p class="note warn">{escaped(note)}</p>' for note in (*found.notes, *_expansions(run), *run.notes)]

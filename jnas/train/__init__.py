@@ -5,7 +5,7 @@ It knows no network, space or method.
 
 from jnas.train.checkpoint import Checkpoints, Saving
 from jnas.train.fit import MOST_STEPS_PER_CALL, fit
-from jnas.train.hooks import Event, Hook, at_multiples, chunks_of, of_run, progress, tensorboard
+from jnas.train.hooks import Event, Hook, chunks_of, of_run, progress, tensorboard
 from jnas.train.program import Runs, Several
 from jnas.train.records import jsonl_each, jsonl_log, standard_hooks
 
@@ -17,7 +17,6 @@ __all__ = [
     "Runs",
     "Saving",
     "Several",
-    "at_multiples",
     "chunks_of",
     "fit",
     "jsonl_each",

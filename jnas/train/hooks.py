@@ -55,37 +55,6 @@ def chunks_of(steps: int | None) -> list[Hook]:
     return [] if steps is None else [Hook(steps_per_call=steps)]
 
 
-def at_multiples(every: int, call: Callable[[Event], Any]) -> Hook:
-    """A hook that calls a function at the end of every epoch, evaluation interval and the like.
-
-    Args:
-      every: steps between two calls; step 0 is not among them.
-      call: gets the event with the metrics of all steps since its last call, or since this process took up the run;
-        what it returns is what `Hook.steps` returns.
-
-    Returns:
-      The hook.
-
-    Raises:
-      ValueError: if `every` is below 1.
-    """
-    if every < 1:
-        raise ValueError(f"every is {every}: give at least 1 step")
-    chunks: list[Event] = []
-
-    def steps(event: Event) -> Any:
-        chunks.append(event._replace(state=None))
-        if event.step % every == 0:
-            joined = {name: np.concatenate([chunk.metrics[name] for chunk in chunks]) for name in event.metrics}
-            parts = [chunk.done for chunk in chunks if chunk.done is not None]
-            done = np.concatenate(parts) if parts else None
-            chunks.clear()
-            return call(event._replace(metrics=joined, done=done))
-        return None
-
-    return Hook(start=lambda step, num_steps: chunks.clear(), steps=steps, every=every)
-
-
 _waiting: ContextVar[list[Hook] | None] = ContextVar("jnas_hooks", default=None)
 
 

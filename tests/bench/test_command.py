@@ -209,7 +209,7 @@ def test_sigterm_leaves_no_process_behind(stand_in):
         (["--sweep", "channels=2,"], "'channels=2,' is not of the form"),
         (["--sweep", "chanels=2,4"], "unknown key chanels: did you mean channels?"),
         (["--sweep", "space=darts,dart"], "dart"),
-        (["--sweep", "preset=default,magic"], "'magic' is no preset"),
+        (["--sweep", "preset=darts,magic"], "'magic' is no preset"),
         (["--sweep", "devices=0"], "devices is '0': give a number of at least 1"),
         (["--sweep", "devices=3"], "a batch of 16 cannot be split over 3 devices"),
         (["--repeats", "0"], "--repeats 0"),
@@ -234,7 +234,7 @@ def test_bad_words(words, sentence, capsys, tmp_path, monkeypatch):
 @pytest.mark.parametrize("curvature", ["hessian", "gauss_newton"])
 def test_the_trips_of_a_solve_are_those_that_are_computed(curvature):
     """One gradient of the outer loss, two products, and the pass along the result, each counted by itself."""
-    settings = Search(terms=2, neumann_step=0.1, momentum="none", curvature=curvature)
+    settings = Search(estimator="neumann", terms=2, neumann_step=0.1, momentum="none", curvature=curvature)
     model = lambda w, a, batch, context: jnp.tanh(batch @ w) @ a
     objective = lambda z, batch: jnp.sum(z**2)
     loss = lambda w, a, batch, context: (objective(model(w, a, batch, context), batch), bilevel.Aux())

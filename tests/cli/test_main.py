@@ -37,11 +37,11 @@ def yaml_file(tmp_path, text):
         (["search", "data=cifar11"], "no data set is called 'cifar11'"),
         (["search", "data=missing.npz"], "missing.npz"),
         (["search", "batch_size=100000"], "batch size 100000 with 2500 examples"),
-        (["search", "weights.heavy_ball=0.9"], "heavy_ball is 0.9 under momentum=storm"),
+        (["search", "momentum=storm", "weights.heavy_ball=0.9"], "heavy_ball is 0.9 under momentum=storm"),
         (["search", "inner_fraction=1.5"], "inner_fraction is 1.5"),
         (["search", "train.batch_size=100000"], "batch size 100000"),
         (["search", "damping=-1"], "damping is -1.0: give at least 0"),
-        (["search", "neumann_step=-1"], "step_size is -1.0"),
+        (["search", "estimator=neumann", "neumann_step=-1"], "step_size is -1.0"),
         (["search", "weights.coefficient.initial=2"], "initial=2.0"),
         (["train", "|nor_conv_9x9~0|"], "nor_conv_9x9"),
         (["train", "DARTS_V9"], "DARTS_V9"),
@@ -149,7 +149,7 @@ def test_damaged_weights_are_named(finished, capsys, tmp_path):
 
 
 def test_data_of_another_shape_are_refused_by_evaluate(finished, capsys):
-    assert "and the network reads" in refused(capsys, "evaluate", finished[0], "--data", "fashion-mnist-slice")
+    assert "and the network reads" in refused(capsys, "evaluate", finished[0], "--data", "fashion-mnist-5k")
 
 
 @pytest.mark.usefixtures("standard_promotion")
@@ -172,7 +172,7 @@ def test_spaces_and_settings_are_shown(capsys):
     assert "nasbench201: 15,625 architectures" in out
     assert main(["spaces", "nasbench201"]) == 0
     assert "nor_conv_3x3" in capsys.readouterr().out
-    assert main(["search", "default", "weights.learning_rate=0.3", "--show"]) == 0
+    assert main(["search", "double-recursion", "weights.learning_rate=0.3", "--show"]) == 0
     out = capsys.readouterr().out
     assert "learning_rate: 0.3" in out
     assert "optimiser: sgd" in out  # the other parts of `weights` keep their defaults

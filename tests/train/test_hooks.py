@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from jnas.errors import UserError
-from jnas.train.hooks import Event, Hook, at_multiples, progress, tensorboard
+from jnas.train.hooks import Event, Hook, progress, tensorboard
 from jnas.train.records import jsonl_each, jsonl_log
 
 
@@ -19,20 +19,9 @@ def test_a_hook_does_nothing_unless_told():
     assert hook.start(0, 5) is hook.steps(event(1)) is hook.save(1) is hook.end(1) is None
 
 
-@pytest.mark.parametrize("build", [lambda: at_multiples(0, print), lambda: jsonl_each("x", 0, dict)])
-def test_every_must_be_positive(build):
+def test_every_must_be_positive():
     with pytest.raises(ValueError, match="every is 0"):
-        build()
-
-
-def test_at_multiples_forgets_what_it_gathered_before_a_new_start():
-    calls = []
-    hook = at_multiples(4, calls.append)
-    hook.start(0, 8)
-    hook.steps(event(3, loss=[1, 2, 3]))
-    hook.start(2, 8)
-    hook.steps(event(4, loss=[7, 8]))
-    assert calls[0].metrics["loss"].tolist() == [7, 8]
+        jsonl_each("x", 0, dict)
 
 
 class TestJsonLines:

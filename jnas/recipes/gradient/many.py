@@ -11,7 +11,6 @@ import numpy as np
 from jnas import data, distributed, nets, report, spaces, train
 from jnas.recipes import flat
 from jnas.recipes.classification import evaluate
-from jnas.recipes.gradient import steering
 from jnas.recipes.gradient.settings import Search
 from jnas.types import Array, Key
 
@@ -19,7 +18,7 @@ from jnas.types import Array, Key
 class Searched(NamedTuple):
     """Where each of several runs ended, on the host."""
 
-    alpha: dict[str, np.ndarray]  # cell -> [num_runs, num_edges, num_ops], divided by the temperature
+    alpha: dict[str, np.ndarray]  # cell -> [num_runs, num_edges, num_ops]
     accuracy: list[float]  # of the supernets on their own outer halves
     diverged_at: np.ndarray  # [num_runs] int32, 0: it did not
 
@@ -76,8 +75,7 @@ def records(
     def record(run: int):
         def of(event: train.Event) -> dict[str, Any]:
             alpha = {cell: values[run] for cell, values in latest.items()}
-            mixed = steering.as_mixed(config, alpha, event.step / event.num_steps)
-            arch = spaces.discretise(space, mixed, without=without)
+            arch = spaces.discretise(space, alpha, without=without)
             epoch = event.step // steps_per_epoch
             return {"epoch": epoch, "genotype": spaces.to_string(space, arch), "alpha": alpha}
 
@@ -117,10 +115,10 @@ def measure(
     unravel = flat.unravel_of(net, splits.train.shape)
     for run, index in enumerate(outer):
         weights, alpha, stats = jax.tree.map(lambda leaf, run=run: leaf[run], (point.weights, point.alpha, variables))
-        mix = spaces.mixture(net.space, steering.as_mixed(config, alpha))
+        mix = spaces.mixture(net.space, alpha)
         part, augment = splits.train.part(index), data.Augment(mean=mean, std=std)
         accuracy.append(evaluate(net, unravel(weights), stats, part, augment, mix=mix)["accuracy"])
-    return Searched(steering.as_mixed(config, point.alpha), accuracy, diverged_at)
+    return Searched(point.alpha, accuracy, diverged_at)
 
 
 def found(

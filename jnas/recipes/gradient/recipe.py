@@ -21,7 +21,7 @@ from jnas.recipes.optimisers import optimiser_of, rate_of
 from jnas.recipes.settings import Coefficient
 from jnas.recipes.supernet import supernet, supernet_problem
 from jnas.spaces.cell import NONE
-from jnas.types import Array, Learner, Source
+from jnas.types import Learner, Source
 
 KIND: str = "search"  # of the run
 SHOWN = ("inner_loss", "outer_loss", "outer_accuracy")
@@ -67,28 +67,30 @@ def learner_of(config: Search, net: nets.Network, shape: tuple[int, int, int], n
     problem, gauss_newton = supernet_problem(
         net,
         unravel=flat.unravel_of(net, shape),
-        temperature=steering.temperature(config, num_steps),
-        statistics_groups=config.statistics_groups,
     )
     start = flat.start(net, shape, lambda key: spaces.init_alpha(net.space, key, config.alpha_scale))
     # On a CPU the gradients of ordinary convolutions crawl inside loops; those of the built-in operators do not.
     unroll = distributed.backend() == "cpu" and not all(op.loops for op in net.space.operators)
-    curvature = gauss_newton if config.curvature == "gauss_newton" else bilevel.hessian
-    estimator = _estimator(config, curvature, unroll)
+    curvatures = {"hessian": bilevel.hessian, "gauss_newton": gauss_newton, "identity": bilevel.identity}
+    estimator = _estimator(config, curvatures[config.curvature], unroll)
     rate = rate_of(config.weights, num_steps)  # of the virtual step, where the estimator takes one
     weights, alpha = (optimiser_of(level, num_steps) for level in (config.weights, config.alpha))
     alpha = optax.chain(*steering.penalties(config, net.space, num_steps), alpha)
-    first = _momentum(config)
+    first = _momentum(config, num_steps)
     if config.scheme == "alternating":
         by_level = (
             optax.chain(first(level.coefficient), tx)
             for level, tx in ((config.weights, weights), (config.alpha, alpha))
         )
         return bilevel.alternating(problem, estimator, start, *by_level, learning_rate=rate)
-    tx = optax.chain(
-        first(bilevel.Point(config.weights.coefficient, config.alpha.coefficient)),
-        optax.partition({"weights": weights, "alpha": alpha}, bilevel.Point("weights", "alpha")),
-    )
+    coefficients = bilevel.Point(config.weights.coefficient, config.alpha.coefficient)
+    labels = bilevel.Point("weights", "alpha")
+    optimisers: dict[Any, optax.GradientTransformation] = {"weights": weights, "alpha": alpha}
+    if config.estimator == "single_loop":
+        start = bilevel.with_adjoint(start)
+        coefficients = coefficients._replace(adjoint=config.adjoint.coefficient)
+        optimisers["adjoint"], labels = optimiser_of(config.adjoint, num_steps), labels._replace(adjoint="adjoint")
+    tx = optax.chain(first(coefficients), optax.partition(optimisers, labels))
     return bilevel.simultaneous(problem, estimator, start, tx, learning_rate=rate, unroll=unroll)
 
 
@@ -97,35 +99,22 @@ def levels(config: Search, splits: data.Splits) -> tuple[data.Dataset, data.Data
     return data.split(splits.train, jax.random.fold_in(jax.random.key(config.seed), 0), config.inner_fraction)
 
 
-def source_of_runs(config: Search, splits: data.Splits) -> Source:
-    """The batches of `num_runs` searches, each those of `source_of` for its own seed, over one copy of the images."""
+def source_of(config: Search, splits: data.Splits) -> Source:
+    """The batches of a search, augmented as the settings say; of `num_runs` over one copy of the images."""
     change, (mean, std) = config.augmentation, data.normalisation(splits.train)
-    return data.bilevel_runs_source(
-        splits.train,
-        many.halves(config, len(splits.train)),
-        batch_size=config.batch_size,
-        augment=data.Augment(change.crop, change.flip, change.cutout, mean, std),
-        num_terms=config.terms if config.fresh_batches else 0,
-    )
-
-
-def source_of(config: Search, splits: data.Splits, inner: data.Dataset, outer: data.Dataset) -> Source:
-    """The batches of a search, drawn from the two sets of `levels` and augmented as the settings say."""
-    mean, std = data.normalisation(splits.train)
-    change = config.augmentation
-    augment = data.Augment(change.crop, change.flip, change.cutout, mean, std)
-    num_terms = config.terms if config.fresh_batches else 0
-    return data.bilevel_source(inner, outer, batch_size=config.batch_size, augment=augment, num_terms=num_terms)
+    shared: dict[str, Any] = {
+        "batch_size": config.batch_size, "augment": data.Augment(change.crop, change.flip, change.cutout, mean, std),
+        "num_terms": config.terms if config.fresh_batches else 0,
+    }  # fmt: skip
+    if config.num_runs > 1:
+        return data.bilevel_runs_source(splits.train, many.halves(config, len(splits.train)), **shared)
+    return data.bilevel_source(*levels(config, splits), **shared)
 
 
 def describe(config: Search) -> str:
     """The method in the words of a table."""
-    estimator = (
-        f"{config.estimator}({config.terms})"
-        if config.estimator in ("neumann", "conjugate_gradient", "unrolled")
-        else config.estimator
-    )
-    return f"{config.scheme}, {estimator}, momentum {config.momentum}"
+    terms = f"({config.terms})" if config.estimator in ("neumann", "conjugate_gradient", "unrolled") else ""
+    return f"{config.scheme}, {config.estimator}{terms}, momentum {config.momentum}"
 
 
 def plan(config: Search, splits: data.Splits, space: spaces.CellSpace, mesh: Mesh | None = None) -> Plan:
@@ -144,21 +133,15 @@ def plan(config: Search, splits: data.Splits, space: spaces.CellSpace, mesh: Mes
       ValueError: for settings that do not fit each other or the data.
     """
     inner, outer = levels(config, splits)
-    source = source_of(config, splits, inner, outer)
+    source = source_of(config, splits)
     steps_per_epoch, shape = len(inner) // config.batch_size, splits.train.shape
     num_steps = config.steps or config.epochs * steps_per_epoch
     net = supernet_of(space, config, splits.train.num_classes)
     learner = learner_of(config, net, shape, num_steps)
-    if config.num_runs > 1:
-        source = source_of_runs(config, splits)
     if config.each:
-        learner = functools.partial(_learner_of_run, config, net, shape, num_steps)
+        learner = lambda values: learner_of(with_values(config, values), net, shape, num_steps)
     without = (NONE,) if config.without_none and NONE in space.ops else ()
     return Plan(space, splits, len(outer), steps_per_epoch, num_steps, without, learner, source, net, mesh)
-
-
-def _learner_of_run(config: Search, net: nets.Network, shape, num_steps: int, values: dict[str, Array]) -> Learner:
-    return learner_of(with_values(config, values), net, shape, num_steps)
 
 
 def search(config: Search, plan: Plan, path: pathlib.Path) -> dict[str, Any]:
@@ -172,8 +155,7 @@ def _search_one(config: Search, plan: Plan, folder: pathlib.Path) -> dict[str, A
     unravel = flat.unravel_of(plan.net, plan.splits.train.shape)
 
     def genotype_of(event: train.Event) -> str:
-        alpha = steering.as_mixed(config, event.state.point.alpha, event.step / event.num_steps)
-        return spaces.to_string(space, spaces.discretise(space, alpha, without=plan.without))
+        return spaces.to_string(space, spaces.discretise(space, event.state.point.alpha, without=plan.without))
 
     def record(event: train.Event) -> dict[str, Any]:
         alpha = jax.tree.map(np.asarray, event.state.point.alpha)
@@ -201,7 +183,7 @@ def _search_one(config: Search, plan: Plan, folder: pathlib.Path) -> dict[str, A
         ],
     )
     rule, before = _rule(space, plan.without), sharpness.back_to()
-    alpha = steering.as_mixed(config, state.point.alpha)
+    alpha = state.point.alpha
     if before is not None:
         arch = spaces.from_string(space, before["genotype"])
         rule += f", after epoch {before['epoch']}, for then the sharpness in alpha grew"
@@ -261,17 +243,21 @@ def _estimator(config: Search, curvature: bilevel.Curvature, unroll: bool) -> bi
         return bilevel.unrolled(config.terms)
     if config.estimator == "conjugate_gradient":
         return bilevel.implicit(bilevel.conjugate_gradient(config.terms, damping=config.damping), curvature=curvature)
+    if config.estimator == "single_loop":
+        largest = 1.0 if config.curvature == "identity" else None
+        return bilevel.single_loop(damping=config.damping, curvature=curvature, largest=largest)
     series = bilevel.neumann(config.terms, step_size=config.neumann_step, damping=config.damping, unroll=unroll)
     return bilevel.implicit(series, curvature=curvature)
 
 
-def _momentum(config: Search) -> Callable[[Any], optax.GradientTransformation]:
+def _momentum(config: Search, num_steps: int) -> Callable[[Any], optax.GradientTransformation]:
     """Coefficients, a tree of `Coefficient`, to the transformation that stands first in the chain."""
     if config.momentum == "none":
         return lambda coefficients: optax.identity()
     make = bilevel.storm if config.momentum == "storm" else bilevel.moving_average
 
     def schedule(c: Coefficient) -> optax.Schedule:
-        return decaying(c.initial, offset=c.offset, power=c.power, floor=c.floor)
+        offset = num_steps / 50 if c.offset is None else c.offset
+        return decaying(c.initial, offset=offset, power=c.power, floor=c.floor)
 
     return lambda coefficients: make(jax.tree.map(schedule, coefficients))

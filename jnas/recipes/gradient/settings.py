@@ -12,7 +12,7 @@ from jnas.recipes.settings import Augmentation, Level, Training, at_least
 class Search:
     """A search by gradient: what it searches, by which estimator and momentum, and how its result is trained."""
 
-    data: str = "fashion-mnist-slice"
+    data: str = "fashion-mnist-5k"
     image_size: int | None = None  # side to which the images of a folder are resized
     space: str = "nasbench201"
     seed: int = 0
@@ -20,40 +20,41 @@ class Search:
     channels: int = 6
     depth: int = 1
     # the search
-    epochs: int = 1
+    epochs: int = 2
     steps: int | None = None  # instead of epochs
     batch_size: int = 16
     inner_fraction: float = 0.5  # of the training images: the lower level; the rest is the upper one
     augmentation: Augmentation = Augmentation()
     scheme: Literal["simultaneous", "alternating"] = "simultaneous"
-    estimator: Literal["first_order", "finite_difference", "unrolled", "neumann", "conjugate_gradient"] = "neumann"
+    estimator: Literal[
+        "first_order", "finite_difference", "unrolled", "neumann", "conjugate_gradient", "single_loop"
+    ] = "single_loop"
     terms: int = 2  # Neumann terms, steps of conjugate gradients, or unrolled steps
     neumann_step: float | None = None  # null: by power iteration
-    damping: float = 0.0
-    curvature: Literal["hessian", "gauss_newton"] = "hessian"
+    damping: float = 3.0  # added to the diagonal of the curvature
+    curvature: Literal["hessian", "gauss_newton", "identity"] = "hessian"
     fresh_batches: bool = False  # another inner batch for each Neumann term
-    momentum: Literal["storm", "moving_average", "none"] = "storm"
-    weights: Level = Level("sgd", 0.2, 0.001, weight_decay=3e-4, clip=5.0)
-    # Untrained weights favour operators without any: alpha waits.
-    alpha: Level = Level("adam", 0.03, 0.03, warmup=0.4, weight_decay=1e-3)
+    momentum: Literal["storm", "moving_average", "none"] = "moving_average"
+    weights: Level = Level("sgd", 0.1, 0.001, weight_decay=3e-4, clip=5.0)
+    alpha: Level = Level("adam", 0.016, 0.016, weight_decay=1e-3)
+    # The third variable of single_loop: its step is a share of the largest safe one.
+    adjoint: Level = Level("sgd", 1.0, 1.0)
     alpha_scale: float = 1e-3  # standard deviation of the initial alpha
-    # what steers alpha beside its gradient; each weight rises from 0 at the first step to this at the last
-    beta_decay: float = 0.0  # of the mean over edges of logsumexp(alpha); published: half the number of epochs
-    entropy: float = 0.0  # of the mixtures' mean entropy; negative: keep them open
-    temperature: float = 1.0  # of the mixtures at the last step, falling exponentially from 1
+    # what steers alpha beside its gradient; a weight rises from 0 at the first step to this at the last
+    beta_decay: float = 5.0  # of the mean over edges of logsumexp(alpha); published: half the number of epochs
     eigenvalue_every: int | None = None  # epochs between two looks at the sharpness in alpha; null: never
     eigenvalue_growth: float = 1.3  # of the sharpness over 4 looks, at which the search goes back and stops
     # derivation
     selection: Literal["alpha", "perturbation"] = "alpha"  # perturbation: by what the supernet loses without it
-    without_none: bool = False  # derive without the operator `none`
+    without_none: bool = True  # derive without the operator `none`
     # several searches in one program
     num_runs: int = 1  # of the seeds seed, seed + 1, ...
     each: dict[str, list[float]] = dataclasses.field(default_factory=dict)  # a setting -> its value in each run
     # afterwards
-    random_cells: int = 3  # drawn at random and trained in the same way
-    train: Training = Training()
+    # Drawn at random and trained in the same way; null: 3, or 1 beside a table of cells that were so trained before.
+    random_cells: int | None = None
+    train: Training = Training(epochs=12)
     # the machine
-    statistics_groups: int = 1  # parts of a batch with batch-norm statistics of their own; 1: those of the whole batch
     remat: bool | None = None  # null: the supernet recomputes its edges, a found network nothing
     edges: Literal["auto", "scan", "unroll", "merge"] = "auto"  # scan on a CPU, else merge
     dtype: Literal["float32", "bfloat16"] = "float32"  # of the computation; parameters stay float32
@@ -62,15 +63,15 @@ class Search:
     record_every: int | None = None  # steps between two genotypes of the record; null: an epoch
 
     def __post_init__(self):
-        at_least(1, self, "channels", "depth", "epochs", "batch_size", "num_runs", "statistics_groups")
+        at_least(1, self, "channels", "depth", "epochs", "batch_size", "num_runs")
         for name in ("steps", "record_every", "checkpoint_every"):
             if getattr(self, name) is not None:
                 at_least(1, self, name)
         if self.eigenvalue_every is not None and (self.steps or self.record_every):
             raise ValueError("eigenvalue_every counts epochs: leave steps and record_every out")
-        at_least(0, self, "seed", "random_cells", "terms", "damping", "alpha_scale", "beta_decay")
-        if self.temperature <= 0:
-            raise ValueError(f"temperature is {self.temperature}: give a positive one, 1 for none")
+        if self.random_cells is not None:
+            at_least(0, self, "random_cells")
+        at_least(0, self, "seed", "terms", "damping", "alpha_scale", "beta_decay")
         if self.eigenvalue_every is not None:
             at_least(1, self, "eigenvalue_every", "eigenvalue_growth")
         alone = {"eigenvalue_every": self.eigenvalue_every, "selection=perturbation": self.selection != "alpha"}
@@ -83,10 +84,6 @@ class Search:
             raise ValueError(
                 "eigenvalue_every may stop early and selection=perturbation needs the end: set one of them"
             )
-        if self.batch_size % self.statistics_groups:
-            raise ValueError(
-                f"statistics_groups is {self.statistics_groups} and batch_size {self.batch_size}: choose a divisor"
-            )
         _check_each(self)
         if not 0 < self.inner_fraction < 1:
             raise ValueError(f"inner_fraction is {self.inner_fraction}: give a fraction between 0 and 1")
@@ -95,6 +92,8 @@ class Search:
                 f"heavy_ball is {self.weights.heavy_ball or self.alpha.heavy_ball} under momentum=storm: set it to 0, "
                 "or choose another momentum"
             )
+        if self.estimator == "single_loop" and self.scheme == "alternating":
+            raise ValueError("estimator=single_loop moves three variables together: set scheme=simultaneous")
         if self.fresh_batches and self.estimator != "neumann":
             raise ValueError(f"fresh_batches needs estimator=neumann and this one is {self.estimator}: set it to false")
 
@@ -103,8 +102,8 @@ class Search:
 _LEVEL = ("learning_rate", "final_learning_rate", "weight_decay", "clip")
 _COEFFICIENT = tuple(f"coefficient.{name}" for name in ("initial", "offset", "power", "floor"))
 OF_A_RUN = (
-    *(f"{level}.{name}" for level in ("weights", "alpha") for name in (*_LEVEL, *_COEFFICIENT)),
-    "damping", "neumann_step", "alpha_scale", "beta_decay", "entropy",
+    *(f"{level}.{name}" for level in ("weights", "alpha", "adjoint") for name in (*_LEVEL, *_COEFFICIENT)),
+    "damping", "neumann_step", "alpha_scale", "beta_decay",
 )  # fmt: skip
 
 

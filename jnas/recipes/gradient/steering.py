@@ -14,7 +14,6 @@ from jnas.bilevel.eigenvalues import alpha_eigenvalues, early_stop
 from jnas.recipes.classification import evaluate
 from jnas.recipes.gradient import perturbation
 from jnas.recipes.gradient.settings import Search
-from jnas.recipes.supernet import divided
 from jnas.types import Alpha, Array, Context, Examples, Key, Loss, PyTree
 
 EIGENVALUES = "eigenvalues.jsonl"
@@ -23,38 +22,13 @@ _BATCHES = 8  # outer batches whose mean loss is looked at: one batch's sharpnes
 
 
 def penalties(config: Search, space: spaces.CellSpace, num_steps: int) -> list[optax.GradientTransformation]:
-    """The penalties that the settings name, for alpha's chain behind the momentum.
-
-    Args:
-      config: the settings; a weight may be traced.
-      space: of alpha.
-      num_steps: over which each weight rises from 0.
-
-    Returns:
-      One transformation each.
-    """
-    mask = spaces.op_mask(space)
-    chosen = ((config.beta_decay, bilevel.beta_decay(mask)), (config.entropy, bilevel.entropy(mask)))
-
-    def rising(weight):
-        return lambda step: weight * jnp.asarray(step, jnp.float32) / num_steps
-
+    """Beta-decay, behind the momentum in the chain of alpha, its weight rising from 0; nothing where it is 0."""
+    weight = config.beta_decay
     # A traced weight is one of several runs' and may be anything; a plain 0 leaves nothing in the program.
-    return [
-        bilevel.add_penalty(of, rising(weight))
-        for weight, of in chosen
-        if not isinstance(weight, float | int) or weight != 0
-    ]
-
-
-def temperature(config: Search, num_steps: int) -> optax.Schedule | None:
-    """The temperature of the mixtures by step, falling exponentially from 1; None where it stays 1."""
-    return None if config.temperature == 1 else optax.exponential_decay(1.0, num_steps, config.temperature)
-
-
-def as_mixed(config: Search, alpha: Alpha, share: float = 1.0) -> Alpha:
-    """Alpha divided by the temperature after this share of the steps: what the mixtures are the softmax of."""
-    return alpha if config.temperature == 1 else divided(alpha, config.temperature**share)
+    if isinstance(weight, float | int) and weight == 0:
+        return []
+    rising = lambda step: weight * jnp.asarray(step, jnp.float32) / num_steps
+    return [bilevel.add_penalty(bilevel.beta_decay(spaces.op_mask(space)), rising)]
 
 
 class Watch(NamedTuple):
@@ -79,7 +53,7 @@ def watch(
 
     Args:
       config: the settings.
-      loss: of the outer level, at temperature 1.
+      loss: of the outer level.
       images: gives the outer images that are looked at, see `sample`.
       folder: of the search.
       steps_per_epoch: as it says.
@@ -105,9 +79,7 @@ def watch(
 
     def look(event: train.Event) -> bool:
         if event.step % (every * steps_per_epoch) == 0:
-            point = event.state.point
-            mixed = as_mixed(config, point.alpha, event.step / event.num_steps)
-            found = measure(point._replace(alpha=mixed), event.state.variables)
+            found = measure(event.state.point, event.state.variables)
             rows.append({
                 "epoch": event.step // steps_per_epoch, "largest": float(found.largest),
                 "dominant": float(found.dominant), "genotype": genotype_of(event),

@@ -30,6 +30,7 @@ class Plan(NamedTuple):
     """What all stages share, built and checked before anything is written."""
 
     space: CellSpace
+    without: tuple[str, ...]  # operators that are not derived
     num_outer: int  # images of an upper level: there is none
     groups: Groups | None  # None: by clustering, or no groups
     splits: data.Splits
@@ -104,7 +105,9 @@ def plan(config: GroupedSearch, splits: data.Splits, space: CellSpace, mesh: Mes
             f"num_groups is {config.num_groups} and space {space.name!r} has as few operators: give fewer groups"
         )
     source = data.supervised_source(splits.train, batch_size=config.batch_size, augment=augment)
-    return Plan(space, 0, groups, splits, augment, source, len(splits.train) // config.batch_size, mesh)
+    return Plan(
+        space, _without(space), 0, groups, splits, augment, source, len(splits.train) // config.batch_size, mesh
+    )
 
 
 def search(config: GroupedSearch, plan: Plan, path: pathlib.Path) -> dict[str, Any]:
@@ -219,7 +222,12 @@ def _supernet(config: GroupedSearch, space: CellSpace, stage: Stage, num_classes
 
 def _derive(space: CellSpace, alpha: dict[str, Array]) -> Array:
     """From raw alpha: edges with different candidates have softmax weights that cannot be compared."""
-    return spaces.derive(space, alpha, without=(NONE,) if NONE in space.ops else ())
+    return spaces.derive(space, alpha, without=_without(space))
+
+
+def _without(space: CellSpace) -> tuple[str, ...]:
+    """The operators that are not derived."""
+    return (NONE,) if NONE in space.ops else ()
 
 
 def _rule(space: CellSpace) -> str:

@@ -33,11 +33,16 @@ def test_a_finished_search_leaves_everything(finished):
     assert spaces.to_string(space, spaces.from_string(space, result["genotype"])) == result["genotype"]
     assert (
         spaces.to_string(
-            space, spaces.discretise(space, {c: jax.numpy.asarray(a) for c, a in epochs[-1]["alpha"].items()})
+            space,
+            spaces.discretise(
+                space, {c: jax.numpy.asarray(a) for c, a in epochs[-1]["alpha"].items()}, without=["none"]
+            ),
         )
         == result["genotype"]
     )
-    assert {"inner_loss", "outer_loss", "inverse_residual", "neumann_step_size", "neumann_diverged"} <= set(steps[0])
+    assert {"inner_loss", "outer_loss", "adjoint_residual", "adjoint_norm", "damping", "largest_eigenvalue"} <= set(
+        steps[0]
+    )
     assert len(result["random"]) == 1
     for name in ("found", "random-0"):
         assert (folder / "train" / name / "weights.npz").is_file()
@@ -87,19 +92,23 @@ def test_a_search_compiles_its_step_once(images, tmp_path, caplog):
     assert len(steps) == 2, steps  # one for the search, one for the training of what it found
 
 
-def test_the_default_method_is_the_double_recursion():
-    """A chain whose first member is `storm` over the whole point, under `simultaneous`."""
-    from jnas.bilevel import SearchState, StormState
+@pytest.mark.parametrize("momentum", ["moving_average", "storm"])
+def test_the_default_method_is_one_loop_with_momentum_on_all_three_variables(momentum):
+    """A chain whose first member is a momentum over the whole point, v included, under `simultaneous`."""
+    from jnas.bilevel import SearchState
+    from jnas.bilevel.momentum import AverageState, StormState
 
-    settings = config.build(Search, config.read_preset("default"))
+    settings = config.build(Search, {} if momentum == Search().momentum else {"momentum": momentum})
     net = gradient.supernet_of(spaces.nasbench201(), settings, 10)
     learner = gradient.learner_of(settings, net, (28, 28, 1), 100)
     state = jax.eval_shape(learner.init, jax.random.key(0))
     assert isinstance(state, SearchState)
-    assert isinstance(state.optimiser[0], StormState)
+    first = state.optimiser[0]
+    assert isinstance(first, StormState if momentum == "storm" else AverageState)
+    remembered = first.direction if momentum == "storm" else first.average
+    assert jax.tree.structure(remembered) == jax.tree.structure(state.point)
     count = sum(leaf.size for leaf in jax.tree.leaves(nets.shapes(net, (28, 28, 1))["params"]))
-    assert state.optimiser[0].previous.weights.shape == state.point.weights.shape == (count,)  # one vector throughout
-    assert jax.tree.structure(state.optimiser[0].previous.alpha) == jax.tree.structure(state.point.alpha)
+    assert remembered.weights.shape == state.point.weights.shape == state.point.adjoint.shape == (count,)  # one vector
     assert learner.update.__qualname__.startswith("simultaneous")
 
 
@@ -107,6 +116,15 @@ def test_random_cells_are_connected_and_differ():
     drawn = train_network.random_cells(spaces.nasbench201(), jax.random.key(1), 5)
     assert all(spaces.is_connected(spaces.nasbench201(), arch) for arch in drawn)
     assert len({tuple(arch.tolist()) for arch in drawn}) == 5
+
+
+def test_random_cells_are_drawn_without_what_is_not_derived():
+    space = spaces.nasbench201()
+    drawn = [
+        spaces.to_string(space, arch) for arch in train_network.random_cells(space, jax.random.key(1), 40, ["none"])
+    ]
+    assert not any("none" in text for text in drawn)
+    assert all(any(op in text for text in drawn) for op in space.ops if op != "none")
 
 
 def test_alpha_stands_still_during_its_warmup(images):
@@ -120,7 +138,7 @@ def test_alpha_stands_still_during_its_warmup(images):
 
 # Of the supernet: that of DARTS has as many as its authors' program reports.
 PARAMETERS = {
-    "darts": 1_930_618, "darts-storm": "darts", "default": 56_056, "nasbench201": 1_686_106,
+    "darts": 1_930_618, "darts-storm": "darts", "double-recursion": 56_056, "nasbench201": 1_686_106,
     "nasbench201-first-order": "nasbench201",
 }  # fmt: skip
 

@@ -2,21 +2,18 @@
 
 import json
 
-import chex
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
 from tiny import TINY
 
-from jnas import bilevel, nets, spaces, train
+from jnas import bilevel, spaces, train
 from jnas.errors import UserError
 from jnas.recipes import config, driver
 from jnas.recipes.gradient import recipe as gradient
 from jnas.recipes.gradient import steering
 from jnas.recipes.gradient.settings import Search
-from jnas.recipes.supernet import supernet_problem
-from jnas.types import Context, Examples
 
 SPACE = spaces.nasbench201()
 
@@ -38,44 +35,16 @@ def test_the_penalties_are_added_to_alpha_and_rise_in_proportion():
 
 
 def test_no_penalty_leaves_the_program_as_it_was_and_a_traced_weight_is_no_zero():
-    assert steering.penalties(settings(), SPACE, 8) == []
-    several = settings("num_runs=2", "each.beta_decay=[0,1]", "each.entropy=[0,-1]")
+    assert steering.penalties(settings("beta_decay=0"), SPACE, 8) == []
+    several = settings("num_runs=2", "each.beta_decay=[0,1]")
     counted = []
 
-    def of_run(beta, entropy):
-        values = {"beta_decay": beta, "entropy": entropy}
-        counted.append(len(steering.penalties(gradient.with_values(several, values), SPACE, 8)))
+    def of_run(beta):
+        counted.append(len(steering.penalties(gradient.with_values(several, {"beta_decay": beta}), SPACE, 8)))
         return beta
 
-    jax.eval_shape(of_run, jnp.float32(0), jnp.float32(0))
-    assert counted == [2]
-
-
-def test_a_temperature_divides_alpha_by_the_step_in_the_losses_in_the_curvature_and_at_the_end():
-    """After k of n steps alpha is divided by T^(k/n); the Gauss-Newton product is that of the divided alpha, too."""
-    space = spaces.narrow(SPACE, {"cell": [("skip_connect", "nor_conv_1x1")] * 6})
-    net = nets.network_for(space, channels=2, depth=1, num_classes=3)
-    chosen = settings("temperature=0.25")
-    params, stats = nets.initialise(net, jax.random.key(1), (4, 4, 1))
-    alpha = spaces.init_alpha(space, jax.random.key(2), 1.0)
-    batch = Examples(jax.random.normal(jax.random.key(3), (6, 4, 4, 1)), jnp.arange(6, dtype=jnp.int32) % 3)
-    plain, plain_product = supernet_problem(net)
-    problem, product = supernet_problem(net, temperature=steering.temperature(chosen, 4))
-
-    @jax.jit
-    def both(alpha, divided, step):
-        found = (problem, product, alpha, Context(stats, None, step))
-        expected = (plain, plain_product, divided, Context(stats))
-        return [
-            (losses.outer(params, a, batch, c)[0], curvature(losses.inner, bilevel.Point(params, a), batch, c, params))
-            for losses, curvature, a, c in (found, expected)
-        ]
-
-    for step in range(3):
-        divided = {"cell": alpha["cell"] / 0.25 ** (step / 4)}
-        chex.assert_trees_all_close(*both(alpha, divided, jnp.int32(step)), rtol=1e-4, atol=1e-5)
-        chex.assert_trees_all_close(steering.as_mixed(chosen, alpha, step / 4), divided, rtol=1e-6)
-    assert steering.temperature(settings(), 4) is None
+    jax.eval_shape(of_run, jnp.float32(0))
+    assert counted == [1]
 
 
 def test_a_search_goes_back_where_its_sharpness_grew_also_after_a_restart(tmp_path):
@@ -104,7 +73,6 @@ def test_a_search_goes_back_where_its_sharpness_grew_also_after_a_restart(tmp_pa
 @pytest.mark.parametrize(
     ("words", "said"),
     [
-        (("temperature=0",), "temperature is 0.0"),
         (("eigenvalue_every=1", "num_runs=2"), "set num_runs=1"),
         (("selection=perturbation", "num_runs=2"), "set num_runs=1"),
         (("selection=perturbation", "eigenvalue_every=2"), "set one of them"),
@@ -119,9 +87,9 @@ def test_settings_that_do_not_fit_are_refused(words, said):
 
 
 def test_a_search_with_everything_on(images, tmp_path, monkeypatch):
-    """Penalty, temperature, a look each epoch that stops it, and perturbation, on real images."""
+    """Penalty, a look each epoch that stops it, and perturbation, on real images."""
     common = (f"data={images}", *TINY, "estimator=first_order", "momentum=none", "batch_size=20", "alpha.warmup=0")
-    steer = (*common, "beta_decay=1", "entropy=0.5", "temperature=0.5")
+    steer = (*common, "beta_decay=1")
     with jax.numpy_dtype_promotion("standard"):
         # Told after its third look that the first one was to be kept.
         monkeypatch.setattr(
