@@ -14,11 +14,17 @@ epochs = [json.loads(line) for line in (run / "search" / "genotypes.jsonl").read
 assert steps == list(range(1, result["steps"] + 1)), "the log has a gap or a repeat"
 assert epochs[-1]["genotype"] == result["genotype"]
 assert result["found"]["test_accuracy"] > 0.3, "no better than guessing"
-assert len(result["random"]) >= 3, "too few random cells"
+assert result["found"]["epochs"] == 12
+assert result["data"]["test"] == 10_000
+assert len(result["random"]) >= 1, "no random cell beside it"
+known = result["reference"]["cells"]
+chance = [row["test_accuracy"] for row in known if row["kind"] == "random"]
+assert len(chance) >= 60, "the table of cells trained in advance is not of these settings and data"
+assert result["found"]["test_accuracy"] > sum(chance) / len(chance) - 0.005, "the search is no better than chance"
 assert result["method"] == "simultaneous, single_loop, momentum moving_average"
 assert page.count("<svg") + page.count("image/svg+xml") >= 4
 assert "</html>" in page
 assert "http://" not in page.replace("http://www.w3.org", "")
 assert "https://" not in page
 random = [other["test_accuracy"] for other in result["random"]]
-print(result["genotype"], result["found"]["test_accuracy"], "against", random)
+print(result["genotype"], result["found"]["test_accuracy"], "against", random, "and", sum(chance) / len(chance))

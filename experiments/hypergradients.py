@@ -17,6 +17,7 @@ Result, hardware, time: experiments/README.md. A row that is in the results is n
 """
 
 import argparse
+import functools
 import json
 import pathlib
 import time
@@ -105,20 +106,20 @@ def main():
             file.write(json.dumps(row) + "\n")
         print(f"{name}: error {row['error']:.3f}, bias {row['bias']}, cosine {row['cosine']:.3f}", flush=True)
 
-    for name, (units, estimator, momentum) in recursive(damping).items():
+    for name, (units, estimator, momentum, batch, share) in recursive(damping).items():
         if (name, arguments.rate) in measured:
             continue
-        began, estimate = time.time(), estimate_of(estimator)
-        momentum = optax.with_extra_args_support(momentum)
-        step = jax.jit(lambda state, point, batches, e=estimate, tx=momentum: tx.update(
-            e(point, batches), state, point, grad_fn=lambda old: e(old, batches)
-        ))  # fmt: skip
+        began, momentum = time.time(), optax.with_extra_args_support(momentum)
+        step = jax.jit(functools.partial(moved, problem, context, estimator, momentum, share, arguments.rate))
         errors, cosines = {at: [] for at in chosen}, []
         for seed in range(arguments.seeds):
-            state = jax.jit(momentum.init)(points[0])
+            # The trajectory moves weights and alpha; of the estimator is only v, where it has one.
+            adjoint = jax.tree.map(jnp.zeros_like, points[0].weights) if share else ()
+            first = points[0]._replace(adjoint=adjoint)
+            kept = (estimator.init(first), jax.jit(momentum.init)(first), adjoint)
             for at in range(arguments.steps + 1):
                 key = jax.random.fold_in(jax.random.key(seed), at)
-                direction, state = step(state, points[at], minibatches(inner, outer, key, BATCH, 0))
+                direction, kept = step(kept, points[at], minibatches(inner, outer, key, batch, 0))
                 if at in exact:
                     errors[at].append(relative(flat(direction.alpha), exact[at]))
                     cosines.append(cosine(flat(direction.alpha), exact[at]))
@@ -140,6 +141,21 @@ def main():
             bias.append([relative(flat(estimate(points[at], whole).alpha), truth)])
         keep(name, units, errors, cosines, bias, began)
     table(read(results))
+
+
+def moved(problem, context, estimator, momentum, share, rate, kept, point, batches):
+    """One step of the momentum at a point of the trajectory, and of v by this share of its largest safe step."""
+    state, optimiser, adjoint = kept
+    point = point._replace(adjoint=adjoint)
+    estimate = lambda at, kept, refresh: estimator.estimate(
+        problem, at, batches, context, kept, learning_rate=rate, refresh=refresh
+    )  # fmt: skip
+    direction, state, _ = estimate(point, state, True)
+    direction, optimiser = momentum.update(
+        direction, optimiser, point, grad_fn=lambda old: estimate(old, state, False)[0]
+    )
+    adjoint = jax.tree.map(lambda v, step: v - share * step, adjoint, direction.adjoint)
+    return direction, (state, optimiser, adjoint)
 
 
 def plain(damping, gauss_newton):
@@ -168,19 +184,36 @@ def plain(damping, gauss_newton):
 
 
 def recursive(damping):
-    """Name -> (units, estimator, momentum)."""
+    """Name -> (units, estimator, momentum, batch, share of the safe step by which v moves; 0: there is no v)."""
     coefficient = bilevel.decaying(0.9, offset=100, power=2 / 3, floor=0.1)
     series = bilevel.implicit(bilevel.neumann(TERMS, damping=damping))
     rows = {
-        "neumann(2) + EMA": (10, series, bilevel.moving_average(coefficient)),
-        "neumann(2) + STORM": (18, series, bilevel.storm(coefficient)),
-        "neumann(2) + EMA, coefficient 0.1": (10, series, bilevel.moving_average(0.1)),
-        "neumann(2) + STORM, coefficient 0.1": (18, series, bilevel.storm(0.1)),
+        "neumann(2) + EMA": (10, series, bilevel.moving_average(coefficient), BATCH, 0),
+        "neumann(2) + STORM": (18, series, bilevel.storm(coefficient), BATCH, 0),
+        "neumann(2) + EMA, coefficient 0.1": (10, series, bilevel.moving_average(0.1), BATCH, 0),
+        "neumann(2) + STORM, coefficient 0.1": (18, series, bilevel.storm(0.1), BATCH, 0),
     }
+    rows |= {
+        "first order + EMA": (2, bilevel.first_order(), bilevel.moving_average(coefficient), BATCH, 0),
+        "first order + EMA, coefficient 0.1": (2, bilevel.first_order(), bilevel.moving_average(0.1), BATCH, 0),
+        "first order + STORM": (4, bilevel.first_order(), bilevel.storm(coefficient), BATCH, 0),
+    }
+    # The damping of the reference is fixed, and so is that of the loop: the curvature's lower end is above it.
+    loop = bilevel.single_loop(damping=damping)
+    nothing = bilevel.single_loop(damping=damping - 1, curvature=bilevel.identity, largest=1.0)
+    average = lambda alpha, adjoint: bilevel.moving_average(Point(1.0, alpha, adjoint))
     return rows | {
-        "first order + EMA": (2, bilevel.first_order(), bilevel.moving_average(coefficient)),
-        "first order + STORM": (4, bilevel.first_order(), bilevel.storm(coefficient)),
-    }
+        "single loop": (4.125, loop, average(1.0, 1.0), BATCH, 1.0),
+        "single loop, half steps of v": (4.125, loop, average(1.0, 1.0), BATCH, 0.5),
+        "single loop + EMA, coefficient 0.1": (4.125, loop, average(0.1, 1.0), BATCH, 1.0),
+        "single loop + EMA on v too, coefficient 0.1": (4.125, loop, average(0.1, 0.1), BATCH, 1.0),
+        "single loop + EMA, coefficient 0.1, batch 64": (8.25, loop, average(0.1, 1.0), 2 * BATCH, 1.0),
+        "single loop, damping doubled + EMA, coefficient 0.1": (
+            4.125, bilevel.single_loop(damping=2 * damping), average(0.1, 1.0), BATCH, 1.0,
+        ),
+        "single loop + STORM, coefficient 0.45": (8.25, loop, bilevel.storm(Point(1.0, 0.45, 0.45)), BATCH, 1.0),
+        "identity + EMA, coefficient 0.1": (4, nothing, average(0.1, 0.1), BATCH, 1.0),
+    }  # fmt: skip
 
 
 def images(path, count):

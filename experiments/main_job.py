@@ -43,8 +43,9 @@ def main():
         found = driver.run(gradient, Search(seed=seed, random_cells=0), f"{arguments.out}/{seed}")
         trained = found["found"]
         row = {
-            "seed": seed, "method": found["method"], "genotype": found["genotype"], "search_s": found["seconds"],
-            **{name: trained[name] for name in ("test_accuracy", "parameters", "epochs")}, "train_s": trained["seconds"],
+            "seed": seed, "method": found["method"], "genotype": found["genotype"],
+            **{name: trained[name] for name in ("test_accuracy", "parameters", "epochs")},
+            "search_s": found["seconds"], "train_s": trained["seconds"],
         }  # fmt: skip
         with results.open("a") as file:
             file.write(json.dumps(row) + "\n")
@@ -57,9 +58,8 @@ def compare(rows, cells):
     chance = of(lambda cell: cell["kind"] == "random")
     largest = max(cells, key=lambda cell: cell["parameters"])
     gains, alike, near = [], [], []
-    print(
-        "| seed | test [%] | parameters | 3x3 | better than random | its size, mean | cell |\n|---|---|---|---|---|---|---|"
-    )
+    print("| seed | test [%] | parameters | 3x3 | better than random | its size, mean | cell |")
+    print("|---|---|---|---|---|---|---|")
     for row in rows:
         score, size = 100 * row["test_accuracy"], row["genotype"].count(CONVOLUTION)
         same = of(lambda cell, size=size: cell["genotype"].count(CONVOLUTION) == size)
@@ -68,10 +68,11 @@ def compare(rows, cells):
         smaller = row["parameters"] <= 2 / 3 * largest["parameters"]
         near.append(smaller or score >= 100 * largest["test_accuracy"] - 0.3)
         beaten = sum(score > other for other in chance)
-        print(f"| {row['seed']} | {score:.2f} | {row['parameters']:,} | {size} | {beaten} of {len(chance)} | "
-              f"{statistics.mean(same) if same else math.nan:.2f} (n = {len(same)}) | `{row['genotype']}` |")  # fmt: skip
-    print(f"random: {statistics.mean(chance):.2f} +- {statistics.stdev(chance):.2f} (n = {len(chance)}); the cell of six: "
-          f"{100 * largest['test_accuracy']:.2f} with {largest['parameters']:,} parameters")  # fmt: skip
+        peers = f"{statistics.mean(same):.2f} (n = {len(same)})" if same else "none"
+        print(f"| {row['seed']} | {score:.2f} | {row['parameters']:,} | {size} | {beaten} of {len(chance)} | {peers} | "
+              f"`{row['genotype']}` |")  # fmt: skip
+    print(f"random: {statistics.mean(chance):.2f} +- {statistics.stdev(chance):.2f} (n = {len(chance)}); "
+          f"the cell of six: {100 * largest['test_accuracy']:.2f} with {largest['parameters']:,}")  # fmt: skip
     for name, values in (("over the mean of random cells", gains), ("over cells of its size", alike)):
         reach = STUDENT.get(len(values), 2.0) * statistics.stdev(values) / math.sqrt(len(values))
         above = int(np.sum(np.asarray(values) > 0))

@@ -35,7 +35,11 @@ from jnas.distributed.cache import enable_compilation_cache
 
 SIZE = 16  # pixels of a side, means of 2 x 2: a network takes a quarter of the time
 # Searches by gradient, several seeds in one program; all cells found are trained at that width.
-COMMON = {"estimator": "first_order", "scheme": "alternating", "momentum": "none", "channels": 4, "random_cells": 0}
+COMMON = {
+    "estimator": "first_order", "scheme": "alternating", "momentum": "none", "channels": 4, "random_cells": 0,
+    "weights": {"learning_rate": 0.2}, "alpha": {"learning_rate": 0.03, "final_learning_rate": 0.03, "warmup": 0.4},
+    "beta_decay": 0.0, "without_none": False,
+}  # fmt: skip
 SEARCHES = {
     "wide": {"space": "nasbench201", "seed": 0, "num_runs": 6, "train": {"channels": 8}},
     "narrow": {"space": "nasbench201", "seed": 10, "num_runs": 8, "train": {"channels": 4}},

@@ -65,6 +65,13 @@ def learners():
         steps = (optax.sgd(rate), optax.sgd(rate))
         yield f"alternating {name}", bilevel.alternating(problem, estimator, init, *steps, learning_rate=rate)
 
+    def with_v(key):  # not 0, or its products would be
+        point, variables = init(key)
+        return point._replace(adjoint=jax.tree.map(lambda leaf: leaf / 3, point.weights)), variables
+
+    tx = optax.chain(bilevel.storm(0.5), optax.sgd(rate))
+    yield "simultaneous single_loop", bilevel.simultaneous(problem, bilevel.single_loop(), with_v, tx)
+
 
 def together(named):
     """One learner that does a step of each, so that a mesh is one compilation."""

@@ -36,6 +36,21 @@ _SEARCH = (
         log=True,
     ),
     _Spec("Residual of the inverse Hessian", "|v − H p| / |v|", {"inverse_residual": "inverse residual"}, log=True),
+    _Spec(
+        "Residual of the linear system",
+        "|(H + δ I) v − g| / |g|",
+        {"adjoint_residual": "of this step's batches"},
+        log=True,
+    ),
+    _Spec(
+        "Largest eigenvalue and damping",
+        "curvature",
+        {"largest_eigenvalue": "largest", "damping": "damping δ"},
+        log=True,
+    ),
+    _Spec(
+        "Change between two points", "|D(k) − D(k−1)| / |D(k)|", {"weights_change": "weights", "alpha_change": "alpha"}
+    ),
     _Spec("Residual of the Neumann series", "|v − H p| / |v|", {"neumann_residual": "Neumann residual"}, log=True),
     _Spec("Growth of the Neumann series", "|last term| / |first term|", {"neumann_growth": "growth"}, log=True),
     _Spec("Step size of the Neumann series", "step size η", {"neumann_step_size": "step size"}),

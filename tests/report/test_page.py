@@ -16,6 +16,7 @@ from jnas import spaces
 from jnas.errors import UserError
 from jnas.report.page import render, write_report
 from jnas.report.reading import read_run
+from jnas.report.reference import reference_words
 
 VOID = {"meta", "img", "br", "hr", "link", "input"}
 
@@ -247,3 +248,35 @@ def test_drawing_needs_no_pyplot_and_importing_needs_no_matplotlib(tmp_path, wri
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=300)
     assert done.returncode == 0, done.stderr
+
+
+def test_a_found_cell_stands_among_the_cells_trained_in_advance(tmp_path, write_run):
+    folder = write_run(tmp_path, space="nasbench201", found=0.75, random=(0.7,), steps=10).folder
+    cell = "|{0}~0|+|{1}~0|{1}~1|+|{1}~0|{1}~1|{1}~2|".format
+    rows = [
+        {"kind": "random", "genotype": cell("skip_connect", "skip_connect"), "test_accuracy": 0.60, "parameters": 100},
+        {"kind": "random", "genotype": cell("nor_conv_3x3", "skip_connect"), "test_accuracy": 0.80, "parameters": 900},
+        {"kind": "1 nor_conv_3x3", "genotype": cell("nor_conv_3x3", "nor_conv_1x1"), "test_accuracy": 0.70,
+         "parameters": 1000},
+        {"kind": "6 nor_conv_3x3", "genotype": cell("nor_conv_3x3", "nor_conv_3x3"), "test_accuracy": 0.90,
+         "parameters": 5000},
+    ]  # fmt: skip
+    path = folder / "result.json"
+    result = json.loads(path.read_text())
+    result["found"] |= {"genotype": cell("nor_conv_3x3", "avg_pool_3x3"), "parameters": 800}
+    result["reference"] = {"cells": rows, "versions": {"jax": "0.10.2"}}
+    path.write_text(json.dumps(result))
+    page = render(read_run(folder))
+    text = " ".join(" ".join(parsed(page).text).split())
+    # Of three random cells, the one of this run among them, two are worse; 1 has as many convolutions as the found one.
+    assert "better than 2 of 3" in text
+    words = (
+        "better than 1 of 2 random cells (mean 70.00 %); the 2 with as many 3x3 convolutions, 1, reach 75.00 % on "
+        "average; the largest cell reaches 90.00 % with 5,000 parameters, the found one has 800"
+    )
+    assert f"Among cells trained in advance: {words}." in text
+    assert "Cells trained in advance with these settings and data (jax 0.10.2)" in text
+    assert "6 nor_conv_3x3 1 90.00 5,000" in text
+    assert words.capitalize() in page  # beside the picture, for those who cannot see it
+    assert reference_words(result) == words
+    assert reference_words({**result, "reference": None}) == ""

@@ -41,7 +41,7 @@ class Search:
     adjoint: Level = Level("sgd", 1.0, 1.0)
     alpha_scale: float = 1e-3  # standard deviation of the initial alpha
     # what steers alpha beside its gradient; a weight rises from 0 at the first step to this at the last
-    beta_decay: float = 5.0  # of the mean over edges of logsumexp(alpha); published: half the number of epochs
+    beta_decay: float = 2.0  # of the mean over edges of logsumexp(alpha); published: half the number of epochs
     eigenvalue_every: int | None = None  # epochs between two looks at the sharpness in alpha; null: never
     eigenvalue_growth: float = 1.3  # of the sharpness over 4 looks, at which the search goes back and stops
     # derivation
