@@ -22,6 +22,7 @@ from jnas.errors import UserError
 from jnas.report.reading import dotted
 
 CONFIG, RESULT = "config.yaml", "result.json"
+GONE = {"entropy": 0.0, "temperature": 1.0, "statistics_groups": 1}  # settings of old, at what changed nothing
 CHECKPOINTS_SINCE = (0, 6)  # the first version that lays them out as this one does
 
 
@@ -125,7 +126,9 @@ def _check_same(stored: pathlib.Path, wanted: dict[str, Any]) -> None:
         raise UserError(f"{stored} cannot be read: choose another folder with --out") from error
     old, new = (dict(dotted(value)) for value in (found if isinstance(found, dict) else {}, wanted))
     for key in {**new, **old}:
-        if old.get(key) != new.get(key):
+        # Of a run that began before 0.7.0: what has gone, where it changed nothing, and what there was not.
+        unknown = key not in old and key.startswith("adjoint.")
+        if old.get(key) != new.get(key) and not unknown and (key in new or old[key] != GONE.get(key, ...)):
             raise UserError(
                 f"{stored.parent} holds a run with {key}={old.get(key)} and not {new.get(key)}: "
                 "choose another folder with --out, or the settings of that run"

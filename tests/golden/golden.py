@@ -485,7 +485,7 @@ def presets() -> dict[str, Any]:
     found: dict[str, Any] = {}
     plain: dict[str, Any] = {}
     names = sorted(path.stem for path in next(ROOT.glob("jnas/**/presets")).glob("*.yaml"))
-    for name in sorted(names, key=lambda name: (name != "default", name)):
+    for name in sorted(names, key=lambda name: (name != "double-recursion", name)):
         status, out, err = run("search", name, "--show")
         digest = hashlib.sha256(out.encode()).hexdigest()[:12]
         found[name] = {"status": status, "text": digest, **({"err": err} if err else {})}

@@ -13,9 +13,9 @@ from jnas.cli.main import main
 
 GOLDEN = pathlib.Path(__file__).parents[1] / "golden"
 SEARCH = (
-    "search", "data=images.npz", "channels=2", "steps=12", "batch_size=8", "random_cells=1", "checkpoint_every=4",
-    "steps_per_call=1", "augmentation.crop=1", "train.channels=2", "train.epochs=1", "train.batch_size=16",
-    "train.augmentation.crop=1", "--out",
+    "search", "double-recursion", "without_none=false", "data=images.npz", "channels=2", "steps=12", "batch_size=8",
+    "random_cells=1", "checkpoint_every=4", "steps_per_call=1", "augmentation.crop=1", "train.channels=2",
+    "train.epochs=1", "train.batch_size=16", "train.augmentation.crop=1", "--out",
 )  # fmt: skip
 
 
@@ -47,8 +47,14 @@ def test_a_finished_run_is_reported_evaluated_predicted_with_and_exported(here, 
     picture = picture if picture.ndim == 4 else picture[..., None]
     probability = exported.load("net.jnas")(picture)["probability"][0]
     assert float(probability.max()) == pytest.approx(said["probability"], abs=1e-4)
-    assert main([*SEARCH, "run-0.5.0"]) == 0  # given again, the command shows what it found
+    assert main([*SEARCH, "run-0.5.0"]) == 0  # given again, the command shows what it found: its settings are a preset
     assert found["genotype"] in capsys.readouterr().out
+
+
+def test_a_setting_that_has_gone_counts_where_it_was_used(here, capsys):
+    config = here / "run-0.5.0/config.yaml"
+    config.write_text(config.read_text().replace("entropy: 0.0", "entropy: 0.5"))
+    assert "run-0.5.0 holds a run with entropy=0.5 and not None" in refused(capsys, *SEARCH, "run-0.5.0")
 
 
 def test_an_unfinished_search_is_refused_in_one_sentence_and_left_alone(here, capsys):
