@@ -257,7 +257,7 @@ def _momentum(config: Search, num_steps: int) -> Callable[[Any], optax.GradientT
     make = bilevel.storm if config.momentum == "storm" else bilevel.moving_average
 
     def schedule(c: Coefficient) -> optax.Schedule:
-        offset = num_steps / 50 if c.offset is None else c.offset
+        offset = num_steps / 4 if c.offset is None else c.offset
         return decaying(c.initial, offset=offset, power=c.power, floor=c.floor)
 
     return lambda coefficients: make(jax.tree.map(schedule, coefficients))

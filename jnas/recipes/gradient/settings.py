@@ -5,7 +5,7 @@ import dataclasses
 from collections.abc import Mapping
 from typing import Any, Literal
 
-from jnas.recipes.settings import Augmentation, Level, Training, at_least
+from jnas.recipes.settings import Augmentation, Coefficient, Level, Training, at_least
 
 
 @dataclasses.dataclass(frozen=True)
@@ -37,11 +37,11 @@ class Search:
     momentum: Literal["storm", "moving_average", "none"] = "moving_average"
     weights: Level = Level("sgd", 0.1, 0.001, weight_decay=3e-4, clip=5.0)
     alpha: Level = Level("adam", 0.016, 0.016, weight_decay=1e-3)
-    # The third variable of single_loop: its step is a share of the largest safe one.
-    adjoint: Level = Level("sgd", 1.0, 1.0)
+    # The third variable of single_loop: its step is a share of the largest safe one. It averages by itself: no momentum.
+    adjoint: Level = Level("sgd", 1.0, 1.0, coefficient=Coefficient(1.0, power=0.0))
     alpha_scale: float = 1e-3  # standard deviation of the initial alpha
     # what steers alpha beside its gradient; a weight rises from 0 at the first step to this at the last
-    beta_decay: float = 2.0  # of the mean over edges of logsumexp(alpha); published: half the number of epochs
+    beta_decay: float = 5.0  # of the mean over edges of logsumexp(alpha); published: half the number of epochs
     eigenvalue_every: int | None = None  # epochs between two looks at the sharpness in alpha; null: never
     eigenvalue_growth: float = 1.3  # of the sharpness over 4 looks, at which the search goes back and stops
     # derivation
