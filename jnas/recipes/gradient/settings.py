@@ -37,7 +37,7 @@ class Search:
     momentum: Literal["storm", "moving_average", "none"] = "moving_average"
     weights: Level = Level("sgd", 0.1, 0.001, weight_decay=3e-4, clip=5.0)
     alpha: Level = Level("adam", 0.016, 0.016, weight_decay=1e-3)
-    # The third variable of single_loop: its step is a share of the largest safe one. It averages by itself: no momentum.
+    # The third variable of single_loop, its step a share of the largest safe one; it averages without a momentum.
     adjoint: Level = Level("sgd", 1.0, 1.0, coefficient=Coefficient(1.0, power=0.0))
     alpha_scale: float = 1e-3  # standard deviation of the initial alpha
     # what steers alpha beside its gradient; a weight rises from 0 at the first step to this at the last
