@@ -1,4 +1,4 @@
-"""Draws README's picture from a finished run: the found cell over the accuracies of found and random cells, as one SVG.
+"""Draws README's picture from a finished run: the found cell, and its accuracy among those of other cells, as one SVG.
 
 Command:  python experiments/figure.py runs/search-nasbench201-0 experiments/figures/default-search.svg
 """
@@ -10,6 +10,7 @@ import sys
 
 from jnas import files, report
 from jnas.report.charts import accuracy_chart
+from jnas.report.reference import reference_chart
 from jnas.report.summary import found_cell
 
 
@@ -22,7 +23,7 @@ def size_of(svg):
 def main(run_folder, out):
     run = report.read_run(run_folder)
     found = found_cell(run)
-    chart = accuracy_chart(run)
+    chart = reference_chart(run) or accuracy_chart(run)
     if found.fixed is None or chart is None:
         sys.exit(f"{run_folder}: no found cell or no trained networks; finish the run first")
     parts = [*(report.draw_cell(found.fixed, cell) for cell in found.fixed.cells), chart.svg]

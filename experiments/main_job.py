@@ -70,7 +70,7 @@ def compare(rows, cells):
         beaten = sum(score > other for other in chance)
         peers = f"{statistics.mean(same):.2f} (n = {len(same)})" if same else "none"
         print(f"| {row['seed']} | {score:.2f} | {row['parameters']:,} | {size} | {beaten} of {len(chance)} | {peers} | "
-              f"`{row['genotype']}` |")  # fmt: skip
+              f"`{row['genotype'].replace('|', chr(92) + '|')}` |")  # fmt: skip
     print(f"random: {statistics.mean(chance):.2f} +- {statistics.stdev(chance):.2f} (n = {len(chance)}); "
           f"the cell of six: {100 * largest['test_accuracy']:.2f} with {largest['parameters']:,}")  # fmt: skip
     for name, values in (("over the mean of random cells", gains), ("over cells of its size", alike)):

@@ -51,9 +51,9 @@ def supernet_of(space: spaces.CellSpace, config: Search, num_classes: int) -> ne
 
 
 def learner_of(config: Search, net: nets.Network, shape: tuple[int, int, int], num_steps: int) -> Learner:
-    """The learner that the settings name. With the default ones it is the double recursion.
+    """The learner that the settings name. With the default ones v moves beside weights and alpha, in one loop:
 
-        simultaneous(problem, implicit(neumann(Q)), init, chain(storm(...), partition({weights, alpha})))
+        simultaneous(problem, single_loop(), with_adjoint(init), chain(moving_average(...), partition({w, a, v})))
 
     Args:
       config: the settings.
