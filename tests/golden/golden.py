@@ -55,7 +55,8 @@ GRADIENT = (
     "search", DATA, "channels=2", "depth=1", "steps=3", "batch_size=8", "random_cells=0", "augmentation.crop=1",
     "alpha.warmup=0", "steps_per_call=1", *TRAIN,
     # The defaults of 0.5.0, whose outputs these are: others have taken their place.
-    "estimator=neumann", "damping=0.0", "momentum=storm", "without_none=false",
+    "estimator=neumann", "damping=0.0", "momentum=storm", "without_none=false", "beta_decay=0.0",
+    "weights.learning_rate=0.2", "alpha.learning_rate=0.03", "alpha.final_learning_rate=0.03",
     *(f"{level}.coefficient.{word}" for level in ("weights", "alpha") for word in ("offset=100.0", "floor=0.1")),
 )  # fmt: skip
 SMALL = (*GRADIENT, f"space={SPACE}")
@@ -233,7 +234,7 @@ MISTAKES = [
     ["search", "data=missing.npz"],
     ["search", "data=torn.npz"],
     ["search", "batch_size=100000"],
-    ["search", "weights.heavy_ball=0.9"],
+    ["search", "momentum=storm", "weights.heavy_ball=0.9"],
     ["search", "each.terms=[1]"],
     ["search", "damping=-1"],
     ["search", "grouped", "trials"],

@@ -51,7 +51,7 @@ def supernet_of(space: spaces.CellSpace, config: Search, num_classes: int) -> ne
 
 
 def learner_of(config: Search, net: nets.Network, shape: tuple[int, int, int], num_steps: int) -> Learner:
-    """The learner that the settings name. With the default ones v moves beside weights and alpha, in one loop:
+    """The learner that the settings name. With the default ones v moves beside weights and alpha.
 
         simultaneous(problem, single_loop(), with_adjoint(init), chain(moving_average(...), partition({w, a, v})))
 
