@@ -235,7 +235,7 @@ def supervised(loss: Loss, init: Init, tx: optax.GradientTransformation) -> Lear
 
 
 def _changes(direction: Point, before: Point) -> Metrics:
-    """`|D_k - D_{k-1}| / |D_k|` of each level, both on one batch: 0.5 and more, and the recursion adds noise."""
+    """`|D_k - D_{k-1}| / |D_k|` of each level, on one batch: the larger, the less noise can the recursion remove."""
     moved = optax.tree.sub(direction, before)
     share = lambda level: norm(getattr(moved, level)) * inverse(norm(getattr(direction, level)))
     return {f"{level}_change": share(level) for level in ("weights", "alpha")}

@@ -39,14 +39,14 @@ class Spectrum(NamedTuple):
 def single_loop(*, damping: float = 1.0, curvature: Curvature = hessian, largest: float | None = None) -> Estimator:
     """The implicit function theorem, its linear system solved along with the search: one product a step.
 
-        v ~ (H + delta I)^-1 grad_w L_val
-        D_w = grad_w L_tr ;   D_v = ((H + delta I) v - grad_w L_val) / L ;   D_a = grad_a L_val - (d_a d_w L_tr) v
+        A = H + delta I ;   v ~ A^-1 grad_w L_val
+        D_w = grad_w L_tr ;   D_v = (A v - grad_w L_val) / L ;   D_a = grad_a L_val - (d_a d_w L_tr) v
 
     all at one iterate and on one set of batches. The truncated series begins at 0 in every step and amplifies the noise
     of that step's batch; this one goes on where it stood and averages over batches. `v` is `point.adjoint`: the chain
     that moves weights and alpha moves it, too, and a momentum in it acts on all three.
 
-    `L` is an upper bound of the eigenvalues of `H + delta I`, measured by a power iteration every 16th step, so that a
+    `L` is an upper bound of the eigenvalues of `A`, measured by a power iteration every 16th step, so that a
     step of 1 along `-D_v` is safe and the step size of v, in (0, 1], a share of it. (A quotient of v would not do, for
     v has lost its steep part.) Where H is indefinite v grows along the negative curvature and so shows it: delta is at
     least 1.5 times the lowest `<v, H v> / <v, v>` seen, which stops the growth. Both ends are forgotten slowly.

@@ -10,7 +10,6 @@ from jnas import data, spaces
 from jnas.recipes.settings import Training
 
 TABLE = pathlib.Path(__file__).with_name("reference_cells.json")
-RANDOM = "random"  # the kind of a row that was drawn uniformly
 
 
 def digest(space: spaces.CellSpace, splits: data.Splits, training: Training) -> str:

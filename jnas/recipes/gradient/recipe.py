@@ -64,10 +64,7 @@ def learner_of(config: Search, net: nets.Network, shape: tuple[int, int, int], n
     Returns:
       A learner over `Batches` of `Examples`.
     """
-    problem, gauss_newton = supernet_problem(
-        net,
-        unravel=flat.unravel_of(net, shape),
-    )
+    problem, gauss_newton = supernet_problem(net, unravel=flat.unravel_of(net, shape))
     start = flat.start(net, shape, lambda key: spaces.init_alpha(net.space, key, config.alpha_scale))
     # On a CPU the gradients of ordinary convolutions crawl inside loops; those of the built-in operators do not.
     unroll = distributed.backend() == "cpu" and not all(op.loops for op in net.space.operators)
