@@ -137,7 +137,7 @@ def main():
                 rows.append(flat(estimate(points[at], batches).alpha))
             errors.append([relative(row, truth) for row in rows])
             cosines += [cosine(row, truth) for row in rows]
-            whole = everything._replace(curvature=repeated(inner, fresh))
+            whole = everything._replace(further=repeated(inner, fresh))
             bias.append([relative(flat(estimate(points[at], whole).alpha), truth)])
         keep(name, units, errors, cosines, bias, began)
     table(read(results))

@@ -13,6 +13,8 @@ the decay of the momentum's coefficients. All seeds of a method are one compiled
 Command:   python experiments/scoreboard.py --data cifar10.npz --table nasbench201.csv.gz --out runs/scoreboard
 Adds to:   --results FILE.jsonl, one line a method and seed; a method that is there is not run again. Interrupted, it
            goes on from the last checkpoint. A further method is a further row of METHODS.
+Two rows:  python experiments/scoreboard.py --pair "single loop + EMA" "first order + EMA" --units 6000
+           compares them seed by seed: a sign-flip test of the mean difference, and Fisher's of the seeds below 93.0.
 Figure:    python experiments/scoreboard.py --draw experiments/figures/scoreboard.svg
 Result, hardware, time: experiments/README.md.
 """
@@ -28,6 +30,7 @@ import time
 
 import jax
 import numpy as np
+from scipy import stats
 
 from jnas import files, spaces
 from jnas.distributed.cache import enable_compilation_cache
@@ -106,11 +109,14 @@ def main():
     parser.add_argument("--methods", nargs="*", default=[*METHODS, *ONE_LEVEL])
     parser.add_argument("--out", default="runs/scoreboard")
     parser.add_argument("--results", default="experiments/results/scoreboard.jsonl")
+    parser.add_argument("--pair", nargs=2, metavar="METHOD", help="compare two rows of the results, and nothing else")
     parser.add_argument("--draw", metavar="FILE.svg", help="the figure from the results, and nothing else")
     arguments = parser.parse_args()
     results = pathlib.Path(arguments.results)
     if arguments.draw:
         return draw(read(results), arguments.draw)
+    if arguments.pair:
+        return pair(*(grouped_rows(read(results))[name, arguments.units] for name in arguments.pair))
     out = pathlib.Path(arguments.out)
     files.prepare_folder(out)
     files.prepare_folder(results.parent)
@@ -141,8 +147,8 @@ class Truth:
             self.rows = {row["arch"]: row for row in csv.DictReader(file)}
         self.sorted = np.sort([float(row["c10_test_e200"]) for row in self.rows.values()])
 
-    def accuracy(self, genotype: str) -> float:
-        return float(self.rows[genotype]["c10_test_e200"])
+    def accuracy(self, genotype: str, data: str = "c10") -> float:
+        return float(self.rows[genotype][f"{data}_test_e200"])
 
     def of(self, genotype: str) -> dict:
         test = self.accuracy(genotype)
@@ -174,6 +180,7 @@ def run_method(name, arguments, seeds, data, folder, truth):
             "method": name, "seed": row["seed"], "units": arguments.units, "steps": steps,
             "seconds": round(found["seconds"] / len(seeds), 1), **truth.of(row["genotype"]),
             "connected": row["connected"], "diverged_at": row["diverged_at"], "curve": curve,
+            "supernet": row["supernet_accuracy"],
             "identical": found["agreement"]["identical_pairs"], "isomorphic": found["agreement"]["isomorphic_pairs"],
             "tau": found["agreement"]["kendall_tau_mean"],
         })  # fmt: skip
@@ -248,29 +255,104 @@ def say(rows):
     print(f"{rows[0]['method']}: {statistics.mean(tests):.2f} +- {spread:.2f} %: {tests}", flush=True)
 
 
+def pair(first, second):
+    """Two methods on the seeds that both have; the tests were fixed before the runs, for rare collapses decide."""
+    tests = [{row["seed"]: row["test"] for row in of} for of in (first, second)]
+    seeds = sorted(set(tests[0]) & set(tests[1]))
+    a, b = (np.array([of[seed] for seed in seeds]) for of in tests)
+    signs = 1 - 2 * ((np.arange(2 ** len(seeds))[:, None] >> np.arange(len(seeds))) & 1).astype(np.int8)
+    share = np.mean(np.abs(signs @ (a - b)) >= abs((a - b).sum()) - 1e-9)  # of all ways to flip the differences
+    low = [int((x < 93.0).sum()) for x in (a, b)]
+    fisher = stats.fisher_exact([[n, len(seeds) - n] for n in low]).pvalue
+    print(
+        f"{len(seeds)} pairs: {_interval(a)} against {_interval(b)}; difference {np.mean(a - b):.2f} on average, "
+        f"{np.median(a - b):.2f} in the median, {int((a > b).sum())} of {len(seeds)} above 0, sign-flip p {share:.3g}; "
+        f"below 93.0: {low[0]} and {low[1]}, Fisher's p {fisher:.3g}"
+    )
+
+
 def table(rows, truth):
-    """The scoreboard as Markdown."""
+    """The scoreboard as Markdown: the methods, and cells of the same space that were not searched."""
     columns = (
-        "method", "units", "steps", "seconds", "test [%], mean ± std", "each seed", "regret", "percentile, median",
-        "skips", "same cell: identical, isomorphic", "tau of alphas",
+        "method", "units", "steps", "seconds", "test [%], mean ± std (95 % interval of the mean)", "below 93.0",
+        "each seed", "CIFAR-100", "ImageNet16-120", "regret", "percentile, median", "skips", "depth, width",
+        "random cells of this size", "same cell: identical, isomorphic", "tau of alphas",
+        "of 3 searches the surest: mean, best",
     )  # fmt: skip
     print(f"| {' | '.join(columns)} |\n{'|---' * len(columns)}|")
+    drawn = [spaces.to_string(SPACE, arch) for arch in train_network.random_cells(SPACE, jax.random.key(0), 1000)]
+    shown = lambda value: "–" if value is None else f"{value:.2f}"
     for (name, units), of in sorted(grouped_rows(rows).items(), key=lambda item: -mean(item[1], "test")):
-        tests = [row["test"] for row in of]
-        spread = statistics.stdev(tests) if len(tests) > 1 else 0.0
-        shown = lambda value: "–" if value is None else f"{value:.2f}"
-        found = f"{statistics.mean(tests):.2f} ± {spread:.2f}"
+        tests, cells = [row["test"] for row in of], [row["genotype"] for row in of]
+        alike = agreement(cells)
         print(
-            f"| {name} | {units} | {of[0]['steps']} | {mean(of, 'seconds'):.0f} | {found} | "
-            f"{' '.join(f'{test:.2f}' for test in tests)} | {mean(of, 'regret'):.2f} | "
-            f"{statistics.median(row['percentile'] for row in of):.1f} | {mean(of, 'skips'):.1f} | "
-            f"{shown(of[0].get('identical'))}, {shown(of[0].get('isomorphic'))} | {shown(of[0].get('tau'))} |"
+            f"| {name} | {units} | {of[0]['steps']} | {mean(of, 'seconds'):.0f} | {_interval(tests)} | "
+            f"{sum(test < 93.0 for test in tests)} of {len(tests)} | {' '.join(f'{test:.2f}' for test in tests)} | "
+            f"{_columns(cells, truth)} | {mean(of, 'regret'):.2f} | "
+            f"{statistics.median(row['percentile'] for row in of):.1f} | {mean(of, 'skips'):.1f} | {_shapes(cells)} | "
+            f"{_of_this_size(cells, drawn, truth)} | {shown(alike['identical'])}, {shown(alike['isomorphic'])} | "
+            f"{shown(of[0].get('tau'))} | {_surest(of)} |"
         )
-    drawn = train_network.random_cells(SPACE, jax.random.key(0), 1000)
-    chance = [truth.accuracy(spaces.to_string(SPACE, arch)) for arch in drawn]
-    print(f"| the cell of six 3x3 convolutions | 0 | | | {truth.accuracy(LARGEST):.2f} | | | | | | |")
-    print(f"| random connected cell, 1,000 draws | 0 | | | {np.mean(chance):.2f} ± {np.std(chance):.2f} | median "
-          f"{np.median(chance):.2f} | {truth.sorted[-1] - np.mean(chance):.2f} | | | | |")  # fmt: skip
+    for name, cells in (("the cell of six 3x3 convolutions", [LARGEST]), ("random connected cell, 1,000 draws", drawn)):
+        tests = [truth.accuracy(cell) for cell in cells]
+        print(
+            f"| {name} | 0 | | | {_interval(tests)} | {sum(test < 93.0 for test in tests)} of {len(tests)} | median "
+            f"{statistics.median(tests):.2f} | {_columns(cells, truth)} | {truth.sorted[-1] - np.mean(tests):.2f} | | "
+            f"{statistics.mean(cell.count('skip') for cell in cells):.1f} | {_shapes(cells)} | | | | |"
+        )
+
+
+def _interval(values):
+    """Mean, deviation, and Student's 95 % interval of the mean."""
+    if len(values) < 2:
+        return f"{values[0]:.2f}"
+    half = stats.t.ppf(0.975, len(values) - 1) * statistics.stdev(values) / len(values) ** 0.5
+    middle = statistics.mean(values)
+    return f"{middle:.2f} ± {statistics.stdev(values):.2f} ({middle - half:.2f} to {middle + half:.2f})"
+
+
+def _columns(cells, truth):
+    """What the same cells reach on the other two data sets of the table."""
+    means = [statistics.mean(truth.accuracy(cell, name) for cell in cells) for name in ("c100", "in16")]
+    return " | ".join(f"{value:.2f}" for value in means)
+
+
+def depth_and_width(genotype):
+    """The most convolutions on a path from input to output, and how many nodes a convolution joins to the input."""
+    depths, width = [0], 0
+    for node in genotype.split("+"):
+        edges = [edge.rsplit("~", 1) for edge in node.strip("|").split("|")]
+        depths.append(max((depths[int(source)] + ("conv" in op) for op, source in edges if op != "none"), default=0))
+        width += any("conv" in op and source == "0" for op, source in edges)
+    return depths[-1], width
+
+
+def _shapes(cells):
+    depths, widths = zip(*map(depth_and_width, cells), strict=True)
+    return f"{statistics.mean(depths):.1f}, {statistics.mean(widths):.1f}"
+
+
+def _size(cell):
+    """Weights of the convolutions, in units of a 1x1 one: what the parameters of a cell grow with."""
+    return 9 * cell.count("conv_3x3") + cell.count("conv_1x1")
+
+
+def _of_this_size(cells, drawn, truth):
+    """The mean of random cells whose convolutions have as many weights, to within 10 %, a found cell a vote."""
+    means = []
+    for cell in cells:
+        near = [other for other in drawn if abs(_size(other) - _size(cell)) <= 0.1 * _size(cell)]
+        means += [statistics.mean(map(truth.accuracy, near))] if near else []
+    return f"{statistics.mean(means):.2f}" if means else "–"
+
+
+def _surest(rows):
+    """Searches in threes, of each three the one whose supernet has the best accuracy on its outer images."""
+    if any(row.get("supernet") is None for row in rows) or len(rows) < 3:
+        return "–"
+    threes = [rows[n : n + 3] for n in range(0, len(rows) - 2, 3)]
+    kept = [max(three, key=lambda row: row["supernet"])["test"] for three in threes]
+    return f"{statistics.mean(kept):.2f}, {max(kept):.2f}"
 
 
 def mean(rows, name):

@@ -27,7 +27,8 @@ class Batches(NamedTuple):
 
     inner: Batch  # of the training loss
     outer: Batch  # of the validation loss
-    curvature: Batch | None = None  # leading axis [num_terms]: a fresh batch for each Neumann term; None: use `inner`
+    # Further inner batches, leading axis [num_further]: for each Neumann term, or each weight step after the first.
+    further: Batch | None = None
 
 
 class Context(NamedTuple):
@@ -65,7 +66,7 @@ class Source(NamedTuple):
     program). With `fetch`, `arrays` is ignored and the host supplies what step k needs: `batch(fetch(k), k, key)`.
     A `fetch` that can read part of a batch says so by `batch_size`: in a run of several processes it is then called as
     `fetch(k, rows)`, where `rows` [n] are the positions in the batch, increasing, that this process works on, and
-    returns those rows of every array (along the second axis in `Batches.curvature`). Without it every process fetches
+    returns those rows of every array (along the second axis in `Batches.further`). Without it every process fetches
     the whole. Either way `batch` sees the whole batch, the same for any number of processes.
     """
 

@@ -84,7 +84,7 @@ def search(settings: Search, side: int, fraction: float, folder: pathlib.Path) -
         batch_size=settings.batch_size,
         augment=data.Augment(change.crop, change.flip, change.cutout, MEAN[: shape[2]], STD[: shape[2]]),
         key=jax.random.fold_in(key, 2),
-        num_terms=settings.terms if settings.fresh_batches else 0,
+        num_further=settings.terms if settings.fresh_batches else settings.inner_steps - 1,
         read_ahead=2,
     )
     run_folder.begin(folder, settings, "search")

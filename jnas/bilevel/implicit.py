@@ -28,7 +28,7 @@ def implicit(solver: Solver, *, curvature: Curvature = hessian) -> Estimator:
       Hessian of the inner batch; 0 is a perfect solve, 1 no better than p = 0.
 
     Raises:
-      ValueError: when traced with `batches.curvature` of another length than the solver can use.
+      ValueError: when traced with `batches.further` of another length than the solver can use.
 
     References:
       Lorraine, Vicol, Duvenaud, AISTATS 2020; Zhang et al., "iDARTS", ICML 2021; Ji, Yang, Liang, "stocBiO", ICML 2021.
@@ -60,12 +60,12 @@ def implicit(solver: Solver, *, curvature: Curvature = hessian) -> Estimator:
 
 def _rows(batches: Batches, solver: Solver) -> Batch | None:
     """The fresh batches with the inner one behind them, on which the last product is formed."""
-    if batches.curvature is None:
+    if batches.further is None:
         return None
-    length = jax.tree.leaves(batches.curvature)[0].shape[0]
+    length = jax.tree.leaves(batches.further)[0].shape[0]
     if length != solver.num_batches:
         raise ValueError(
-            f"implicit: batches.curvature holds {length} batches and the solver uses {solver.num_batches}; "
+            f"implicit: batches.further holds {length} batches and the solver uses {solver.num_batches}; "
             "give one a term of the Neumann series, or None."
         )
-    return jax.tree.map(lambda row, last: jnp.concatenate((row, last[None])), batches.curvature, batches.inner)
+    return jax.tree.map(lambda row, last: jnp.concatenate((row, last[None])), batches.further, batches.inner)

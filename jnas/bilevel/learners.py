@@ -129,16 +129,17 @@ def alternating(
       estimator: only its hypergradient is used.
       init: `key -> (point, variables)`.
       weight_tx: optimiser of the weights.
-      alpha_tx: optimiser of alpha.
-      inner_steps: weight steps a step of alpha. Above 1, `Batches.inner` has a leading axis [inner_steps]; the
-        estimator sees its first entry.
+      alpha_tx: optimiser of alpha; of a point with an adjoint, which moves once a step of alpha, that of
+        `Point((), alpha, adjoint)`.
+      inner_steps: K, the weight steps a step of alpha, the first on `Batches.inner`, as the estimator, the others on
+        the K - 1 batches of `Batches.further`.
       learning_rate: for estimators that need one: a number or a schedule.
 
     Returns:
       A learner over `Batches`. The metrics of the inner level are those of the last weight step.
 
     Raises:
-      ValueError: for `inner_steps` below 1; in `init`, for a point with an adjoint, which neither optimiser moves.
+      ValueError: for `inner_steps` below 1; when traced, if there are not K - 1 further batches.
 
     References:
       Liu, Simonyan, Yang, "DARTS", ICLR 2019; Ji, Yang, Liang, "Bilevel optimization: convergence analysis and
@@ -150,22 +151,24 @@ def alternating(
 
     def start(key: Key) -> SearchState:
         point, variables = init(key)
-        if jax.tree.leaves(point.adjoint):
-            raise ValueError("alternating: the point has an adjoint, which neither optimiser moves; use simultaneous.")
-        optimiser = (weight_tx.init(point.weights), alpha_tx.init(point.alpha))
+        optimiser = (weight_tx.init(point.weights), alpha_tx.init(_upper(point)))
         return SearchState(jnp.zeros((), jnp.int32), point, variables, estimator.init(point), optimiser)
 
     def alpha_step(state: SearchState, batches: Batches, context: Context):
-        def estimate(alpha, kept: State, refresh: bool):
-            point, rate = state.point._replace(alpha=alpha), _at(learning_rate, state.step)
-            return estimator.estimate(problem, point, batches, context, kept, learning_rate=rate, refresh=refresh)
+        rate, upper = _at(learning_rate, state.step), _upper(state.point)
 
-        alpha = state.point.alpha
-        direction, kept, aux = estimate(alpha, state.estimator, True)
-        check_alike(direction.alpha, alpha)
-        grad_fn = lambda alpha: estimate(alpha, kept, False)[0].alpha
-        steps, optimiser = alpha_tx.update(direction.alpha, state.optimiser[1], alpha, grad_fn=grad_fn)
-        return optax.apply_updates(alpha, steps), kept, optimiser, aux.metrics
+        def estimate(upper, kept: State, refresh: bool):
+            point = _with_upper(state.point, upper)
+            direction, *rest = estimator.estimate(
+                problem, point, batches, context, kept, learning_rate=rate, refresh=refresh
+            )
+            return _upper(direction), *rest
+
+        direction, kept, aux = estimate(upper, state.estimator, True)
+        check_alike(direction, upper)
+        grad_fn = lambda upper: estimate(upper, kept, False)[0]
+        steps, optimiser = alpha_tx.update(direction, state.optimiser[1], upper, grad_fn=grad_fn)
+        return _with_upper(state.point, optax.apply_updates(upper, steps)), kept, optimiser, aux.metrics
 
     def weight_step(point: Point, optimiser, batch: Batch, context: Context):
         def gradient_at(weights):
@@ -179,11 +182,13 @@ def alternating(
 
     def update(state: SearchState, batches: Batches, key: Key) -> tuple[SearchState, Metrics]:
         alpha_key, *weight_keys = jax.random.split(key, 1 + inner_steps)
-        rows = [jax.tree.map(lambda leaf, k=k: leaf[k], batches.inner) for k in range(inner_steps)]
-        inner = [batches.inner] if inner_steps == 1 else rows
         context = Context(state.variables, alpha_key, state.step)
-        alpha, kept, alpha_optimiser, metrics = alpha_step(state, batches._replace(inner=inner[0]), context)
-        point, variables, optimiser = state.point._replace(alpha=alpha), state.variables, state.optimiser[0]
+        inner = [batches.inner]
+        if inner_steps > 1:
+            inner += _rows(batches.further, inner_steps - 1)
+            batches = batches._replace(further=None)
+        point, kept, alpha_optimiser, metrics = alpha_step(state, batches, context)
+        variables, optimiser = state.variables, state.optimiser[0]
         for batch, weight_key in zip(inner, weight_keys, strict=True):
             context = Context(variables, weight_key, state.step)
             point, variables, optimiser, seen = weight_step(point, optimiser, batch, context)
@@ -239,6 +244,22 @@ def _changes(direction: Point, before: Point) -> Metrics:
     moved = optax.tree.sub(direction, before)
     share = lambda level: norm(getattr(moved, level)) * inverse(norm(getattr(direction, level)))
     return {f"{level}_change": share(level) for level in ("weights", "alpha")}
+
+
+def _upper(point: Point) -> PyTree:
+    """What the optimiser of the upper level moves: alpha, and an adjoint where there is one."""
+    return point._replace(weights=()) if jax.tree.leaves(point.adjoint) else point.alpha
+
+
+def _with_upper(point: Point, upper: PyTree) -> Point:
+    return upper._replace(weights=point.weights) if isinstance(upper, Point) else point._replace(alpha=upper)
+
+
+def _rows(batches: Batch | None, num: int) -> list[Batch]:
+    found = sorted({leaf.shape[0] for leaf in jax.tree.leaves(batches)})
+    if found != [num]:
+        raise ValueError(f"alternating: batches.further has leading axes {found}; give {num} further batches.")
+    return [jax.tree.map(lambda leaf, k=k: leaf[k], batches) for k in range(num)]
 
 
 def _at(schedule: LearningRate, step: Array):

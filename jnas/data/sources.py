@@ -64,7 +64,9 @@ def supervised_source(dataset: Dataset, *, batch_size: int, augment: Augment) ->
     return Source(batch=batch, arrays=_on_device(dataset))
 
 
-def bilevel_source(inner: Dataset, outer: Dataset, *, batch_size: int, augment: Augment, num_terms: int = 0) -> Source:
+def bilevel_source(
+    inner: Dataset, outer: Dataset, *, batch_size: int, augment: Augment, num_further: int = 0
+) -> Source:
     """Batches of two data sets, for a problem of two levels.
 
     When to use it: search. Make `inner` and `outer` disjoint by `split`; each is visited in its own order, as by
@@ -75,18 +77,18 @@ def bilevel_source(inner: Dataset, outer: Dataset, *, batch_size: int, augment: 
         outer: the images of the validation loss.
         batch_size: examples a batch, the same on both levels.
         augment: what happens to each image.
-        num_terms: number of further batches of `inner`, in an order of their own and augmented afresh, one for each
-            term of a Neumann series; 0: none, and the estimator uses the inner batch.
+        num_further: number of further batches of `inner`, in an order of their own and augmented afresh, for the terms
+            of a Neumann series or for more weight steps; 0: none.
 
     Returns:
-        A source of `Batches` of `Examples`; `curvature` has a leading axis `[num_terms]`, or is None.
+        A source of `Batches` of `Examples`; `further` has a leading axis `[num_further]`, or is None.
 
     Raises:
         ValueError: The batch is empty or larger than one of the sets, the sets differ in shape or classes, or
-            `num_terms < 0`.
+            `num_further < 0`.
     """
     check_batch_size(batch_size, inner, outer)
-    check_levels(inner.shape, outer.shape, num_terms)
+    check_levels(inner.shape, outer.shape, num_further)
     if inner.num_classes != outer.num_classes:
         raise ValueError(
             f"inner has {inner.num_classes} classes and outer {outer.num_classes}: split one data set for both"
@@ -94,7 +96,7 @@ def bilevel_source(inner: Dataset, outer: Dataset, *, batch_size: int, augment: 
 
     def batch(arrays, step, key):
         inner_rows, outer_rows = arrays
-        return _draw_levels(inner_rows, outer_rows, step, key, batch_size, augment, inner.shape, num_terms)
+        return _draw_levels(inner_rows, outer_rows, step, key, batch_size, augment, inner.shape, num_further)
 
     return Source(batch=batch, arrays=(_on_device(inner), _on_device(outer)))
 
@@ -105,7 +107,7 @@ def bilevel_runs_source(
     *,
     batch_size: int,
     augment: Augment,
-    num_terms: int = 0,
+    num_further: int = 0,
 ) -> Source:
     """Batches of several runs, each with an inner and an outer half of its own, over one copy of the images.
 
@@ -116,22 +118,22 @@ def bilevel_runs_source(
         parts: from `split_index`, one pair a run, all of the same sizes.
         batch_size: examples a batch, the same on both levels.
         augment: what happens to each image.
-        num_terms: as for `bilevel_source`.
+        num_further: as for `bilevel_source`.
 
     Returns:
         A source with `per_run`, the numbers of the examples: `[num_runs, num_inner]` and `[num_runs, num_outer]` int32.
 
     Raises:
-        ValueError: The batch is empty or larger than a half, or `num_terms < 0`.
+        ValueError: The batch is empty or larger than a half, or `num_further < 0`.
     """
     inner, outer = (np.stack([part[level] for part in parts]) for level in range(2))
     check_batch_size(batch_size, inner[0], outer[0])
-    check_levels(dataset.shape, dataset.shape, num_terms)
+    check_levels(dataset.shape, dataset.shape, num_further)
 
     def batch(arrays, step, key):
         rows, (inner_index, outer_index) = arrays
         left, right = (rows._replace(index=index) for index in (inner_index, outer_index))
-        return _draw_levels(left, right, step, key, batch_size, augment, dataset.shape, num_terms)
+        return _draw_levels(left, right, step, key, batch_size, augment, dataset.shape, num_further)
 
     return Source(batch=batch, arrays=_on_device(dataset), per_run=(inner, outer))
 
@@ -174,18 +176,18 @@ def check_batch_size(batch_size: int, *datasets) -> None:
         raise ValueError(f"batch size {batch_size} with {smallest} examples: choose a size from 1 to {smallest}")
 
 
-def check_levels(inner: tuple[int, ...], outer: tuple[int, ...], num_terms: int) -> None:
-    """Raises a ValueError unless both levels have images of one shape and the number of terms is possible."""
+def check_levels(inner: tuple[int, ...], outer: tuple[int, ...], num_further: int) -> None:
+    """Raises a ValueError unless both levels have images of one shape and the number of further batches is possible."""
     if inner != outer:
         raise ValueError(f"inner images are {inner} and outer images {outer}: give both levels the same shape")
-    if num_terms < 0:
-        raise ValueError(f"num_terms {num_terms} is a number of batches: give 0 or more")
+    if num_further < 0:
+        raise ValueError(f"num_further {num_further} is a number of batches: give 0 or more")
 
 
 def level_keys(key: Key) -> tuple[Key, Key, Key]:
-    """The keys of the inner batch, the outer batch and the curvature batches."""
-    inner_key, outer_key, curvature_key = jax.random.split(key, 3)
-    return inner_key, outer_key, curvature_key
+    """The keys of the inner batch, the outer batch and the further inner batches."""
+    inner_key, outer_key, further_key = jax.random.split(key, 3)
+    return inner_key, outer_key, further_key
 
 
 def epoch_order(key: Key, epoch: Array | int, size: int) -> Array:
@@ -202,16 +204,16 @@ def finish(rows: Rows, step: Array, key: Key, augment: Augment, shape: tuple[int
     )
 
 
-def _draw_levels(inner, outer, step, key, batch_size, augment, shape, num_terms):
-    inner_key, outer_key, curvature_key = level_keys(key)
+def _draw_levels(inner, outer, step, key, batch_size, augment, shape, num_further):
+    inner_key, outer_key, further_key = level_keys(key)
 
-    def term(number):
-        return _draw(inner, step * num_terms + number, curvature_key, batch_size, augment, shape)
+    def one_more(number):
+        return _draw(inner, step * num_further + number, further_key, batch_size, augment, shape)
 
     return Batches(
         inner=_draw(inner, step, inner_key, batch_size, augment, shape),
         outer=_draw(outer, step, outer_key, batch_size, augment, shape),
-        curvature=jax.vmap(term)(jnp.arange(num_terms)) if num_terms else None,
+        further=jax.vmap(one_more)(jnp.arange(num_further)) if num_further else None,
     )
 
 

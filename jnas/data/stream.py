@@ -74,7 +74,7 @@ def bilevel_stream_source(
     batch_size: int,
     augment: Augment,
     key: Key,
-    num_terms: int = 0,
+    num_further: int = 0,
     read_ahead: int = 0,
 ) -> Source:
     """Batches of two data sets that are read from the host: `bilevel_source` for data that do not fit on the device.
@@ -85,41 +85,41 @@ def bilevel_stream_source(
         batch_size: examples a batch, the same on both levels.
         augment: what happens to each image, on the device.
         key: PRNG key of the orders, which the host needs before the step runs.
-        num_terms: number of further inner batches; 0: none.
+        num_further: number of further inner batches; 0: none.
         read_ahead: number of steps that threads read in advance; 0: read when asked.
 
     Returns:
         A source of `Batches` of `Examples`, with `fetch`.
 
     Raises:
-        ValueError: As `stream_source`; or the levels differ in shape, or `num_terms < 0`.
+        ValueError: As `stream_source`; or the levels differ in shape, or `num_further < 0`.
     """
     check_batch_size(batch_size, inner, outer)
     shape = _shape(inner)
-    check_levels(shape, _shape(outer), num_terms)
+    check_levels(shape, _shape(outer), num_further)
     keys = level_keys(key)
-    read_inner, read_outer, read_curvature = (
+    read_inner, read_outer, read_further = (
         _reader(data, level_key, batch_size, shape) for data, level_key in zip((inner, outer, inner), keys, strict=True)
     )
 
     def read(step, rows):
-        terms = [read_curvature(step * num_terms + number, rows) for number in range(num_terms)]
+        terms = [read_further(step * num_further + number, rows) for number in range(num_further)]
         return Batches(
             inner=read_inner(step, rows),
             outer=read_outer(step, rows),
-            curvature=jax.tree.map(lambda *each: np.stack(each), *terms) if terms else None,
+            further=jax.tree.map(lambda *each: np.stack(each), *terms) if terms else None,
         )
 
     def batch(rows, step, key):
-        inner_key, outer_key, curvature_key = level_keys(key)
+        inner_key, outer_key, further_key = level_keys(key)
 
         def term(number, of_term):
-            return finish(of_term, step * num_terms + number, curvature_key, augment, shape)
+            return finish(of_term, step * num_further + number, further_key, augment, shape)
 
         return Batches(
             inner=finish(rows.inner, step, inner_key, augment, shape),
             outer=finish(rows.outer, step, outer_key, augment, shape),
-            curvature=jax.vmap(term)(jax.numpy.arange(num_terms), rows.curvature) if num_terms else None,
+            further=jax.vmap(term)(jax.numpy.arange(num_further), rows.further) if num_further else None,
         )
 
     return Source(batch=batch, fetch=_ahead(read, read_ahead), batch_size=batch_size)

@@ -128,7 +128,7 @@ def split_batch(batch: Batch, mesh: Mesh | None) -> Batch:
     """Split a batch over the devices of "data", inside `jax.jit`.
 
     Args:
-      batch: a tree of arrays `[batch, ...]`; in `Batches.curvature` they are `[num_terms, batch, ...]`.
+      batch: a tree of arrays `[batch, ...]`; in `Batches.further` they are `[num_further, batch, ...]`.
       mesh: with an axis "data"; without one, or None, the batch stays as it is.
 
     Returns:
@@ -143,7 +143,7 @@ def split_batch(batch: Batch, mesh: Mesh | None) -> Batch:
         return Batches(
             inner=_split(batch.inner, mesh, 0),
             outer=_split(batch.outer, mesh, 0),
-            curvature=_split(batch.curvature, mesh, 1),
+            further=_split(batch.further, mesh, 1),
         )
     return _split(batch, mesh, 0)
 

@@ -27,7 +27,7 @@ class Coefficient:
     """The coefficient of a momentum, `max(floor, initial * (1 + step / offset)^-power)`; see `bilevel.decaying`."""
 
     initial: float = 0.9
-    offset: float | None = None  # steps; null: a quarter of the planned ones: the last is a third of the first
+    offset: float | None = None  # steps; null: a quarter of the planned ones, and at most 100
     power: float = 2 / 3
     floor: float = 0.0
 

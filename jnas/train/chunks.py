@@ -138,7 +138,7 @@ def put_payload(payload: PyTree, mesh: Mesh | None, batch_size: int | None = Non
     The split saves copying the whole to each device; it does not change the meaning of a value.
 
     Args:
-      payload: a tree of arrays `[batch, ...]`; in `Batches.curvature` they are `[num_terms, batch, ...]`.
+      payload: a tree of arrays `[batch, ...]`; in `Batches.further` they are `[num_further, batch, ...]`.
       mesh: of the run, or None.
       batch_size: None: each process holds the whole payload. Else each holds the rows `rows_here` of every array; one
         with fewer dimensions is held whole.
@@ -171,7 +171,7 @@ def put_payload(payload: PyTree, mesh: Mesh | None, batch_size: int | None = Non
         return jax.tree.map(lambda leaf: put(leaf, axis), tree)
 
     if isinstance(payload, Batches):
-        return Batches(along(0, payload.inner), along(0, payload.outer), along(1, payload.curvature))
+        return Batches(along(0, payload.inner), along(0, payload.outer), along(1, payload.further))
     return along(0, payload)
 
 

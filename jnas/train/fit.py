@@ -67,7 +67,7 @@ def fit(
         `fold_in(key, r)`.
       num_steps: steps of the whole run, those before a resumption included.
       mesh: from `make_mesh`: runs are spread over its axis "run"; the state of a run is replicated over "data" and the
-        batch split along its leading axis (along the second one in `Batches.curvature`), with the result of one device
+        batch split along its leading axis (along the second one in `Batches.further`), with the result of one device
         up to rounding. A `Layout` also says how the leaves of the state are split. None uses the default device.
       hooks: see `Hook`.
       checkpoints: their folder, and the steps between two of them; None keeps none.

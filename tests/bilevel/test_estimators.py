@@ -182,7 +182,7 @@ def test_a_fresh_batch_for_every_term_is_used_in_order(bed):
     point, eta = at(bed), 0.4
     base = bed.sample(jax.random.key(4), 0.3)
     terms = [bed.sample(jax.random.key(10 + q), 0.3).inner for q in range(3)]
-    batches = base._replace(curvature=jax.tree.map(lambda *leaves: jnp.stack(leaves), *terms))
+    batches = base._replace(further=jax.tree.map(lambda *leaves: jnp.stack(leaves), *terms))
     direction, _ = estimate(bilevel.implicit(bilevel.neumann(3, step_size=eta)), bed, point, batches)
     v = point.weights - bed.target + base.outer.weights
     p = eta * v
@@ -196,7 +196,7 @@ def test_a_fresh_batch_for_every_term_is_used_in_order(bed):
 def test_a_wrong_number_of_curvature_batches_is_refused(bed):
     point = at(bed)
     batches = bed.sample(jax.random.key(4), 0.3)
-    batches = batches._replace(curvature=jax.tree.map(lambda leaf: leaf[None], batches.inner))
+    batches = batches._replace(further=jax.tree.map(lambda leaf: leaf[None], batches.inner))
     with pytest.raises(ValueError, match=r"holds 1 batches and the solver uses 2"):
         estimate(bilevel.implicit(bilevel.neumann(2, step_size=0.4)), bed, point, batches)
 

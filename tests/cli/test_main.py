@@ -43,6 +43,7 @@ def yaml_file(tmp_path, text):
         (["search", "damping=-1"], "damping is -1.0: give at least 0"),
         (["search", "estimator=neumann", "neumann_step=-1"], "step_size is -1.0"),
         (["search", "weights.coefficient.initial=2"], "initial=2.0"),
+        (["search", "inner_steps=4"], "inner_steps is 4: that needs scheme=alternating and fresh_batches=false"),
         (["train", "|nor_conv_9x9~0|"], "nor_conv_9x9"),
         (["train", "DARTS_V9"], "DARTS_V9"),
         (["evaluate", "nowhere"], "nowhere is no run"),

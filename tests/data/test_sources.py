@@ -6,7 +6,7 @@ import pytest
 from jnas.data import Augment, Dataset, bilevel_source, padded, split, supervised_source
 
 PLAIN = Augment()
-NUM_TERMS = 2
+NUM_FURTHER = 2
 
 
 def numbered(size):
@@ -32,7 +32,7 @@ def levels():
 
 @pytest.fixture(scope="module")
 def bilevel(levels):
-    return compiled(bilevel_source(*levels, batch_size=4, augment=PLAIN, num_terms=NUM_TERMS))
+    return compiled(bilevel_source(*levels, batch_size=4, augment=PLAIN, num_further=NUM_FURTHER))
 
 
 def test_an_epoch_visits_no_example_twice_and_leaves_out_less_than_a_batch(supervised):
@@ -53,12 +53,12 @@ def test_an_epoch_of_whole_batches_visits_every_example_exactly_once(bilevel, le
 
 
 def test_images_belong_to_their_labels(supervised, bilevel):
-    examples = [supervised(4), bilevel(4).inner, bilevel(4).outer, bilevel(4).curvature]
+    examples = [supervised(4), bilevel(4).inner, bilevel(4).outer, bilevel(4).further]
     for image, label in examples:
         np.testing.assert_allclose(image[..., 0, 0, 0] * 255, label, atol=1e-4)
         assert (image.dtype, label.dtype) == (jnp.float32, jnp.int32)
     assert examples[0].image.shape == (3, 2, 2, 1)
-    assert examples[3].image.shape == (NUM_TERMS, 4, 2, 2, 1)
+    assert examples[3].image.shape == (NUM_FURTHER, 4, 2, 2, 1)
 
 
 def test_levels_never_meet(bilevel, levels):
@@ -66,14 +66,14 @@ def test_levels_never_meet(bilevel, levels):
     for step in range(7):
         batches = bilevel(step)
         assert set(batches.inner.label.tolist()) <= inner
-        assert set(np.ravel(batches.curvature.label).tolist()) <= inner
+        assert set(np.ravel(batches.further.label).tolist()) <= inner
         assert set(batches.outer.label.tolist()) <= outer
 
 
 def test_curvature_batches_cover_the_inner_set_in_an_order_of_their_own(bilevel, levels):
     inner, _ = levels
     steps = [bilevel(step) for step in range(3)]  # 3 steps x 2 terms x 4 examples = 2 epochs
-    visited = np.concatenate([batches.curvature.label.reshape(-1) for batches in steps])
+    visited = np.concatenate([batches.further.label.reshape(-1) for batches in steps])
     for epoch in np.split(visited, 2):
         assert sorted(epoch.tolist()) == sorted(inner.labels.tolist())
     assert visited[:12].tolist() != visited[12:].tolist()
@@ -84,7 +84,7 @@ def test_levels_of_the_same_images_are_ordered_differently():
     same = numbered(12)
     batch = compiled(bilevel_source(same, same, batch_size=12, augment=PLAIN))(0)
     assert batch.inner.label.tolist() != batch.outer.label.tolist()
-    assert batch.curvature is None
+    assert batch.further is None
 
 
 def test_same_step_same_bits_and_another_key_another_order(supervised):
@@ -98,13 +98,13 @@ def test_augmentation_is_fresh_at_every_step_and_in_every_batch():
     """One example, so that only the augmentation can differ."""
     single = Dataset(np.arange(256, dtype=np.uint8)[None], np.zeros(1, np.int32), (16, 16, 1), 1)
     aug = Augment(crop=15)  # 961 windows, none of them all black
-    batch = compiled(bilevel_source(single, single, batch_size=1, augment=aug, num_terms=NUM_TERMS))
+    batch = compiled(bilevel_source(single, single, batch_size=1, augment=aug, num_further=NUM_FURTHER))
     images = []
     for step in range(2):
         one, again = batch(step), batch(step)
         jax.tree.map(np.testing.assert_array_equal, one, again)
-        images += [one.inner.image[0], one.outer.image[0], *one.curvature.image[:, 0]]
-    assert len({np.asarray(image).tobytes() for image in images}) == 2 * (2 + NUM_TERMS)
+        images += [one.inner.image[0], one.outer.image[0], *one.further.image[:, 0]]
+    assert len({np.asarray(image).tobytes() for image in images}) == 2 * (2 + NUM_FURTHER)
 
 
 def test_images_stay_flat_bytes_on_the_device(levels):
@@ -129,8 +129,8 @@ def test_bilevel_refuses_levels_that_do_not_match():
         bilevel_source(square, flat, batch_size=2, augment=PLAIN)
     with pytest.raises(ValueError, match="inner has 4 classes and outer 5"):
         bilevel_source(square, numbered(5), batch_size=2, augment=PLAIN)
-    with pytest.raises(ValueError, match="num_terms -1 is a number of batches"):
-        bilevel_source(square, square, batch_size=2, augment=PLAIN, num_terms=-1)
+    with pytest.raises(ValueError, match="num_further -1 is a number of batches"):
+        bilevel_source(square, square, batch_size=2, augment=PLAIN, num_further=-1)
 
 
 @pytest.mark.parametrize(("size", "batch_size", "num_batches"), [(10, 4, 3), (8, 4, 2), (3, 8, 1)])

@@ -78,7 +78,7 @@ def test_stream_resumes_at_any_step_while_reading_ahead(on_device):
 
 def test_bilevel_stream_gives_the_batches_of_the_device_bit_for_bit():
     inner, outer = dataset(7, 0), Dataset(dataset(5, 1).images, np.arange(5, dtype=np.int32), (2, 2, 1), 7)
-    options = {"batch_size": 2, "augment": AUGMENT, "num_terms": 2}
+    options = {"batch_size": 2, "augment": AUGMENT, "num_further": 2}
     expected = steps(bilevel_source(inner, outer, **options), range(3))
     assert_same_bits(steps(bilevel_stream_source(Disk(inner), Disk(outer), key=KEY, **options), range(3)), expected)
 
@@ -86,7 +86,7 @@ def test_bilevel_stream_gives_the_batches_of_the_device_bit_for_bit():
 def test_bilevel_stream_without_terms_reads_no_curvature_batch():
     disks = Disk(dataset(7, 0)), Disk(dataset(5, 1))
     source = bilevel_stream_source(*disks, batch_size=2, augment=AUGMENT, key=KEY)
-    assert source.fetch(0).curvature is None
+    assert source.fetch(0).further is None
     assert [len(disk.reads) for disk in disks] == [3, 3]  # the first example for its shape, and one batch
 
 
@@ -126,8 +126,8 @@ def test_stream_refuses_impossible_settings():
         stream_source(disk, batch_size=5, augment=AUGMENT, key=KEY)
     with pytest.raises(ValueError, match="batch size 5 with 4 examples"):
         bilevel_stream_source(Disk(dataset(9, 0)), disk, batch_size=5, augment=AUGMENT, key=KEY)
-    with pytest.raises(ValueError, match="num_terms -1"):
-        bilevel_stream_source(disk, disk, batch_size=2, augment=AUGMENT, key=KEY, num_terms=-1)
+    with pytest.raises(ValueError, match="num_further -1"):
+        bilevel_stream_source(disk, disk, batch_size=2, augment=AUGMENT, key=KEY, num_further=-1)
     with pytest.raises(ValueError, match="read_ahead -1"):
         stream_source(disk, batch_size=2, augment=AUGMENT, key=KEY, read_ahead=-1)
 
@@ -136,14 +136,14 @@ def test_stream_refuses_impossible_settings():
 def test_the_rows_of_two_processes_are_the_batch_of_one(read_ahead):
     """Whatever rows a process is asked for, also in turns with the whole batch."""
     disks = Disk(dataset(9, 0)), Disk(dataset(8, 1))
-    source = bilevel_stream_source(*disks, batch_size=4, augment=AUGMENT, key=KEY, num_terms=2, read_ahead=read_ahead)
+    source = bilevel_stream_source(*disks, batch_size=4, augment=AUGMENT, key=KEY, num_further=2, read_ahead=read_ahead)
     assert source.batch_size == 4
     parts = np.array([0, 2]), np.array([1, 3])
     for step in range(3):
         whole, *pieces = source.fetch(step), *(source.fetch(step, rows) for rows in parts)
         for rows, piece in zip(parts, pieces, strict=True):
             assert_same_bits(jax.tree.map(lambda leaf, rows=rows: leaf[rows], (whole.inner, whole.outer)), piece[:2])
-            assert_same_bits(jax.tree.map(lambda leaf, rows=rows: leaf[:, rows], whole.curvature), piece.curvature)
+            assert_same_bits(jax.tree.map(lambda leaf, rows=rows: leaf[:, rows], whole.further), piece.further)
 
 
 def test_a_process_reads_its_rows_only():

@@ -38,8 +38,8 @@ def make_learner(*, spoil=None, traces=None):
         if traces is not None:
             traces.append(None)
         terms = [batch] if not isinstance(batch, Batches) else [batch.inner, batch.outer]
-        if isinstance(batch, Batches) and batch.curvature is not None:
-            terms += [jax.tree.map(lambda leaf, i=i: leaf[i], batch.curvature) for i in range(2)]
+        if isinstance(batch, Batches) and batch.further is not None:
+            terms += [jax.tree.map(lambda leaf, i=i: leaf[i], batch.further) for i in range(2)]
         loss, grad = jax.value_and_grad(lambda params: sum(loss_fn(params, term) for term in terms))(state.params)
         grad["w"] += 0.1 * jax.random.uniform(key, (4,), minval=-1.0)
         updates, momentum = tx.update(grad, state.momentum)

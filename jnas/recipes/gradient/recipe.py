@@ -71,24 +71,27 @@ def learner_of(config: Search, net: nets.Network, shape: tuple[int, int, int], n
     curvatures = {"hessian": bilevel.hessian, "gauss_newton": gauss_newton, "identity": bilevel.identity}
     estimator = _estimator(config, curvatures[config.curvature], unroll)
     rate = rate_of(config.weights, num_steps)  # of the virtual step, where the estimator takes one
-    weights, alpha = (optimiser_of(level, num_steps) for level in (config.weights, config.alpha))
-    alpha = optax.chain(*steering.penalties(config, net.space, num_steps), alpha)
-    first = _momentum(config, num_steps)
-    if config.scheme == "alternating":
-        by_level = (
-            optax.chain(first(level.coefficient), tx)
-            for level, tx in ((config.weights, weights), (config.alpha, alpha))
-        )
-        return bilevel.alternating(problem, estimator, start, *by_level, learning_rate=rate)
-    coefficients = bilevel.Point(config.weights.coefficient, config.alpha.coefficient)
-    labels = bilevel.Point("weights", "alpha")
+    weights = optimiser_of(config.weights, num_steps * config.inner_steps)
+    alpha = optax.chain(*steering.penalties(config, net.space, num_steps), optimiser_of(config.alpha, num_steps))
     optimisers: dict[Any, optax.GradientTransformation] = {"weights": weights, "alpha": alpha}
+    labels = bilevel.Point("weights", "alpha")
     if config.estimator == "single_loop":
         start = bilevel.with_adjoint(start)
-        coefficients = coefficients._replace(adjoint=config.adjoint.coefficient)
         optimisers["adjoint"], labels = optimiser_of(config.adjoint, num_steps), labels._replace(adjoint="adjoint")
-    tx = optax.chain(first(coefficients), optax.partition(optimisers, labels))
-    return bilevel.simultaneous(problem, estimator, start, tx, learning_rate=rate, unroll=unroll)
+    first = _momentum(config, num_steps)
+
+    def chain(labels: Any) -> optax.GradientTransformationExtraArgs:
+        coefficients = jax.tree.map(lambda label: getattr(config, label).coefficient, labels)
+        moved = {label: optimisers[label] for label in jax.tree.leaves(labels)}
+        return optax.chain(first(coefficients), optax.partition(moved, labels))
+
+    if config.scheme == "simultaneous":
+        return bilevel.simultaneous(problem, estimator, start, chain(labels), learning_rate=rate, unroll=unroll)
+    upper = labels._replace(weights=()) if labels.adjoint else labels.alpha
+    return bilevel.alternating(
+        problem, estimator, start, chain(labels.weights), chain(upper), inner_steps=config.inner_steps,
+        learning_rate=rate,
+    )  # fmt: skip
 
 
 def levels(config: Search, splits: data.Splits) -> tuple[data.Dataset, data.Dataset]:
@@ -101,7 +104,7 @@ def source_of(config: Search, splits: data.Splits) -> Source:
     change, (mean, std) = config.augmentation, data.normalisation(splits.train)
     shared: dict[str, Any] = {
         "batch_size": config.batch_size, "augment": data.Augment(change.crop, change.flip, change.cutout, mean, std),
-        "num_terms": config.terms if config.fresh_batches else 0,
+        "num_further": config.terms if config.fresh_batches else config.inner_steps - 1,
     }  # fmt: skip
     if config.num_runs > 1:
         return data.bilevel_runs_source(splits.train, many.halves(config, len(splits.train)), **shared)
@@ -254,7 +257,7 @@ def _momentum(config: Search, num_steps: int) -> Callable[[Any], optax.GradientT
     make = bilevel.storm if config.momentum == "storm" else bilevel.moving_average
 
     def schedule(c: Coefficient) -> optax.Schedule:
-        offset = num_steps / 4 if c.offset is None else c.offset
+        offset = min(num_steps / 4, 100) if c.offset is None else c.offset
         return decaying(c.initial, offset=offset, power=c.power, floor=c.floor)
 
     return lambda coefficients: make(jax.tree.map(schedule, coefficients))

@@ -26,6 +26,7 @@ class Search:
     inner_fraction: float = 0.5  # of the training images: the lower level; the rest is the upper one
     augmentation: Augmentation = Augmentation()
     scheme: Literal["simultaneous", "alternating"] = "simultaneous"
+    inner_steps: int = 1  # weight steps, each on a batch of its own, a step of alpha; an epoch counts steps of alpha
     estimator: Literal[
         "first_order", "finite_difference", "unrolled", "neumann", "conjugate_gradient", "single_loop"
     ] = "single_loop"
@@ -63,7 +64,7 @@ class Search:
     record_every: int | None = None  # steps between two genotypes of the record; null: an epoch
 
     def __post_init__(self):
-        at_least(1, self, "channels", "depth", "epochs", "batch_size", "num_runs")
+        at_least(1, self, "channels", "depth", "epochs", "batch_size", "num_runs", "inner_steps")
         for name in ("steps", "record_every", "checkpoint_every"):
             if getattr(self, name) is not None:
                 at_least(1, self, name)
@@ -92,8 +93,10 @@ class Search:
                 f"heavy_ball is {self.weights.heavy_ball or self.alpha.heavy_ball} under momentum=storm: set it to 0, "
                 "or choose another momentum"
             )
-        if self.estimator == "single_loop" and self.scheme == "alternating":
-            raise ValueError("estimator=single_loop moves three variables together: set scheme=simultaneous")
+        if self.inner_steps > 1 and (self.scheme != "alternating" or self.fresh_batches):
+            raise ValueError(
+                f"inner_steps is {self.inner_steps}: that needs scheme=alternating and fresh_batches=false; set them"
+            )
         if self.fresh_batches and self.estimator != "neumann":
             raise ValueError(f"fresh_batches needs estimator=neumann and this one is {self.estimator}: set it to false")
 

@@ -10,6 +10,7 @@ import pytest
 from tiny import SIGNALLED, TINY
 
 from jnas import nets, spaces
+from jnas.data.load import load
 from jnas.recipes import config, driver, train_network
 from jnas.recipes.gradient import recipe as gradient
 from jnas.recipes.gradient.settings import Search
@@ -110,6 +111,21 @@ def test_the_default_method_is_one_loop_with_momentum_on_all_three_variables(mom
     count = sum(leaf.size for leaf in jax.tree.leaves(nets.shapes(net, (28, 28, 1))["params"]))
     assert remembered.weights.shape == state.point.weights.shape == state.point.adjoint.shape == (count,)  # one vector
     assert learner.update.__qualname__.startswith("simultaneous")
+
+
+@pytest.mark.usefixtures("standard_promotion")
+def test_several_weight_steps_of_the_loop_get_their_batches(images):
+    """The source and the learner of one plan fit each other; the upper optimiser averages alpha and v."""
+    words = [f"data={images}", *TINY, "scheme=alternating", "inner_steps=3"]
+    plan = gradient.plan(config.build(Search, config.read_words(words)), load(str(images)), spaces.nasbench201())
+    batches = jax.eval_shape(plan.source.batch, plan.source.arrays, jax.numpy.int32(0), jax.random.key(0))
+    assert batches.further.image.shape == (2, *batches.inner.image.shape)
+    state = jax.eval_shape(plan.learner.init, jax.random.key(0))
+    _, alpha = state.optimiser
+    assert jax.tree.structure(alpha[0].average) == jax.tree.structure(state.point._replace(weights=()))
+    after, metrics = jax.eval_shape(plan.learner.update, state, batches, jax.random.key(1))
+    assert jax.tree.map(lambda leaf: leaf.shape, after) == jax.tree.map(lambda leaf: leaf.shape, state)
+    assert "adjoint_residual" in metrics
 
 
 def test_random_cells_are_connected_and_differ():
