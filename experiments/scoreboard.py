@@ -180,7 +180,7 @@ def run_method(name, arguments, seeds, data, folder, truth):
             "method": name, "seed": row["seed"], "units": arguments.units, "steps": steps,
             "seconds": round(found["seconds"] / len(seeds), 1), **truth.of(row["genotype"]),
             "connected": row["connected"], "diverged_at": row["diverged_at"], "curve": curve,
-            "supernet": row["supernet_accuracy"],
+            "supernet": row["outer_accuracy"],
             "identical": found["agreement"]["identical_pairs"], "isomorphic": found["agreement"]["isomorphic_pairs"],
             "tau": found["agreement"]["kendall_tau_mean"],
         })  # fmt: skip

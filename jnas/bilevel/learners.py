@@ -129,8 +129,7 @@ def alternating(
       estimator: only its hypergradient is used.
       init: `key -> (point, variables)`.
       weight_tx: optimiser of the weights.
-      alpha_tx: optimiser of alpha; of a point with an adjoint, which moves once a step of alpha, that of
-        `Point((), alpha, adjoint)`.
+      alpha_tx: optimiser of `Point((), alpha, adjoint)`: an adjoint, where there is one, moves with alpha.
       inner_steps: K, the weight steps a step of alpha, the first on `Batches.inner`, as the estimator, the others on
         the K - 1 batches of `Batches.further`.
       learning_rate: for estimators that need one: a number or a schedule.
@@ -151,24 +150,25 @@ def alternating(
 
     def start(key: Key) -> SearchState:
         point, variables = init(key)
-        optimiser = (weight_tx.init(point.weights), alpha_tx.init(_upper(point)))
+        optimiser = (weight_tx.init(point.weights), alpha_tx.init(point._replace(weights=())))
         return SearchState(jnp.zeros((), jnp.int32), point, variables, estimator.init(point), optimiser)
 
     def alpha_step(state: SearchState, batches: Batches, context: Context):
-        rate, upper = _at(learning_rate, state.step), _upper(state.point)
+        rate, upper = _at(learning_rate, state.step), state.point._replace(weights=())
 
-        def estimate(upper, kept: State, refresh: bool):
-            point = _with_upper(state.point, upper)
+        def estimate(upper: Point, kept: State, refresh: bool):
+            point = upper._replace(weights=state.point.weights)
             direction, *rest = estimator.estimate(
                 problem, point, batches, context, kept, learning_rate=rate, refresh=refresh
             )
-            return _upper(direction), *rest
+            return direction._replace(weights=()), *rest
 
         direction, kept, aux = estimate(upper, state.estimator, True)
         check_alike(direction, upper)
         grad_fn = lambda upper: estimate(upper, kept, False)[0]
         steps, optimiser = alpha_tx.update(direction, state.optimiser[1], upper, grad_fn=grad_fn)
-        return _with_upper(state.point, optax.apply_updates(upper, steps)), kept, optimiser, aux.metrics
+        moved: Any = optax.apply_updates(upper, steps)
+        return moved._replace(weights=state.point.weights), kept, optimiser, aux.metrics
 
     def weight_step(point: Point, optimiser, batch: Batch, context: Context):
         def gradient_at(weights):
@@ -244,15 +244,6 @@ def _changes(direction: Point, before: Point) -> Metrics:
     moved = optax.tree.sub(direction, before)
     share = lambda level: norm(getattr(moved, level)) * inverse(norm(getattr(direction, level)))
     return {f"{level}_change": share(level) for level in ("weights", "alpha")}
-
-
-def _upper(point: Point) -> PyTree:
-    """What the optimiser of the upper level moves: alpha, and an adjoint where there is one."""
-    return point._replace(weights=()) if jax.tree.leaves(point.adjoint) else point.alpha
-
-
-def _with_upper(point: Point, upper: PyTree) -> Point:
-    return upper._replace(weights=point.weights) if isinstance(upper, Point) else point._replace(alpha=upper)
 
 
 def _rows(batches: Batch | None, num: int) -> list[Batch]:

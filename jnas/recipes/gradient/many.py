@@ -2,7 +2,7 @@
 
 import pathlib
 import time
-from typing import Any, NamedTuple
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -13,14 +13,6 @@ from jnas.recipes import flat
 from jnas.recipes.classification import evaluate
 from jnas.recipes.gradient.settings import Search
 from jnas.types import Array, Key
-
-
-class Searched(NamedTuple):
-    """Where each of several runs ended, on the host."""
-
-    alpha: dict[str, np.ndarray]  # cell -> [num_runs, num_edges, num_ops]
-    accuracy: list[float]  # of the supernets on their own outer halves
-    diverged_at: np.ndarray  # [num_runs] int32, 0: it did not
 
 
 def seeds(config: Search) -> list[int]:
@@ -94,57 +86,50 @@ def records(
     return hooks
 
 
-def measure(
-    config: Search, state: train.Runs, net: nets.Network, splits: data.Splits, outer: list[np.ndarray]
-) -> Searched:
+def measure(config: Search, state: train.Runs, net: nets.Network, splits: data.Splits):
     """Bring the runs to the host and measure each supernet on the images that its alpha was fitted to.
 
-    Args:
-      config: the settings.
-      state: of `fit`, over `SearchState`.
-      net: the supernet.
-      splits: the data.
-      outer: for each run the numbers of its outer images.
-
     Returns:
-      What the runs ended in; the accuracy of a diverged one is that of its last sound state.
+      Alpha, [num_runs, num_edges, num_ops] a cell; the accuracies; and `diverged_at`, [num_runs] int32, 0 where a run
+      did not. The accuracy of a diverged one is that of its last sound state.
     """
     point, variables, diverged_at = distributed.to_host((state.state.point, state.state.variables, state.diverged_at))
     mean, std = data.normalisation(splits.train)
     accuracy = []
     unravel = flat.unravel_of(net, splits.train.shape)
-    for run, index in enumerate(outer):
+    for run, (_, index) in enumerate(halves(config, len(splits.train))):
         weights, alpha, stats = jax.tree.map(lambda leaf, run=run: leaf[run], (point.weights, point.alpha, variables))
         mix = spaces.mixture(net.space, alpha)
         part, augment = splits.train.part(index), data.Augment(mean=mean, std=std)
         accuracy.append(evaluate(net, unravel(weights), stats, part, augment, mix=mix)["accuracy"])
-    return Searched(point.alpha, accuracy, diverged_at)
+    return point.alpha, accuracy, diverged_at
 
 
 def found(
-    config: Search, space: spaces.CellSpace, searched: Searched, *, without: tuple[str, ...], started: float
+    config: Search, space: spaces.CellSpace, measured: Any, *, without: tuple[str, ...], started: float
 ) -> dict[str, Any]:
     """What the runs found, and the cell to keep: the best supernet's, of the sound runs with a connected cell.
 
     Args:
       config: the settings.
       space: the searched space.
-      searched: from `measure`.
+      measured: from `measure`.
       without: operators that are not derived.
       started: when the search began, in seconds since 1970.
 
     Returns:
       As the result of a single search, with `runs`, `chosen` (its seed) and `agreement`.
     """
+    alpha, accuracy, diverged_at = measured
     rows = []
     for run, seed in enumerate(seeds(config)):
-        arch = spaces.discretise(space, _of(searched.alpha, run), without=without)
+        arch = spaces.discretise(space, _of(alpha, run), without=without)
         own = {name: column[run] for name, column in config.each.items()}
         rows.append({
             "seed": seed, **({"settings": own} if own else {}),
             "genotype": spaces.to_string(space, arch),
-            "connected": bool(spaces.is_connected(space, arch)), "outer_accuracy": searched.accuracy[run],
-            "diverged_at": int(searched.diverged_at[run]) or None,
+            "connected": bool(spaces.is_connected(space, arch)), "outer_accuracy": accuracy[run],
+            "diverged_at": int(diverged_at[run]) or None,
         })  # fmt: skip
     sound = [row for row in rows if row["diverged_at"] is None] or rows
     best = max(sound, key=lambda row: (row["connected"], row["outer_accuracy"]))
@@ -154,7 +139,7 @@ def found(
         "agreement": report.agreement(
             space,
             [row["genotype"] for row in sound],
-            [_of(searched.alpha, rows.index(row)) for row in sound],
+            [_of(alpha, rows.index(row)) for row in sound],
         ),
     }  # fmt: skip
 

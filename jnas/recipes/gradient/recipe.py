@@ -87,11 +87,8 @@ def learner_of(config: Search, net: nets.Network, shape: tuple[int, int, int], n
 
     if config.scheme == "simultaneous":
         return bilevel.simultaneous(problem, estimator, start, chain(labels), learning_rate=rate, unroll=unroll)
-    upper = labels._replace(weights=()) if labels.adjoint else labels.alpha
-    return bilevel.alternating(
-        problem, estimator, start, chain(labels.weights), chain(upper), inner_steps=config.inner_steps,
-        learning_rate=rate,
-    )  # fmt: skip
+    levels = chain(labels.weights), chain(labels._replace(weights=()))
+    return bilevel.alternating(problem, estimator, start, *levels, inner_steps=config.inner_steps, learning_rate=rate)
 
 
 def levels(config: Search, splits: data.Splits) -> tuple[data.Dataset, data.Dataset]:
@@ -218,9 +215,8 @@ def _search_several(config: Search, plan: Plan, folder: pathlib.Path) -> dict[st
         ],
         runs=train.Several(config.num_runs, many.values(config)),
     )
-    outer = [index for _, index in many.halves(config, len(plan.splits.train))]
-    searched = many.measure(config, state, plan.net, plan.splits, outer)
-    found = many.found(config, plan.space, searched, without=plan.without, started=started)
+    measured = many.measure(config, state, plan.net, plan.splits)
+    found = many.found(config, plan.space, measured, without=plan.without, started=started)
     return found | {"steps": plan.num_steps, "derivation": _rule(plan.space, plan.without)}
 
 

@@ -111,8 +111,8 @@ def test_of_several_results_the_sound_connected_one_with_the_best_supernet_is_ke
     alpha = np.zeros((4, space.num_edges, len(space.ops)), np.float32)
     for run, op in enumerate(("none", "skip_connect", "nor_conv_3x3", "nor_conv_3x3")):
         alpha[run, :, ops[op]] = 1.0
-    searched = many.Searched({"cell": alpha}, [0.9, 0.5, 0.6, 0.95], np.array([0, 0, 0, 7]))
-    found = many.found(settings, space, searched, without=(), started=0.0)
+    measured = ({"cell": alpha}, [0.9, 0.5, 0.6, 0.95], np.array([0, 0, 0, 7]))
+    found = many.found(settings, space, measured, without=(), started=0.0)
     assert found["chosen"] == 2  # seed 0 is not connected, seed 3 diverged
     assert found["agreement"]["num_runs"] == 3
     assert [row["diverged_at"] for row in found["runs"]] == [None, None, None, 7]
