@@ -110,11 +110,11 @@ def main():
     parser.add_argument("--out", default="runs/scoreboard")
     parser.add_argument("--results", default="experiments/results/scoreboard.jsonl")
     parser.add_argument("--pair", nargs=2, metavar="METHOD", help="compare two rows of the results, and nothing else")
-    parser.add_argument("--draw", metavar="FILE.svg", help="the figure from the results, and nothing else")
+    parser.add_argument("--draw", metavar="FILE.svg", help="the figure of the results of these units, nothing else")
     arguments = parser.parse_args()
     results = pathlib.Path(arguments.results)
     if arguments.draw:
-        return draw(read(results), arguments.draw)
+        return draw(read(results), arguments.draw, arguments.units)
     if arguments.pair:
         return pair(*(grouped_rows(read(results))[name, arguments.units] for name in arguments.pair))
     out = pathlib.Path(arguments.out)
@@ -359,7 +359,7 @@ def mean(rows, name):
     return statistics.mean(row[name] for row in rows)
 
 
-def draw(rows, path):
+def draw(rows, path, units):
     """Regret to the optimum against gradient units: the mean over seeds, each seed as a thin line, 93.7 % dotted."""
     import matplotlib
 
@@ -367,11 +367,12 @@ def draw(rows, path):
     from matplotlib import pyplot
 
     best = max(row["test"] + row["regret"] for row in rows)
-    rows = [row for row in rows if row["units"] == min(row["units"] for row in rows)]  # the board, not the longer runs
+    rows = [row for row in rows if row["units"] == units]
     chosen = grouped_rows(rows)
-    columns = 3
+    columns = min(3, len(chosen))
     lines = -(-len(chosen) // columns)
-    figure, axes = pyplot.subplots(lines, columns, figsize=(9, 1.9 * lines), sharex=True, sharey=True, squeeze=False)
+    size = (3 * max(columns, 2), 1.9 * lines + 0.4)
+    figure, axes = pyplot.subplots(lines, columns, figsize=size, sharex=True, sharey=True, squeeze=False)
     for axis in axes.flat[len(chosen) :]:
         axis.set_visible(False)
     order = sorted(chosen.items(), key=lambda item: mean(item[1], "regret"))

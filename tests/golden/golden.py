@@ -135,6 +135,11 @@ CASES: dict[str, Case] = {
         "conjugate_gradient", SMALL, "estimator=conjugate_gradient", "momentum=moving_average"
     ),
     "unrolled": run_of("unrolled", SMALL, "estimator=unrolled", "terms=1", "momentum=none", "scheme=alternating"),
+    "single_loop": run_of("single_loop", SMALL, "estimator=single_loop", "momentum=moving_average", "damping=3"),
+    "single_loop_steps": run_of(
+        "single_loop_steps", SMALL, "estimator=single_loop", "momentum=moving_average", "damping=3",
+        "scheme=alternating", "inner_steps=2",
+    ),
     "finite_difference": run_of("finite_difference", SMALL, "estimator=finite_difference"),
     "perturbation": run_of("perturbation", SMALL, "estimator=first_order", "selection=perturbation"),
     "darts": run_of("darts", GRADIENT, "space=darts", "steps=2", "estimator=first_order", "momentum=none"),
