@@ -45,6 +45,7 @@ WHOLE = spaces.nasbench201()
 SPACE = spaces.narrow(WHOLE, {"cell": [[op for op in edge.ops if op != "none"] for edge in WHOLE.edges("cell")]})
 COMMON = {
     "space": "nasbench201", "channels": 6, "depth": 1, "batch_size": 16, "random_cells": 0, "beta_decay": 0.0,
+    "shrink": 1, "augmentation": {"crop": 4},
     "alpha": {"warmup": 0.0, "weight_decay": 1e-3}, "scheme": "simultaneous",
 }  # fmt: skip
 PLAIN = {"momentum": "none", "weights": {"learning_rate": 0.025, "final_learning_rate": 0.001, "heavy_ball": 0.9}}

@@ -38,7 +38,7 @@ SIZE = 16  # pixels of a side, means of 2 x 2: a network takes a quarter of the 
 COMMON = {
     "estimator": "first_order", "scheme": "alternating", "momentum": "none", "channels": 4, "random_cells": 0,
     "weights": {"learning_rate": 0.2}, "alpha": {"learning_rate": 0.03, "final_learning_rate": 0.03, "warmup": 0.4},
-    "beta_decay": 0.0, "without_none": False,
+    "beta_decay": 0.0, "without_none": False, "shrink": 1, "augmentation": {"crop": 4},
 }  # fmt: skip
 SEARCHES = {
     "wide": {"space": "nasbench201", "seed": 0, "num_runs": 6, "train": {"channels": 8}},

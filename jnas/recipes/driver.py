@@ -8,6 +8,7 @@ import jax
 from jax.sharding import Mesh
 
 from jnas import data, distributed, report, spaces
+from jnas.data.shrink import shrunk
 from jnas.recipes import reference, run_folder, train_network
 from jnas.spaces.isomorphism import canonical
 from jnas.types import Array
@@ -141,7 +142,9 @@ def _planned(
         distributed.check_mesh(mesh, getattr(config, "num_runs", 1))
         distributed.check_batch(config.batch_size, mesh)
         distributed.check_batch(config.train.batch_size, mesh, "train.batch_size")
-    return config, splits, recipe.plan(config, splits, space, mesh)
+    shrink = getattr(config, "shrink", 1)
+    searched = splits if shrink == 1 else splits._replace(train=shrunk(splits.train, shrink))
+    return config, splits, recipe.plan(config, searched, space, mesh)
 
 
 def _found(recipe: Recipe, config: Any, plan: Any, path: pathlib.Path) -> dict[str, Any]:

@@ -53,7 +53,7 @@ DATA = "data=images.npz"
 TRAIN = ("train.channels=2", "train.depth=1", "train.epochs=1", "train.batch_size=16", "train.augmentation.crop=1")
 GRADIENT = (
     "search", DATA, "channels=2", "depth=1", "steps=3", "batch_size=8", "random_cells=0", "augmentation.crop=1",
-    "alpha.warmup=0", "steps_per_call=1", *TRAIN,
+    "shrink=1", "alpha.warmup=0", "steps_per_call=1", *TRAIN,
     # The defaults of 0.5.0, whose outputs these are: others have taken their place.
     "estimator=neumann", "damping=0.0", "momentum=storm", "without_none=false", "beta_decay=0.0",
     "weights.learning_rate=0.2", "alpha.learning_rate=0.03", "alpha.final_learning_rate=0.03",

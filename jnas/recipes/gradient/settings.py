@@ -14,17 +14,18 @@ class Search:
 
     data: str = "fashion-mnist-5k"
     image_size: int | None = None  # side to which the images of a folder are resized
+    shrink: int = 2  # by which the sides of the images of the search are less: a step takes about 1 / shrink^2 as long
     space: str = "nasbench201"
     seed: int = 0
     # the supernet
     channels: int = 6
     depth: int = 1
     # the search
-    epochs: int = 2
+    epochs: int = 8
     steps: int | None = None  # instead of epochs
     batch_size: int = 16
     inner_fraction: float = 0.5  # of the training images: the lower level; the rest is the upper one
-    augmentation: Augmentation = Augmentation()
+    augmentation: Augmentation = Augmentation(crop=2)
     scheme: Literal["simultaneous", "alternating"] = "simultaneous"
     inner_steps: int = 1  # weight steps, each on a batch of its own, a step of alpha; an epoch counts steps of alpha
     estimator: Literal[
@@ -37,7 +38,7 @@ class Search:
     fresh_batches: bool = False  # another inner batch for each Neumann term
     momentum: Literal["storm", "moving_average", "none"] = "moving_average"
     weights: Level = Level("sgd", 0.1, 0.001, weight_decay=3e-4, clip=5.0)
-    alpha: Level = Level("adam", 0.016, 0.016, weight_decay=1e-3)
+    alpha: Level = Level("adam", 0.004, 0.004, weight_decay=1e-3)
     # The third variable of single_loop, its step a share of the largest safe one; it averages without a momentum.
     adjoint: Level = Level("sgd", 1.0, 1.0, coefficient=Coefficient(1.0, power=0.0))
     alpha_scale: float = 1e-3  # standard deviation of the initial alpha
@@ -64,7 +65,7 @@ class Search:
     record_every: int | None = None  # steps between two genotypes of the record; null: an epoch
 
     def __post_init__(self):
-        at_least(1, self, "channels", "depth", "epochs", "batch_size", "num_runs", "inner_steps")
+        at_least(1, self, "shrink", "channels", "depth", "epochs", "batch_size", "num_runs", "inner_steps")
         for name in ("steps", "record_every", "checkpoint_every"):
             if getattr(self, name) is not None:
                 at_least(1, self, name)

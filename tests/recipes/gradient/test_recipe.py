@@ -93,6 +93,16 @@ def test_a_search_compiles_its_step_once(images, tmp_path, caplog):
     assert len(steps) == 2, steps  # one for the search, one for the training of what it found
 
 
+def test_the_search_sees_smaller_images_than_the_training(images):
+    class Seen:
+        KIND = "search"
+        plan = staticmethod(lambda config, splits, space, mesh: splits)
+
+    _, whole, searched = driver._planned(Seen, Search(data=str(images), shrink=2), None, None)
+    assert (whole.train.shape, searched.train.shape, searched.test.shape) == ((7, 7, 1), (3, 3, 1), (7, 7, 1))
+    assert driver._planned(Seen, Search(data=str(images), shrink=1), None, None)[2].train.shape == (7, 7, 1)
+
+
 @pytest.mark.parametrize("momentum", ["moving_average", "storm"])
 def test_the_default_method_is_one_loop_with_momentum_on_all_three_variables(momentum):
     """A chain whose first member is a momentum over the whole point, v included, under `simultaneous`."""
