@@ -23,7 +23,7 @@ from jnas.report.reading import dotted
 
 CONFIG, RESULT = "config.yaml", "result.json"
 GONE = {"entropy": 0.0, "temperature": 1.0, "statistics_groups": 1}  # settings of old, at what changed nothing
-CHECKPOINTS_SINCE = (0, 6)  # the first version that lays them out as this one does
+CHECKPOINTS_SINCE = (0, 8)
 
 
 @contextlib.contextmanager
