@@ -56,7 +56,8 @@ def compare(rows, cells):
     """One line a seed, and what holds over all of them."""
     of = lambda kept: [100 * cell["test_accuracy"] for cell in cells if kept(cell)]
     chance = of(lambda cell: cell["kind"] == "random")
-    largest = max(cells, key=lambda cell: cell["parameters"])
+    most = max(cell["parameters"] for cell in cells)
+    largest = of(lambda cell: cell["parameters"] == most)
     gains, alike, near = [], [], []
     print("| seed | test [%] | parameters | 3x3 | better than random | its size, mean | cell |")
     print("|---|---|---|---|---|---|---|")
@@ -65,14 +66,13 @@ def compare(rows, cells):
         same = of(lambda cell, size=size: cell["genotype"].count(CONVOLUTION) == size)
         gains.append(score - statistics.mean(chance))
         alike += [score - statistics.mean(same)] if same else []
-        smaller = row["parameters"] <= 2 / 3 * largest["parameters"]
-        near.append(smaller or score >= 100 * largest["test_accuracy"] - 0.3)
+        near.append(row["parameters"] <= 2 / 3 * most or score >= statistics.mean(largest) - 0.3)
         beaten = sum(score > other for other in chance)
         peers = f"{statistics.mean(same):.2f} (n = {len(same)})" if same else "none"
         print(f"| {row['seed']} | {score:.2f} | {row['parameters']:,} | {size} | {beaten} of {len(chance)} | {peers} | "
               f"`{row['genotype'].replace('|', chr(92) + '|')}` |")  # fmt: skip
     print(f"random: {statistics.mean(chance):.2f} +- {statistics.stdev(chance):.2f} (n = {len(chance)}); "
-          f"the cell of six: {100 * largest['test_accuracy']:.2f} with {largest['parameters']:,}")  # fmt: skip
+          f"the cell of six: {statistics.mean(largest):.2f} (n = {len(largest)}) with {most:,}")  # fmt: skip
     for name, values in (("over the mean of random cells", gains), ("over cells of its size", alike)):
         reach = STUDENT.get(len(values), 2.0) * statistics.stdev(values) / math.sqrt(len(values))
         above = int(np.sum(np.asarray(values) > 0))

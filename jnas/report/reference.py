@@ -40,10 +40,11 @@ def reference_words(result: Mapping[str, Any]) -> str:
     alike = summarise(accuracies(row for row in reference_cells(result) if row["genotype"].count(CONVOLUTION) == size))
     if alike.count:
         text += f"; the {alike.count} with as many 3x3 convolutions, {size}, reach {_percent(alike.mean)} on average"
-    largest = max(reference_cells(result), key=lambda row: row["parameters"])
+    most = max(row["parameters"] for row in reference_cells(result))
+    largest = summarise(accuracies(row for row in reference_cells(result) if row["parameters"] == most))
     return (
-        f"{text}; the largest cell reaches {_percent(largest['test_accuracy'])} with "
-        f"{largest['parameters']:,} parameters, the found one has {found.get('parameters', 0):,}"
+        f"{text}; the largest cell reaches {_percent(largest.mean)} with {most:,} parameters, "
+        f"the found one has {found.get('parameters', 0):,}"
     )
 
 

@@ -36,8 +36,7 @@ def test_the_table_is_of_the_main_job(main_job):
         assert spaces.is_connected(space, arch)
         assert "none" not in row["genotype"]
         assert 0.7 < row["test_accuracy"] < 0.95
-    assert all(kinds.count(f"{size} {CONVOLUTION}") >= 8 for size in (3, 4, 5))
-    assert kinds.count(f"6 {CONVOLUTION}") == 1
+    assert all(kinds.count(f"{size} {CONVOLUTION}") >= 8 for size in (3, 4, 5, 6))
     assert np.corrcoef(sizes, [row["test_accuracy"] for row in rows])[0, 1] > 0.3  # else nothing can show here
 
 
