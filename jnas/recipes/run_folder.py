@@ -23,6 +23,7 @@ from jnas.report.reading import dotted
 
 CONFIG, RESULT = "config.yaml", "result.json"
 GONE = {"entropy": 0.0, "temperature": 1.0, "statistics_groups": 1}  # settings of old, at what changed nothing
+BEFORE = {"shrink": 1, "inner_steps": 1}  # settings that older runs lack, and what those did
 CHECKPOINTS_SINCE = (0, 8)
 
 
@@ -125,6 +126,7 @@ def _check_same(stored: pathlib.Path, wanted: dict[str, Any]) -> None:
     except (OSError, ValueError, yaml.YAMLError) as error:
         raise UserError(f"{stored} cannot be read: choose another folder with --out") from error
     old, new = (dict(dotted(value)) for value in (found if isinstance(found, dict) else {}, wanted))
+    old = {key: value for key, value in BEFORE.items() if key in new} | old
     for key in {**new, **old}:
         # Of a run that began before 0.7.0: what has gone, where it changed nothing, and what there was not.
         unknown = key not in old and key.startswith("adjoint.")
