@@ -23,6 +23,7 @@ from jnas import bilevel
 from jnas.data.load import load
 
 ANNOTATORS, RANDOM = 6, (1, 4)  # the second and the fifth label at random
+LOOPS = (bilevel.single_loop(damping=0.1), bilevel.single_loop(damping=1.0))  # their points have an adjoint
 
 
 def corrupted(seed, num_train=3000, num_clean=500):
@@ -37,9 +38,6 @@ def corrupted(seed, num_train=3000, num_clean=500):
     y[wrong] = rng.integers(0, 10, wrong.sum())
     test = (jnp.asarray(splits.test.images / 255, jnp.float32), jnp.asarray(splits.test.labels))
     return (x, jnp.asarray(y), jnp.asarray(who)), (clean[0], jnp.asarray(clean[1])), test
-
-
-LOOPS = (bilevel.single_loop(damping=0.1), bilevel.single_loop(damping=1.0))
 
 
 def logits(w, x):

@@ -126,7 +126,7 @@ def alternating(
 
     Args:
       problem: the two losses.
-      estimator: only its hypergradient is used.
+      estimator: its hypergradient is used, and the direction of an adjoint; not its gradient of the weights.
       init: `key -> (point, variables)`.
       weight_tx: optimiser of the weights.
       alpha_tx: optimiser of `Point((), alpha, adjoint)`: an adjoint, where there is one, moves with alpha.

@@ -103,23 +103,23 @@ def bilevel_stream_source(
     )
 
     def read(step, rows):
-        terms = [read_further(step * num_further + number, rows) for number in range(num_further)]
+        more = [read_further(step * num_further + number, rows) for number in range(num_further)]
         return Batches(
             inner=read_inner(step, rows),
             outer=read_outer(step, rows),
-            further=jax.tree.map(lambda *each: np.stack(each), *terms) if terms else None,
+            further=jax.tree.map(lambda *each: np.stack(each), *more) if more else None,
         )
 
     def batch(rows, step, key):
         inner_key, outer_key, further_key = level_keys(key)
 
-        def term(number, of_term):
-            return finish(of_term, step * num_further + number, further_key, augment, shape)
+        def one_more(number, row):
+            return finish(row, step * num_further + number, further_key, augment, shape)
 
         return Batches(
             inner=finish(rows.inner, step, inner_key, augment, shape),
             outer=finish(rows.outer, step, outer_key, augment, shape),
-            further=jax.vmap(term)(jax.numpy.arange(num_further), rows.further) if num_further else None,
+            further=jax.vmap(one_more)(jax.numpy.arange(num_further), rows.further) if num_further else None,
         )
 
     return Source(batch=batch, fetch=_ahead(read, read_ahead), batch_size=batch_size)

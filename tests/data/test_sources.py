@@ -70,7 +70,7 @@ def test_levels_never_meet(bilevel, levels):
         assert set(batches.outer.label.tolist()) <= outer
 
 
-def test_curvature_batches_cover_the_inner_set_in_an_order_of_their_own(bilevel, levels):
+def test_further_batches_cover_the_inner_set_in_an_order_of_their_own(bilevel, levels):
     inner, _ = levels
     steps = [bilevel(step) for step in range(3)]  # 3 steps x 2 terms x 4 examples = 2 epochs
     visited = np.concatenate([batches.further.label.reshape(-1) for batches in steps])

@@ -83,7 +83,7 @@ def test_bilevel_stream_gives_the_batches_of_the_device_bit_for_bit():
     assert_same_bits(steps(bilevel_stream_source(Disk(inner), Disk(outer), key=KEY, **options), range(3)), expected)
 
 
-def test_bilevel_stream_without_terms_reads_no_curvature_batch():
+def test_bilevel_stream_without_further_batches_reads_none():
     disks = Disk(dataset(7, 0)), Disk(dataset(5, 1))
     source = bilevel_stream_source(*disks, batch_size=2, augment=AUGMENT, key=KEY)
     assert source.fetch(0).further is None

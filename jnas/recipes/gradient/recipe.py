@@ -87,8 +87,8 @@ def learner_of(config: Search, net: nets.Network, shape: tuple[int, int, int], n
 
     if config.scheme == "simultaneous":
         return bilevel.simultaneous(problem, estimator, start, chain(labels), learning_rate=rate, unroll=unroll)
-    levels = chain(labels.weights), chain(labels._replace(weights=()))
-    return bilevel.alternating(problem, estimator, start, *levels, inner_steps=config.inner_steps, learning_rate=rate)
+    txs = chain(labels.weights), chain(labels._replace(weights=()))
+    return bilevel.alternating(problem, estimator, start, *txs, inner_steps=config.inner_steps, learning_rate=rate)
 
 
 def levels(config: Search, splits: data.Splits) -> tuple[data.Dataset, data.Dataset]:
