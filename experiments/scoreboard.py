@@ -13,6 +13,7 @@ the decay of the momentum's coefficients. All seeds of a method are one compiled
 Command:   python experiments/scoreboard.py --data cifar10.npz --table nasbench201.csv.gz --out runs/scoreboard
 Adds to:   --results FILE.jsonl, one line a method and seed; a method that is there is not run again. Interrupted, it
            goes on from the last checkpoint. A further method is a further row of METHODS.
+Cheaper:   --shrink 2 --units 6000 searches on images of half the side: a unit then takes a quarter of the time.
 Two rows:  python experiments/scoreboard.py --pair "single loop + EMA" "first order + EMA" --units 6000
            compares them seed by seed: a sign-flip test of the mean difference, and Fisher's of the seeds below 93.0.
 Figure:    python experiments/scoreboard.py --draw experiments/figures/scoreboard.svg
@@ -45,7 +46,6 @@ WHOLE = spaces.nasbench201()
 SPACE = spaces.narrow(WHOLE, {"cell": [[op for op in edge.ops if op != "none"] for edge in WHOLE.edges("cell")]})
 COMMON = {
     "space": "nasbench201", "channels": 6, "depth": 1, "batch_size": 16, "random_cells": 0, "beta_decay": 0.0,
-    "shrink": 1, "augmentation": {"crop": 4},
     "alpha": {"warmup": 0.0, "weight_decay": 1e-3}, "scheme": "simultaneous",
 }  # fmt: skip
 PLAIN = {"momentum": "none", "weights": {"learning_rate": 0.025, "final_learning_rate": 0.001, "heavy_ball": 0.9}}
@@ -106,6 +106,7 @@ def main():
     parser.add_argument("--seed", type=int, default=200, help="the first one")
     parser.add_argument("--seeds", type=int, default=8)
     parser.add_argument("--units", type=int, default=1000, help="gradient units a search")
+    parser.add_argument("--shrink", type=int, default=1, help="2: search on images of half the side, in its own rows")
     parser.add_argument("--images", type=int, default=4000, help="training images used, half for each level")
     parser.add_argument("--methods", nargs="*", default=[*METHODS, *ONE_LEVEL])
     parser.add_argument("--out", default="runs/scoreboard")
@@ -114,6 +115,8 @@ def main():
     parser.add_argument("--draw", metavar="FILE.svg", help="the figure of the results of these units, nothing else")
     arguments = parser.parse_args()
     results = pathlib.Path(arguments.results)
+    if arguments.shrink != 1 and set(arguments.methods) & set(ONE_LEVEL):
+        parser.error(f"--shrink {arguments.shrink} is for searches on two levels: name such --methods")
     if arguments.draw:
         return draw(read(results), arguments.draw, arguments.units)
     if arguments.pair:
@@ -124,17 +127,20 @@ def main():
     enable_compilation_cache()
     truth = Truth(arguments.table)
     data = subset(arguments.data, arguments.images, out)
-    for name in arguments.methods:
+    for method in arguments.methods:
+        name = method if arguments.shrink == 1 else f"{method}, shrunk by {arguments.shrink}"
         seeds = range(arguments.seed, arguments.seed + arguments.seeds)
         done = {row["seed"] for row in read(results) if row["method"] == name and row["units"] == arguments.units}
         if done >= set(seeds):
             continue
         folder = out / f"{name}-{arguments.units}-{arguments.seed}".replace(" ", "-")
-        run = run_one_level if name in ONE_LEVEL else run_method
-        rows = run(name, arguments, seeds, data, folder, truth)
+        run = run_one_level if method in ONE_LEVEL else run_method
+        rows = [
+            {"method": name, "units": arguments.units, "images": arguments.images, **row}
+            for row in run(method, arguments, seeds, data, folder, truth)
+        ]
         with results.open("a") as file:
-            for row in rows:
-                file.write(json.dumps({**row, "images": arguments.images}) + "\n")
+            file.writelines(json.dumps(row) + "\n" for row in rows)
         say(rows)
     table(read(results), truth)
     return None
@@ -171,6 +177,8 @@ def run_method(name, arguments, seeds, data, folder, truth):
         "num_runs": len(seeds),
         "steps": steps,
         "record_every": max(1, steps // 20),
+        "shrink": arguments.shrink,
+        "augmentation": {"crop": 4 // arguments.shrink},
     }
     found = driver.search(gradient, config.build(Search, COMMON, own, alpha, run), folder, space=SPACE)
     rows = []
@@ -178,7 +186,7 @@ def run_method(name, arguments, seeds, data, folder, truth):
         path = folder / "search" / f"run-{row['seed']}" / "genotypes.jsonl"
         curve = [(line["step"] * units, truth.accuracy(line["genotype"])) for line in map(json.loads, path.open())]
         rows.append({
-            "method": name, "seed": row["seed"], "units": arguments.units, "steps": steps,
+            "seed": row["seed"], "steps": steps,
             "seconds": round(found["seconds"] / len(seeds), 1), **truth.of(row["genotype"]),
             "connected": row["connected"], "diverged_at": row["diverged_at"], "curve": curve,
             "supernet": row["outer_accuracy"],
@@ -206,9 +214,9 @@ def run_one_level(name, arguments, seeds, data, folder, truth):
         began = time.time()
         found = driver.search(grouped, settings, folder / str(seed), space=SPACE)
         rows.append({
-            "method": name, "seed": seed, "units": arguments.units, "steps": stages * epochs * batches,
-            "seconds": round(time.time() - began, 1), **truth.of(found["genotype"]), "connected": True,
-            "diverged_at": None, "curve": [(arguments.units, truth.accuracy(found["genotype"]))],
+            "seed": seed, "steps": stages * epochs * batches, "seconds": round(time.time() - began, 1),
+            **truth.of(found["genotype"]), "connected": True, "diverged_at": None,
+            "curve": [(arguments.units, truth.accuracy(found["genotype"]))],
         })  # fmt: skip
     agreed = agreement([row["genotype"] for row in rows])
     return [row | agreed for row in rows]

@@ -98,7 +98,8 @@ def difference(one, other):
 
 def supernet():
     """A real supernet, its convolutions and pools partitioned by the compiler."""
-    space = spaces.narrow(spaces.nasbench201(), {"cell": [("skip_connect", "nor_conv_3x3", "avg_pool_3x3")] * 6})
+    three, space = ("skip_connect", "dil_conv_3x3", "avg_pool_3x3"), spaces.darts()
+    space = spaces.narrow(space, {cell: [three] * len(space.edges(cell)) for cell in space.cells})
     net = nets.network_for(space, channels=4, depth=1, num_classes=CLASSES, dtype=DTYPE.type)
     problem, _ = supernet_problem(net)
 

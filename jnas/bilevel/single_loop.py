@@ -49,7 +49,8 @@ def single_loop(*, damping: float = 1.0, curvature: Curvature = hessian, largest
     `L` is an upper bound of the eigenvalues of `A`, measured by a power iteration every 16th step, so that a
     step of 1 along `-D_v` is safe and the step size of v, in (0, 1], a share of it. (A quotient of v would not do, for
     v has lost its steep part.) Where H is indefinite v grows along the negative curvature and so shows it: delta is at
-    least 1.5 times the lowest `<v, H v> / <v, v>` seen, which stops the growth. Both ends are forgotten slowly.
+    least 1.5 times the lowest `<v, H v> / <v, v>` seen, which stops the growth. Both are forgotten within some tens of
+    steps: what one batch shows before the first step may be ten times what holds afterwards.
 
     Args:
       damping: delta >= 0, which may be traced: the least that is added to the diagonal. The larger, the faster v
@@ -119,12 +120,12 @@ def _measured(state: Spectrum, product, start: Weights, v: Weights, image: Weigh
 
     def trip(_, known: Spectrum) -> Spectrum:
         image = product(known.top)
-        # A batch may show less curvature than the last ones did: forget slowly, too large a step is worse.
-        return known._replace(top=unit(image), largest=jnp.maximum(norm(image), 0.98 * known.largest))
+        # A batch may show less curvature than the last ones did, and too large a step is worse than too small a one.
+        return known._replace(top=unit(image), largest=jnp.maximum(norm(image), 0.8 * known.largest))
 
     first = state.count == 0
     due = jnp.where(first, START, jnp.where(state.count % EVERY == 0, 1, 0))
     state = state._replace(top=select(first, unit(start), state.top))
     state = jax.lax.fori_loop(0, jnp.where(refresh, due, 0), trip, state)
-    lowest = jnp.minimum(vdot(v, image) * inverse(vdot(v, v)), 0.999 * state.lowest)
+    lowest = jnp.minimum(vdot(v, image) * inverse(vdot(v, v)), 0.98 * state.lowest)
     return state._replace(count=state.count + 1, lowest=lowest)

@@ -93,7 +93,7 @@ def run(
         result = {
             **found, "space": plan.space.name, "method": recipe.describe(config), "seed": config.seed,
             "found": trained["found"], "random": [trained[name] for name in trained if name.startswith("random-")],
-            "data": train_network.describe(splits, validation=plan.num_outer),
+            "data": train_network.describe(splits, plan.num_outer, getattr(config, "shrink", 1)),
             **({"reference": known} if known else {}),
         }  # fmt: skip
         run_folder.write_json(path / run_folder.RESULT, result)

@@ -180,10 +180,12 @@ def random_cells(space: spaces.CellSpace, key: Key, num: int, without: Sequence[
     return [spaces.from_string(space, spaces.to_string(allowed, arch)) for arch in drawn[:num]]
 
 
-def describe(splits: data.Splits, validation: int = 0) -> dict[str, Any]:
-    """What the report says about the data; `validation` of the training images were the upper level's."""
+def describe(splits: data.Splits, validation: int = 0, shrink: int = 1) -> dict[str, Any]:
+    """What the report says about the data, `validation` of its training images the upper level's, shrunk for search."""
     train, test = splits
+    height, width, channels = train.shape
     return {
         "name": train.name, "train": len(train) - validation, **({"validation": validation} if validation else {}),
         "test": len(test), "shape": train.shape, "num_classes": train.num_classes,
+        **({"searched_shape": (height // shrink, width // shrink, channels)} if shrink > 1 else {}),
     }  # fmt: skip

@@ -160,6 +160,8 @@ def _data_words(data: dict[str, Any]) -> str:
     words = [str(data.get("name", "–")), *sizes]
     if isinstance(shape, list | tuple):
         words.append("images " + " × ".join(map(str, shape)))
+    if isinstance(searched := data.get("searched_shape"), list | tuple):
+        words.append("in the search " + " × ".join(map(str, searched)))
     if isinstance(classes, int) and classes > 0:
         words.append(f"{classes} classes (guessing: {100 / classes:.1f} %)")
     return ", ".join(words)

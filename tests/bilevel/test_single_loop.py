@@ -10,7 +10,7 @@ import pytest
 
 from jnas import bilevel
 from jnas.bilevel import testbeds
-from jnas.types import Context
+from jnas.types import Aux, Context
 
 pytestmark = pytest.mark.usefixtures("x64", "standard_promotion")
 
@@ -65,6 +65,29 @@ def test_its_bound_is_that_of_the_largest_eigenvalue_and_no_quotient_of_v():
     seen = np.asarray(metrics["largest_eigenvalue"])
     assert 0.85 * 40 < seen[0] <= 40 + 1e-9
     assert seen[-1] > 0.97 * 40
+
+
+def test_a_batch_of_great_curvature_is_forgotten_within_some_tens_of_steps():
+    """Else v stands nearly still for hundreds of steps, in which a search decides; the eigenvalue then was 5, not 75."""
+
+    def inner(weights, alpha, batch, context):
+        return 0.5 * batch * jnp.sum(weights**2) + alpha * jnp.sum(weights), Aux((), {})
+
+    problem = bilevel.Bilevel(inner, lambda weights, *_: (jnp.sum(weights), Aux((), {})))
+    estimator = bilevel.single_loop(damping=1.0)
+    curvatures = jnp.full(251, 5.0).at[:20].set(75.0).at[50].set(-40.0)
+
+    def step(carry, curvature):
+        v, state = carry
+        point, batches = bilevel.Point(jnp.ones(3), jnp.zeros(()), v), bilevel.Batches(curvature, curvature)
+        direction, state, aux = estimator.estimate(problem, point, batches, Context(), state)
+        return (v - direction.adjoint, state), aux.metrics
+
+    start = bilevel.Point(jnp.ones(3), jnp.zeros(()), jnp.zeros(3))
+    _, metrics = jax.lax.scan(step, (start.adjoint, estimator.init(start)), curvatures)
+    bound, delta = np.asarray(metrics["largest_eigenvalue"]), np.asarray(metrics["damping"])
+    assert bound[0] == 75 and (bound >= 5).all() and bound[200] < 10
+    assert round(delta[50]) == 60 and delta[250] == 1.0
 
 
 def test_the_identity_in_the_place_of_the_curvature_is_a_scaled_gradient():
