@@ -68,14 +68,14 @@ def test_its_bound_is_that_of_the_largest_eigenvalue_and_no_quotient_of_v():
 
 
 def test_a_batch_of_great_curvature_is_forgotten_within_some_tens_of_steps():
-    """Else v stands nearly still for hundreds of steps, in which a search decides; the eigenvalue then was 5, not 75."""
+    """Else v nearly stands still for hundreds of steps, in which a search decides: measured 75, and 5 afterwards."""
 
     def inner(weights, alpha, batch, context):
         return 0.5 * batch * jnp.sum(weights**2) + alpha * jnp.sum(weights), Aux((), {})
 
     problem = bilevel.Bilevel(inner, lambda weights, *_: (jnp.sum(weights), Aux((), {})))
     estimator = bilevel.single_loop(damping=1.0)
-    curvatures = jnp.full(251, 5.0).at[:20].set(75.0).at[50].set(-40.0)
+    curvatures = jnp.full(301, 5.0).at[:20].set(75.0).at[50].set(-40.0)
 
     def step(carry, curvature):
         v, state = carry
@@ -86,8 +86,11 @@ def test_a_batch_of_great_curvature_is_forgotten_within_some_tens_of_steps():
     start = bilevel.Point(jnp.ones(3), jnp.zeros(()), jnp.zeros(3))
     _, metrics = jax.lax.scan(step, (start.adjoint, estimator.init(start)), curvatures)
     bound, delta = np.asarray(metrics["largest_eigenvalue"]), np.asarray(metrics["damping"])
-    assert bound[0] == 75 and (bound >= 5).all() and bound[200] < 10
-    assert round(delta[50]) == 60 and delta[250] == 1.0
+    assert bound[0] == 75
+    assert (bound >= 5).all()
+    assert bound[200] < 10
+    assert round(delta[50]) == 60
+    assert delta[300] == 1.0
 
 
 def test_the_identity_in_the_place_of_the_curvature_is_a_scaled_gradient():

@@ -100,7 +100,15 @@ def make_run(
         "steps": steps,
         "found": results[0],
         "random": results[1:],
-        "data": {"name": data, "train": 800, "validation": 800, "test": 400, "shape": [8, 8, 1], "num_classes": 10},
+        "data": {
+            "name": data,
+            "train": 800,
+            "validation": 800,
+            "test": 400,
+            "shape": [8, 8, 1],
+            "num_classes": 10,
+            "searched_shape": [4, 4, 1],
+        },
         "derivation": "argmax of the mixture without none",
     }
     (folder / "result.json").write_text(json.dumps(result))
