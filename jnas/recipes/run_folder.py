@@ -24,7 +24,7 @@ from jnas.report.reading import dotted
 CONFIG, RESULT = "config.yaml", "result.json"
 GONE = {"entropy": 0.0, "temperature": 1.0, "statistics_groups": 1}  # settings of old, at what changed nothing
 BEFORE = {"shrink": 1, "inner_steps": 1}  # settings that older runs lack, and what those did
-CHECKPOINTS_SINCE = (0, 8)  # the first version that lays them out as this one does
+CHECKPOINTS_SINCE = (0, 9)  # the first version whose checkpoints this one can go on from
 
 
 @contextlib.contextmanager
