@@ -33,7 +33,7 @@ class Search:
     ] = "single_loop"
     terms: int = 2  # Neumann terms, steps of conjugate gradients, or unrolled steps
     neumann_step: float | None = None  # null: by power iteration
-    damping: float = 3.0  # added to the diagonal of the curvature
+    damping: float = 1.0  # added to the diagonal of the curvature; single_loop adds more where that is too little
     curvature: Literal["hessian", "gauss_newton", "identity"] = "hessian"
     fresh_batches: bool = False  # another inner batch for each Neumann term
     momentum: Literal["storm", "moving_average", "none"] = "moving_average"
