@@ -112,23 +112,25 @@ def main():
     parser.add_argument("--out", default="runs/scoreboard")
     parser.add_argument("--results", default="experiments/results/scoreboard.jsonl")
     parser.add_argument("--pair", nargs=2, metavar="METHOD", help="compare two rows of the results, and nothing else")
-    parser.add_argument("--draw", metavar="FILE.svg", help="the figure of the results of these units, nothing else")
+    parser.add_argument("--draw", metavar="FILE.svg", help="the figure of these methods and units, nothing else")
     arguments = parser.parse_args()
     results = pathlib.Path(arguments.results)
     if arguments.shrink != 1 and set(arguments.methods) & set(ONE_LEVEL):
         parser.error(f"--shrink {arguments.shrink} is for searches on two levels: name such --methods")
+    names = {method: named(method, arguments.shrink) for method in arguments.methods}
     if arguments.draw:
-        return draw(read(results), arguments.draw, arguments.units)
+        chosen = [row for row in read(results) if row["method"] in names.values() and row["units"] == arguments.units]
+        return draw(chosen, arguments.draw)
     if arguments.pair:
-        return pair(*(grouped_rows(read(results))[name, arguments.units] for name in arguments.pair))
+        of = grouped_rows(read(results))
+        return pair(*(of[named(method, arguments.shrink), arguments.units] for method in arguments.pair))
     out = pathlib.Path(arguments.out)
     files.prepare_folder(out)
     files.prepare_folder(results.parent)
     enable_compilation_cache()
     truth = Truth(arguments.table)
     data = subset(arguments.data, arguments.images, out)
-    for method in arguments.methods:
-        name = method if arguments.shrink == 1 else f"{method}, shrunk by {arguments.shrink}"
+    for method, name in names.items():
         seeds = range(arguments.seed, arguments.seed + arguments.seeds)
         done = {row["seed"] for row in read(results) if row["method"] == name and row["units"] == arguments.units}
         if done >= set(seeds):
@@ -144,6 +146,11 @@ def main():
         say(rows)
     table(read(results), truth)
     return None
+
+
+def named(method, shrink):
+    """The row of a method, whose search may see smaller images."""
+    return method if shrink == 1 else f"{method}, shrunk by {shrink}"
 
 
 class Truth:
@@ -368,7 +375,7 @@ def mean(rows, name):
     return statistics.mean(row[name] for row in rows)
 
 
-def draw(rows, path, units):
+def draw(rows, path):
     """Regret to the optimum against gradient units: the mean over seeds, each seed as a thin line, 93.7 % dotted."""
     import matplotlib
 
@@ -376,7 +383,6 @@ def draw(rows, path, units):
     from matplotlib import pyplot
 
     best = max(row["test"] + row["regret"] for row in rows)
-    rows = [row for row in rows if row["units"] == units]
     chosen = grouped_rows(rows)
     columns = min(3, len(chosen))
     lines = -(-len(chosen) // columns)

@@ -47,10 +47,11 @@ def single_loop(*, damping: float = 1.0, curvature: Curvature = hessian, largest
     that moves weights and alpha moves it, too, and a momentum in it acts on all three.
 
     `L` is an upper bound of the eigenvalues of `A`, measured by a power iteration every 16th step, so that a
-    step of 1 along `-D_v` is safe and the step size of v, in (0, 1], a share of it. (A quotient of v would not do, for
-    v has lost its steep part.) Where H is indefinite v grows along the negative curvature and so shows it: delta is at
-    least 1.5 times the lowest `<v, H v> / <v, v>` seen, which stops the growth. Both are forgotten within some tens of
-    steps: what one batch shows before the first step may be ten times what holds afterwards.
+    step of 1 along `-D_v` is safe and the step size of v, in (0, 1], a share of it. (A quotient of v alone would not
+    do, for v has lost its steep part. But a batch steeper than those that were measured would throw v away: there L is
+    its own `|A v|^2 / <v, A v>`, with which `(I - A / L) v` is no longer than v.) Where H is indefinite v grows along
+    the negative curvature and so shows it: delta is at least 1.5 times the lowest `<v, H v> / <v, v>` seen, which stops
+    the growth. Both are forgotten within some tens of steps, as curvature falls tenfold while a search begins.
 
     Args:
       damping: delta >= 0, which may be traced: the least that is added to the diagonal. The larger, the faster v
@@ -95,8 +96,10 @@ def single_loop(*, damping: float = 1.0, curvature: Curvature = hessian, largest
             metrics |= {"largest_eigenvalue": state.largest, "lowest_eigenvalue": state.lowest}
         else:
             delta, bound = jnp.asarray(damping, norm(v).dtype), largest
-        missing = optax.tree.sub(axpy(delta, v, image), outer.weights)
-        scale = inverse(delta + bound)
+        image = axpy(delta, v, image)
+        missing = optax.tree.sub(image, outer.weights)
+        steep = vdot(image, image) * inverse(vdot(v, image))
+        scale = inverse(jnp.maximum(delta + bound, steep))
         step = jax.tree.map(lambda leaf: leaf * scale.astype(leaf.dtype), missing)
         residual = norm(missing) * inverse(norm(outer.weights))
         metrics |= {"adjoint_norm": norm(v), "adjoint_residual": residual, "damping": delta}
@@ -120,7 +123,6 @@ def _measured(state: Spectrum, product, start: Weights, v: Weights, image: Weigh
 
     def trip(_, known: Spectrum) -> Spectrum:
         image = product(known.top)
-        # A batch may show less curvature than the last ones did, and too large a step is worse than too small a one.
         return known._replace(top=unit(image), largest=jnp.maximum(norm(image), 0.8 * known.largest))
 
     first = state.count == 0
