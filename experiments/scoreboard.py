@@ -115,8 +115,6 @@ def main():
     parser.add_argument("--draw", metavar="FILE.svg", help="the figure of these methods and units, nothing else")
     arguments = parser.parse_args()
     results = pathlib.Path(arguments.results)
-    if arguments.shrink != 1 and set(arguments.methods) & set(ONE_LEVEL):
-        parser.error(f"--shrink {arguments.shrink} is for searches on two levels: name such --methods")
     names = {method: named(method, arguments.shrink) for method in arguments.methods}
     if arguments.draw:
         chosen = [row for row in read(results) if row["method"] in names.values() and row["units"] == arguments.units]
@@ -124,6 +122,8 @@ def main():
     if arguments.pair:
         of = grouped_rows(read(results))
         return pair(*(of[named(method, arguments.shrink), arguments.units] for method in arguments.pair))
+    if arguments.shrink != 1 and set(arguments.methods) & set(ONE_LEVEL):
+        parser.error(f"--shrink {arguments.shrink} is for searches on two levels: name such --methods")
     out = pathlib.Path(arguments.out)
     files.prepare_folder(out)
     files.prepare_folder(results.parent)
