@@ -406,7 +406,7 @@ def draw(rows, path):
         axis.tick_params(labelsize=7)
         axis.spines[["top", "right"]].set_visible(False)
     figure.supxlabel("gradient units", fontsize=8)
-    figure.supylabel("regret to the best cell, points of test accuracy", fontsize=8)
+    figure.supylabel("regret, points of test accuracy", fontsize=8)
     figure.tight_layout()
     figure.savefig(path, metadata={"Date": None})
 
