@@ -36,11 +36,11 @@ def worst(result, cases, num_learners):
     return max(difference for case in cases for difference in result[case].values())
 
 
-def test_every_estimator_on_every_mesh_is_the_one_of_one_device(double):
+def test_every_estimator_on_eight_devices_is_the_one_of_one_device(double):
     assert worst(double, ["data=8"], 11) < CASES["float64"][1], double
 
 
-def test_so_it_is_in_single_precision():
+def test_so_it_is_on_two_devices_in_single_precision():
     single = measure("float32")
     assert worst(single, ["data=2"], 11) < CASES["float32"][1], single
 

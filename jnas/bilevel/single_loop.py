@@ -49,9 +49,9 @@ def single_loop(*, damping: float = 1.0, curvature: Curvature = hessian, largest
     `L` is an upper bound of the eigenvalues of `A`, measured by a power iteration every 16th step, so that a
     step of 1 along `-D_v` is safe and the step size of v, in (0, 1], a share of it. (A quotient of v alone would not
     do, for v has lost its steep part. But a batch steeper than those that were measured would throw v away: there L is
-    its own `|A v|^2 / <v, A v>`, with which `(I - A / L) v` is no longer than v.) Where H is indefinite v grows along
-    the negative curvature and so shows it: delta is at least 1.5 times the lowest `<v, H v> / <v, v>` seen, which stops
-    the growth. Both are forgotten within some tens of steps, as curvature falls tenfold while a search begins.
+    its own `|A v|^2 / <v, A v>`, so that `(I - A / L) v` is no longer than v, and steep batches weigh less.) Where H is
+    indefinite v grows along the negative curvature and shows it: delta is at least 1.5 times the lowest
+    `<v, H v> / <v, v>` seen, which stops that. Both ends are forgotten in tens of steps, for curvature soon falls.
 
     Args:
       damping: delta >= 0, which may be traced: the least that is added to the diagonal. The larger, the faster v
