@@ -1,90 +1,135 @@
-"""S2 and S4, where a search by gradient is known to fail, on the embedded images: search, then short trainings.
+"""S2 and S4, where searches by gradient are known to fail, and DARTS' space: search, then training, on small images.
 
 S2 lets each edge choose between a skip connection and a 3x3 separable convolution, S4 between noise and the same
 convolution: a gradient that is worth anything finds convolutions. Every method gets the same number of gradient units;
-all seeds of a method are one compiled program; each distinct cell is trained for a few epochs, like the random ones.
+all seeds of a method are one compiled program; each distinct cell is trained like the random ones and like the cells
+that stand for the ends of the space, which come first and say whether this training can tell cells apart at all. The
+embedded images of Fashion-MNIST, halved to 14x14, are searched and trained on, the 10,000 test images only report.
 
 Command:  python experiments/reduced_spaces.py --out runs/reduced --results experiments/results/reduced_spaces.jsonl
 Result, hardware, time: experiments/README.md. A method that is in the results is not run again; a killed one goes on.
 """
 
 import argparse
+import io
 import json
 import pathlib
 import statistics
 
+import numpy as np
 import scoreboard
 
-from jnas import files
+from jnas import files, spaces
+from jnas.data.shrink import shrunk
 from jnas.distributed.cache import enable_compilation_cache
-from jnas.recipes import config, driver
+from jnas.recipes import config, driver, run_folder, train_network
 from jnas.recipes.gradient import recipe as gradient
 from jnas.recipes.gradient.settings import Search
+from jnas.recipes.settings import Augmentation, Training
+from jnas.spaces.families.darts import Genotype
 
-SIZE = {
-    "channels": 4, "depth": 3, "batch_size": 16,
-    "train": {"channels": 6, "depth": 3, "epochs": 3},
-}  # fmt: skip
 RANDOM = "random cell"
-METHODS = (RANDOM, "first order", "first order + beta-decay", "neumann(2) + STORM", "neumann(2) + STORM + beta-decay")
+METHODS = ("single loop + EMA", "first order + EMA", "single loop + EMA + beta-decay", "first order + EMA + beta-decay")
+TRAINING = Training(channels=6, depth=3, epochs=12, augmentation=Augmentation(crop=2))
 
 
 def main():
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--spaces", nargs="*", default=["s2", "s4"])
     parser.add_argument("--methods", nargs="*", default=METHODS)
+    parser.add_argument("--seed", type=int, default=200, help="the first one")
     parser.add_argument("--seeds", type=int, default=5)
-    parser.add_argument("--units", type=int, default=400, help="gradient units a search")
+    parser.add_argument("--units", type=int, default=3000, help="gradient units a search")
     parser.add_argument("--out", default="runs/reduced")
     parser.add_argument("--results", default="experiments/results/reduced_spaces.jsonl")
     arguments = parser.parse_args()
-    results = pathlib.Path(arguments.results)
+    results, out = pathlib.Path(arguments.results), pathlib.Path(arguments.out)
     files.prepare_folder(results.parent)
+    files.prepare_folder(out)
     enable_compilation_cache()
-    for space in arguments.spaces:
-        for name in arguments.methods:
-            if any((row["space"], row["method"]) == (space, name) for row in scoreboard.read(results)):
+    images = half(out)
+    for name in arguments.spaces:
+        space = spaces.by_name(name)
+        for method in (*ends(space), RANDOM, *arguments.methods):
+            if any((row["space"], row["method"]) == (name, method) for row in scoreboard.read(results)):
                 continue
-            rows = run(space, name, arguments)
+            rows = [{"space": name, "method": method, **row} for row in run(space, method, images, arguments)]
             with results.open("a") as file:
                 file.writelines(json.dumps(row) + "\n" for row in rows)
-            print(f"{space} {name}: {[row['test'] for row in rows]}", flush=True)
+            print(f"{name} {method}: {[row['test'] for row in rows]}", flush=True)
     table(scoreboard.read(results))
 
 
-def run(space, name, arguments):
-    """The rows of a method's seeds, or of as many cells drawn at random, trained alike."""
-    folder = pathlib.Path(arguments.out) / f"{space}-{name}".replace(" ", "-")
-    if name == RANDOM:
-        units, own, runs = 1, {}, {"steps": 1, "random_cells": arguments.seeds}
+def half(out):
+    """The embedded images with half the side, as a file."""
+    path, splits = out / "half.npz", run_folder.load_data("fashion-mnist-5k", None)
+    if not path.exists():
+        arrays = {}
+        for part, of in {"train": splits.train, "test": splits.test}.items():
+            smaller = shrunk(of, 2)
+            arrays |= {f"x_{part}": smaller.images.reshape(-1, *smaller.shape), f"y_{part}": smaller.labels}
+        buffer = io.BytesIO()
+        np.savez(buffer, **arrays)
+        files.atomic_write(path, buffer.getvalue())
+    return path
+
+
+def ends(space):
+    """Row -> the cell that has one operator on all edges; every node reads both inputs of the cell."""
+    wiring = [0, 1] * space.num_nodes
+    names = {op: f"all {op}" for op in ("sep_conv_3x3", "skip_connect", "noise") if op in space.ops}
+    whole = {name: [(op, source) for source in wiring] for op, name in names.items()}
+    concat = list(range(2, 2 + space.num_nodes))
+    return {name: Genotype(cell, concat, cell, concat) for name, cell in whole.items()}
+
+
+def run(space, method, images, arguments):
+    """The rows of a method's seeds, or of as many trainings of an end of the space, or of random cells."""
+    splits = run_folder.load_data(str(images), None)
+    seeds = range(arguments.seed, arguments.seed + arguments.seeds)
+    folder = pathlib.Path(arguments.out) / f"{space.name}-{method}".replace(" ", "-")
+    steps, seconds = 0, 0.0
+    if method in ends(space):
+        cells = [spaces.to_string(space, spaces.encode(space, ends(space)[method]))] * len(seeds)
+    elif method == RANDOM:
+        drawn = train_network.random_cells(space, scoreboard.jax.random.key(arguments.seed), len(seeds))
+        cells = [spaces.to_string(space, arch) for arch in drawn]
     else:
-        units, own = scoreboard.METHODS[name]
+        units, own = scoreboard.METHODS[method]
         steps = max(1, round(arguments.units / units))
         rate = scoreboard.WALK / steps
-        own = own | {"alpha": scoreboard.COMMON["alpha"] | {"learning_rate": rate, "final_learning_rate": rate}}
-        runs = {"num_runs": arguments.seeds, "steps": steps, "record_every": max(1, steps // 10), "random_cells": 0}
-    result = driver.run(gradient, config.build(Search, scoreboard.COMMON, own, SIZE, {"space": space}, runs), folder)
-    found = result["random"] if name == RANDOM else result.get("runs") or [result["found"] | {"seed": 0}]
-    return [
-        {
-            "space": space, "method": name, "seed": row.get("seed", n) if name != RANDOM else n,
-            "units": arguments.units, "steps": runs["steps"], "test": round(100 * row["test_accuracy"], 2),
-            "separable": row["genotype"].count("sep_conv_3x3"), "genotype": row["genotype"],
-        }
-        for n, row in enumerate(found)
-    ]  # fmt: skip
+        settings = config.build(Search, scoreboard.COMMON, own, {
+            "space": space.name, "data": str(images), "shrink": 1, "channels": 4, "depth": 3, "seed": arguments.seed,
+            "alpha": scoreboard.COMMON["alpha"] | {"learning_rate": rate, "final_learning_rate": rate},
+            "num_runs": len(seeds), "steps": steps, "record_every": max(1, steps // 10),
+        })  # fmt: skip
+        found = driver.search(gradient, settings, folder / "search")
+        cells = [row["genotype"] for row in found["runs"]]
+        seconds = found["seconds"] / len(seeds)
+    for seed, cell in zip(seeds, cells, strict=True):
+        prepared = train_network.prepare(space, spaces.from_string(space, cell), splits, TRAINING)
+        trained = train_network.train(prepared, splits, TRAINING, folder / f"train-{seed}", seed)
+        yield {
+            "seed": seed, "units": arguments.units, "steps": steps, "seconds": round(seconds, 1),
+            "test": round(100 * trained["test_accuracy"], 2), "parameters": trained["parameters"],
+            "separable": cell.count("sep_conv_3x3"), "genotype": cell,
+        }  # fmt: skip
 
 
 def table(rows):
     """Mean, spread and every seed, as Markdown."""
-    print("| space | method | test [%], mean ± std | each seed | separable convolutions of 16 |\n" + "|---" * 5 + "|")
+    print(
+        "| space | method | steps | seconds | test [%], mean ± std (95 % interval) | each seed | parameters | "
+        "separable convolutions of 16 |\n" + "|---" * 8 + "|"
+    )
     for space, name in dict.fromkeys((row["space"], row["method"]) for row in rows):
         of = [row for row in rows if (row["space"], row["method"]) == (space, name)]
-        tests = [row["test"] for row in of]
-        spread = statistics.stdev(tests) if len(tests) > 1 else 0.0
-        count = statistics.mean(row["separable"] for row in of)
+        tests, mean = [row["test"] for row in of], lambda key, of=of: statistics.mean(row[key] for row in of)
         each = " ".join(f"{test:.2f}" for test in tests)
-        print(f"| {space} | {name} | {statistics.mean(tests):.2f} ± {spread:.2f} | {each} | {count:.1f} |")
+        print(
+            f"| {space} | {name} | {of[0]['steps']} | {mean('seconds'):.0f} | {scoreboard._interval(tests)} | {each} | "
+            f"{mean('parameters'):,.0f} | {mean('separable'):.1f} |"
+        )
 
 
 if __name__ == "__main__":

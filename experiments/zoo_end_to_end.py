@@ -156,10 +156,7 @@ def every(arguments, seed, epochs):
         result = finetune.fine_tune(pretrained.model, train, validation, settings, folder, seed)
         seconds = time.process_time() - started
         model = models.load_model(folder)
-        test = finetune.evaluate(
-            model.net, model.weights["params"], model.weights["batch_stats"], splits.test,
-            finetune.normalisation_of(model),
-        )  # fmt: skip
+        test = finetune.evaluate(model.net, model.weights, splits.test, finetune.normalisation_of(model))
         append(results, {
             "arm": "every", "seed": seed, "network": name, "validation": round(result["test_accuracy"], 4),
             "test": round(test["accuracy"], 4), "seconds": round(seconds, 2), "parameters": result["parameters"],

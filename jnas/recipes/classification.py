@@ -65,8 +65,7 @@ def classifier_loss(
 
 def evaluate(
     net: nn.Module,
-    weights: PyTree,
-    variables: PyTree,
+    variables: Mapping[str, PyTree],
     dataset: data.Dataset,
     augment: data.Augment,
     *,
@@ -77,8 +76,7 @@ def evaluate(
 
     Args:
       net: the network.
-      weights: its parameters.
-      variables: its running statistics.
+      variables: its parameters and running statistics, `{"params", "batch_stats"}`.
       dataset: the images.
       augment: its normalisation is used and nothing else of it.
       mix: the mixture, for a supernet.
@@ -88,15 +86,15 @@ def evaluate(
       `{"loss": mean cross-entropy in nats, "accuracy": in [0, 1]}`.
     """
     batches = data.padded(dataset, min(batch_size, len(dataset)))
-    loss, correct = _totals(net, weights, variables, mix, batches, augment, dataset.shape)
+    loss, correct = _totals(net, variables, mix, batches, augment, dataset.shape)
     return {"loss": float(loss) / len(dataset), "accuracy": int(correct) / len(dataset)}
 
 
-@functools.partial(jax.jit, static_argnums=(0, 5, 6))
-def _totals(net, weights, variables, mix, batches: data.Padded, augment: data.Augment, shape):
+@functools.partial(jax.jit, static_argnums=(0, 4, 5))
+def _totals(net, variables, mix, batches: data.Padded, augment: data.Augment, shape):
     def one(batch: data.Padded):
         image = data.augment(augment, None, jnp.asarray(batch.images), shape)
-        logits = net.apply({"params": weights, "batch_stats": variables}, image, mix, train=False).main
+        logits = net.apply(variables, image, mix, train=False).main
         losses = optax.softmax_cross_entropy_with_integer_labels(logits, batch.labels)
         hits = (jnp.argmax(logits, -1) == batch.labels) & batch.mask
         return jnp.where(batch.mask, losses, 0.0).sum(), hits.sum()

@@ -42,4 +42,4 @@ def measure(
     params, stats = jax.eval_shape(lambda key: nets.initialise(net, key, dataset.shape), jax.random.key(0))
     tree = load_tree(path / WEIGHTS, {"params": params, "batch_stats": stats})
     augment = data.Augment(mean=tuple(facts["mean"]), std=tuple(facts["std"]))
-    return evaluate(net, tree["params"], tree["batch_stats"], dataset, augment)
+    return evaluate(net, tree, dataset, augment)

@@ -7,6 +7,8 @@ values.
 import dataclasses
 from typing import Literal
 
+from jnas import data
+
 
 def at_least(bound, settings, *names: str) -> None:
     """Refuses settings of these names that are below a bound."""
@@ -59,6 +61,10 @@ class Augmentation:
     crop: int = 4  # pixels of black border to cut from
     flip: bool = True
     cutout: int = 0  # side of the blanked square
+
+    def of(self, examples: data.Dataset) -> data.Augment:
+        """What happens to these images, normalised by their mean and deviation."""
+        return data.Augment(self.crop, self.flip, self.cutout, *data.normalisation(examples))
 
 
 @dataclasses.dataclass(frozen=True)

@@ -1,6 +1,7 @@
 """Training of a fixed network from scratch: the found cell, random ones, or a named architecture."""
 
 import dataclasses
+import functools
 import pathlib
 import time
 from collections.abc import Sequence
@@ -11,13 +12,11 @@ import optax
 from flax import linen as nn
 from jax.sharding import Mesh
 
-from jnas import bilevel, data, distributed, files, nets, spaces
-from jnas.distributed.meshes import mesh_of_one
-from jnas.recipes import flat, run_folder
+from jnas import data, distributed, files, nets, spaces
+from jnas.recipes import run_folder, trainer
 from jnas.recipes.classification import classifier_loss, evaluate
 from jnas.recipes.optimisers import sgd_of
 from jnas.recipes.settings import Training
-from jnas.train import Saving, fit, standard_hooks
 from jnas.train.weights import save_tree
 from jnas.types import Array, Key
 
@@ -51,9 +50,7 @@ def augment_of(splits: data.Splits, training: Training) -> data.Augment:
       ValueError: if there is no batch of them.
     """
     data.supervised_source(splits.train, batch_size=training.batch_size, augment=data.Augment())  # checks the size
-    mean, std = data.normalisation(splits.train)
-    change = training.augmentation
-    return data.Augment(change.crop, change.flip, change.cutout, mean, std)
+    return training.augmentation.of(splits.train)
 
 
 def network(fixed: spaces.CellSpace, training: Training, num_classes: int) -> nets.Network:
@@ -96,35 +93,19 @@ def train(
     if done is not None:
         return done
     files.prepare_folder(folder)
-    steps_per_epoch = len(splits.train) // training.batch_size
-    num_steps = training.epochs * steps_per_epoch
-    unravel = flat.unravel_of(prepared.net, splits.train.shape)
+    num_steps = training.epochs * (len(splits.train) // training.batch_size)
     drop_path = optax.linear_schedule(0.0, training.drop_path, num_steps) if training.drop_path else None
     loss = classifier_loss(
         prepared.net, auxiliary_weight=training.auxiliary, smoothing=training.smoothing, drop_path=drop_path
     )
-    learner = bilevel.supervised(
-        flat.over_vector(loss, unravel),
-        flat.start(prepared.net, splits.train.shape),
-        sgd_of(training, num_steps),
+    source = data.supervised_source(splits.train, batch_size=training.batch_size, augment=prepared.augment)
+    job = trainer.job_of(prepared.net, loss, functools.partial(sgd_of, training), source, splits.train, training)
+    started, key = time.time(), jax.random.fold_in(jax.random.key(seed), 1)
+    weights = trainer.train(
+        job, key, folder=folder, title=f"train {folder.name}", steps_per_call=steps_per_call, mesh=mesh
     )
-    started = time.time()
-    state = fit(
-        learner,
-        data.supervised_source(splits.train, batch_size=training.batch_size, augment=prepared.augment),
-        key=jax.random.fold_in(jax.random.key(seed), 1),
-        num_steps=num_steps,
-        hooks=standard_hooks(folder, f"train {folder.name}", "loss", "accuracy", steps_per_call=steps_per_call),
-        checkpoints=Saving(folder / "checkpoints", steps_per_epoch),
-        mesh=mesh_of_one(mesh, training.batch_size),
-    )
-    if mesh is not None:  # what follows is measured once and not by every device
-        state = distributed.to_host(state)
-    params, stats = unravel(state.point.weights), state.variables
-    test = evaluate(prepared.net, params, stats, splits.test, prepared.augment)
-    seen = evaluate(prepared.net, params, stats, splits.train, prepared.augment)
-    tree = {"params": params, "batch_stats": stats}
-    distributed.from_first(lambda: save_tree(folder / WEIGHTS, tree))
+    test, seen = (evaluate(prepared.net, weights, part, prepared.augment) for part in (splits.test, splits.train))
+    distributed.from_first(lambda: save_tree(folder / WEIGHTS, weights))
     run_folder.write_json(folder / NETWORK, {
         "genotype": prepared.genotype, "space": prepared.space.name, "training": dataclasses.asdict(training),
         "num_classes": splits.train.num_classes, "shape": splits.train.shape,
@@ -132,7 +113,7 @@ def train(
     })  # fmt: skip
     result = {
         "name": folder.name, "genotype": prepared.genotype, "space": prepared.space.name,
-        "parameters": nets.count_parameters(params), "channels": training.channels, "depth": training.depth,
+        "parameters": nets.count_parameters(weights["params"]), "channels": training.channels, "depth": training.depth,
         "epochs": training.epochs, "test_accuracy": test["accuracy"], "test_loss": test["loss"],
         "train_accuracy": seen["accuracy"], "seconds": round(time.time() - started, 2), "seed": seed,
     }  # fmt: skip

@@ -39,7 +39,7 @@ def test_evaluation_counts_every_example_once(images, batch_size):
     params, stats = nets.initialise(net, jax.random.key(1), test.shape)
     mean, std = data.normalisation(test)
     augment = data.Augment(crop=2, flip=True, mean=mean, std=std)
-    found = evaluate(net, params, stats, test, augment, batch_size=batch_size)
+    found = evaluate(net, {"params": params, "batch_stats": stats}, test, augment, batch_size=batch_size)
     pixels = (test.images.reshape(30, 7, 7, 1) / 255 - mean) / np.asarray(std)
     logits = net.apply({"params": params, "batch_stats": stats}, pixels.astype(np.float32), train=False).main
     assert found["loss"] == pytest.approx(softmax_loss(np.asarray(logits), test.labels).mean(), rel=1e-4)

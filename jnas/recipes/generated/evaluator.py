@@ -1,5 +1,6 @@
 """Judges of networks of any space: a score for each, larger is better."""
 
+import functools
 import json
 import pathlib
 import time
@@ -8,9 +9,9 @@ from collections.abc import Callable
 import jax
 import numpy as np
 
-from jnas import bilevel, data, nets, spaces, train
+from jnas import data, nets, spaces
 from jnas.errors import Diverged
-from jnas.recipes import chains, flat
+from jnas.recipes import chains, trainer
 from jnas.recipes.classification import classifier_loss, evaluate
 from jnas.recipes.optimisers import sgd_of
 from jnas.recipes.settings import Training
@@ -39,28 +40,22 @@ def from_scratch(
     Raises:
       ValueError: if the batch is larger than the data.
     """
-    num_steps, shape = judge.epochs * (len(part) // judge.batch_size), part.shape
-    mean, std = data.normalisation(part)
-    change = judge.augmentation
-    augment = data.Augment(change.crop, change.flip, change.cutout, mean, std)
+    augment = judge.augmentation.of(part)
     source = data.supervised_source(part, batch_size=judge.batch_size, augment=augment)
-    optimiser = sgd_of(judge, num_steps)
+    optimiser = functools.partial(sgd_of, judge)
 
     def score(space, arch):
         if not networks.is_connected(space, arch):
             return Evaluation(1 / held.num_classes, {"connected": False})
         net = chains.network(networks.fix(space, arch), judge, part.num_classes)
-
-        unravel = flat.unravel_of(net, shape)
         loss = classifier_loss(net, auxiliary_weight=judge.auxiliary, smoothing=judge.smoothing)
-        learner = bilevel.supervised(flat.over_vector(loss, unravel), flat.start(net, shape), optimiser)
+        job = trainer.job_of(net, loss, optimiser, source, part, judge)
         try:
-            state = train.fit(learner, source, key=key, num_steps=num_steps, hooks=train.chunks_of(steps_per_call))
+            weights = trainer.train(job, key, steps_per_call=steps_per_call)
         except Diverged:
             return Evaluation(1 / held.num_classes, {"diverged": True})
-        params = unravel(state.point.weights)
-        measured = evaluate(net, params, state.variables, held, augment)
-        return Evaluation(measured["accuracy"], {"parameters": nets.count_parameters(params)})
+        measured = evaluate(net, weights, held, augment)
+        return Evaluation(measured["accuracy"], {"parameters": nets.count_parameters(weights["params"])})
 
     return score
 

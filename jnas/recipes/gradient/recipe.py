@@ -98,9 +98,8 @@ def levels(config: Search, splits: data.Splits) -> tuple[data.Dataset, data.Data
 
 def source_of(config: Search, splits: data.Splits) -> Source:
     """The batches of a search, augmented as the settings say; of `num_runs` over one copy of the images."""
-    change, (mean, std) = config.augmentation, data.normalisation(splits.train)
     shared: dict[str, Any] = {
-        "batch_size": config.batch_size, "augment": data.Augment(change.crop, change.flip, change.cutout, mean, std),
+        "batch_size": config.batch_size, "augment": config.augmentation.of(splits.train),
         "num_further": config.terms if config.fresh_batches else config.inner_steps - 1,
     }  # fmt: skip
     if config.num_runs > 1:

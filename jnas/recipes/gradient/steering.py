@@ -131,9 +131,7 @@ def select(
     """
 
     def score(variables: dict[str, PyTree], mix: perturbation.Mix) -> float:
-        on_device = {cell: jnp.asarray(rows) for cell, rows in mix.items()}
-        params, stats = variables["params"], variables["batch_stats"]
-        return evaluate(net, params, stats, outer, augment, mix=on_device)["accuracy"]
+        return evaluate(net, variables, outer, augment, mix=jax.tree.map(jnp.asarray, mix))["accuracy"]
 
     mix = spaces.mixture(net.space, alpha)
     chosen = perturbation.select(net.space, mix, score, variables, key=key, without=without)

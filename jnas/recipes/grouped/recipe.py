@@ -93,9 +93,7 @@ def plan(config: GroupedSearch, splits: data.Splits, space: CellSpace, mesh: Mes
     Raises:
       ValueError: for settings that do not fit each other or the data.
     """
-    mean, std = data.normalisation(splits.train)
-    change = config.augmentation
-    augment = data.Augment(change.crop, change.flip, change.cutout, mean, std)
+    augment = config.augmentation.of(splits.train)
     groups = named_groups(config.groups)
     # This refuses groups that leave an operator of the space out, too.
     if groups is not None and grouped.representatives(space, groups) == space:

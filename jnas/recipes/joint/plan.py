@@ -53,9 +53,7 @@ def make_plan(config: QuantisedSearch) -> Plan:
     splits = run_folder.load_data(config.data, config.image_size)
     key = jax.random.fold_in(jax.random.key(config.seed), 0)
     validation, training = data.split(splits.train, key, config.validation)
-    mean, std = data.normalisation(splits.train)
-    change = config.augmentation
-    augment = data.Augment(change.crop, change.flip, change.cutout, mean, std)
+    augment = config.augmentation.of(splits.train)
     data.supervised_source(training, batch_size=config.supernet.batch_size, augment=augment)  # checks the size
     shape, classes = splits.train.shape, splits.train.num_classes
     net, final = (

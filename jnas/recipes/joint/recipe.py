@@ -1,5 +1,6 @@
 """Search for an architecture and a quantisation policy together, by reward, with weights that the candidates share."""
 
+import functools
 import pathlib
 import time
 from typing import Any
@@ -8,11 +9,11 @@ import jax
 import jax.numpy as jnp
 from jax.sharding import Mesh
 
-from jnas import data, files, report, train
+from jnas import data, files, report
 from jnas.errors import UserError
 from jnas.files.locks import exclusive
 from jnas.nets.quant.units import Units
-from jnas.recipes import flat, run_folder, train_network
+from jnas.recipes import run_folder, train_network, trainer
 from jnas.recipes.joint import training, weight_sharing
 from jnas.recipes.joint.filters import filtered
 from jnas.recipes.joint.plan import Plan, make_plan, own_policies, policies_of
@@ -105,29 +106,14 @@ def describe(config: QuantisedSearch) -> str:
 def _supernet(config: QuantisedSearch, plan: Plan, folder: pathlib.Path):
     """The trained weights as a function that scores candidates: `at_once -> judge`, see `weight_sharing.judge`."""
     part = config.supernet
-    steps_per_epoch = len(plan.training) // part.batch_size
-    num_steps = part.epochs * steps_per_epoch
     policies = own_policies(config, plan)
     # The comparisons' 8 bits among them: the weights have to know what they are judged by.
     drawn = tuple(m for m in plan.methods if m in policies.allowed[0] or m == EIGHT)
-    learner = weight_sharing.single_path(
-        plan.net,
-        plan.training.shape,
-        plan.units,
-        policies_of(plan, drawn),
-        plan.space,
-        optimiser_of(part.weights, num_steps),
-    )
-    state = train.fit(
-        learner,
-        data.supervised_source(plan.training, batch_size=part.batch_size, augment=plan.augment),
-        key=jax.random.fold_in(jax.random.key(config.seed), 1),
-        num_steps=num_steps,
-        hooks=train.standard_hooks(folder, "supernet", "loss", "accuracy", steps_per_call=config.steps_per_call),
-        checkpoints=train.Saving(folder / "checkpoints", steps_per_epoch),
-    )
-    params = flat.unravel_of(plan.net, plan.training.shape)(state.point.weights)
-    variables = {"params": params, "batch_stats": state.variables}
+    loss = weight_sharing.single_path(plan.net, plan.units, policies_of(plan, drawn), plan.space)
+    source = data.supervised_source(plan.training, batch_size=part.batch_size, augment=plan.augment)
+    job = trainer.job_of(plan.net, loss, functools.partial(optimiser_of, part.weights), source, plan.training, part)
+    key = jax.random.fold_in(jax.random.key(config.seed), 1)
+    variables = trainer.train(job, key, folder=folder, title="supernet", steps_per_call=config.steps_per_call)
 
     def score(of: Units = plan.units, at_once: int | None = None):
         return weight_sharing.judge(

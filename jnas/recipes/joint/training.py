@@ -10,19 +10,18 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from jnas import bilevel, data, distributed, files, nets
+from jnas import data, distributed, files, nets
 from jnas.distributed.environment import environment
 from jnas.errors import UserError
 from jnas.nets.quant import integer
 from jnas.nets.quant.units import Path, UnitOf, Units, calibrate, rules, units
-from jnas.recipes import flat, run_folder, train_network
+from jnas.recipes import run_folder, train_network, trainer
 from jnas.recipes.classification import accuracy, cross_entropy
 from jnas.recipes.optimisers import sgd_of
 from jnas.recipes.settings import Training
 from jnas.spaces.policy import Method
-from jnas.train import Saving, fit, standard_hooks
 from jnas.train.weights import save_tree
-from jnas.types import Array, Aux, Context, Examples, Learner, Loss
+from jnas.types import Array, Aux, Context, Examples, Loss, PyTree
 
 CALIBRATION = 256  # training images whose ranges are taken
 
@@ -92,26 +91,20 @@ def train(
         return done
     files.prepare_folder(folder)
     one = _quantised(prepared, policy, unit_of, splits.train.shape)
-    started = time.time()
-    state = fit(
-        _learner(one, training, splits.train),
-        data.supervised_source(splits.train, batch_size=training.batch_size, augment=prepared.augment),
-        key=jax.random.fold_in(jax.random.key(seed), 1),
-        num_steps=training.epochs * (len(splits.train) // training.batch_size),
-        hooks=standard_hooks(folder, f"train {folder.name}", "loss", "accuracy", steps_per_call=steps_per_call),
-        checkpoints=Saving(folder / "checkpoints", len(splits.train) // training.batch_size),
-    )
-    params = flat.unravel_of(one.net, splits.train.shape)(state.point.weights)
+    source = data.supervised_source(splits.train, batch_size=training.batch_size, augment=prepared.augment)
+    loss, optimiser = quantised_loss(one, training.smoothing), functools.partial(sgd_of, training)
+    job = trainer.job_of(one.net, loss, optimiser, source, splits.train, training)
+    started, key = time.time(), jax.random.fold_in(jax.random.key(seed), 1)
+    weights = trainer.train(job, key, folder=folder, title=f"train {folder.name}", steps_per_call=steps_per_call)
     result = {
         "name": folder.name, "genotype": prepared.genotype, "space": prepared.space.name,
         "policy": {name: str(policy[name]) for name in one.units.names},
-        "parameters": nets.count_parameters(params), "channels": training.channels,
+        "parameters": nets.count_parameters(weights["params"]), "channels": training.channels,
         "depth": training.depth, "epochs": training.epochs,
-        **_measured(one, params, state.variables, splits, prepared.augment),
+        **_measured(one, weights, splits, prepared.augment),
         "seconds": round(time.time() - started, 2), "seed": seed,
     }  # fmt: skip
-    tree = {"params": params, "batch_stats": state.variables}
-    distributed.from_first(lambda: save_tree(folder / train_network.WEIGHTS, tree))
+    distributed.from_first(lambda: save_tree(folder / train_network.WEIGHTS, weights))
     run_folder.write_json(folder / run_folder.RESULT, result)
     return result
 
@@ -128,20 +121,9 @@ def _quantised(
     return Quantised(net, of, methods, np.array([methods.index(policy[name]) for name in of.names], np.int32))
 
 
-def _learner(one: Quantised, training: Training, examples: data.Dataset) -> Learner:
-    """SGD with momentum and a cosine."""
-    num_steps = training.epochs * (len(examples) // training.batch_size)
-
-    return bilevel.supervised(
-        flat.over_vector(quantised_loss(one, training.smoothing), flat.unravel_of(one.net, examples.shape)),
-        flat.start(one.net, examples.shape),
-        sgd_of(training, num_steps),
-    )
-
-
-def _measured(one: Quantised, params, batch_stats, splits: data.Splits, augment: data.Augment) -> dict[str, Any]:
+def _measured(one: Quantised, weights: PyTree, splits: data.Splits, augment: data.Augment) -> dict[str, Any]:
     """What the network does on the test images with ranges that no batch changes, and in integers."""
-    folded, stats = integer.fold(params, batch_stats)
+    folded, stats = integer.fold(weights["params"], weights["batch_stats"])
     variables: dict[str, Any] = {"params": folded, "batch_stats": stats}
     sample = splits.train.part(np.arange(min(CALIBRATION, len(splits.train))))
     images = data.augment(augment, None, jnp.asarray(sample.images), sample.shape)

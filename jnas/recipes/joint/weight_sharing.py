@@ -6,16 +6,14 @@ from typing import NamedTuple
 import jax
 import jax.numpy as jnp
 import numpy as np
-import optax
 
-from jnas import bilevel, data, nets, spaces
+from jnas import data, nets, spaces
 from jnas.nets.quant.units import Units, rules
-from jnas.recipes import flat
 from jnas.recipes.classification import accuracy, cross_entropy
 from jnas.recipes.joint.sensitivity import correct_answers
 from jnas.spaces.cell import CellSpace
 from jnas.spaces.policy import Method, PolicySpace
-from jnas.types import Array, Aux, Context, Examples, Learner, PyTree
+from jnas.types import Array, Aux, Context, Examples, Loss, PyTree
 
 
 class Placements(NamedTuple):
@@ -44,28 +42,19 @@ def mix_of(of: Placements, arch: Array) -> dict[str, Array]:
     return {cell: whole[n] for n, cell in enumerate(of.cells)}
 
 
-def single_path(
-    net: nets.Network,
-    shape: tuple[int, int, int],
-    of: Units,
-    policies: PolicySpace,
-    space: CellSpace,
-    tx: optax.GradientTransformation,
-) -> Learner:
-    """Training of a supernet in which every step has one uniformly random architecture and one random policy.
+def single_path(net: nets.Network, of: Units, policies: PolicySpace, space: CellSpace) -> Loss:
+    """The loss of a supernet that has one uniformly random architecture and one random policy at every step.
 
     One program serves them all: the operators not drawn are multiplied by 0.
 
     Args:
       net: a supernet.
-      shape: of an image.
       of: its units, in the order of the policy's.
       policies: from which a step draws.
       space: from which a step draws, of the operators of `net`.
-      tx: optimiser of the weights.
 
     Returns:
-      A learner over `Examples`.
+      A loss over `Examples`; its alpha is the empty pytree.
 
     References:
       Guo et al., "Single path one-shot neural architecture search with uniform sampling", ECCV 2020.
@@ -90,7 +79,7 @@ def single_path(
         metrics = {"accuracy": accuracy(logits.main, batch.label)}
         return cross_entropy(logits.main, batch.label), Aux(updated["batch_stats"], metrics)
 
-    return bilevel.supervised(flat.over_vector(loss, flat.unravel_of(net, shape)), flat.start(net, shape), tx)
+    return loss
 
 
 def judge(

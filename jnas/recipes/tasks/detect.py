@@ -11,19 +11,17 @@ import jax.numpy as jnp
 import numpy as np
 from jax.sharding import Mesh
 
-from jnas import bilevel, data, distributed, files, nets, report
+from jnas import data, distributed, files, nets, report
 from jnas.data.detection.datasets import DetectionDataset, DetectionSplits, joined, load_detection
 from jnas.data.detection.sources import BoxAugment, Boxed, boxed_source
-from jnas.distributed.meshes import mesh_of_one
 from jnas.errors import UserError
 from jnas.nets.boxes import places
 from jnas.nets.detection import Detector, assign, detect, detection_loss
-from jnas.recipes import flat, run_folder, train_network
+from jnas.recipes import run_folder, train_network, trainer
 from jnas.recipes.tasks.average_precision import Detections, Truth, average_precision, voc_curve
 from jnas.recipes.tasks.backbones import Backbone, backbone
 from jnas.recipes.tasks.optimisers import adamw
 from jnas.recipes.tasks.settings import TrainDetector
-from jnas.train import Saving, fit, standard_hooks
 from jnas.train.weights import save_tree
 from jnas.types import Array, Aux, Context, Loss, PyTree
 
@@ -64,36 +62,20 @@ def run(config: TrainDetector, folder: str | pathlib.Path, *, mesh: Mesh | None 
         distributed.from_first(lambda: str(report.write_report(path)))  # cut off before its page, it has none
         return done
     place = files.prepare_folder(path / "train" / "named")
-    steps_per_epoch = len(trained_on) // config.train.batch_size
-    num_steps = config.train.epochs * steps_per_epoch
-    unravel = flat.unravel_of(detector, trained_on.shape)
-    learner = bilevel.supervised(
-        flat.over_vector(loss_of(detector, trained_on.shape[:2]), unravel),
-        flat.start(detector, trained_on.shape),
-        adamw(config.train, num_steps),
+    loss, optimiser = loss_of(detector, trained_on.shape[:2]), functools.partial(adamw, config.train)
+    job = trainer.job_of(detector, loss, optimiser, source, trained_on.as_images(), config.train)
+    started, key = time.time(), jax.random.fold_in(jax.random.key(config.seed), 1)
+    weights = trainer.train(
+        job, key, folder=place, title="train detector", shown=SHOWN, steps_per_call=config.steps_per_call, mesh=mesh
     )
-    started = time.time()
-    state = fit(
-        learner,
-        source,
-        key=jax.random.fold_in(jax.random.key(config.seed), 1),
-        num_steps=num_steps,
-        hooks=standard_hooks(place, "train detector", *SHOWN, steps_per_call=config.steps_per_call),
-        checkpoints=Saving(place / "checkpoints", steps_per_epoch),
-        mesh=mesh_of_one(mesh, config.train.batch_size),
-    )
-    if mesh is not None:
-        state = distributed.to_host(state)
-    weights, variables = unravel(state.point.weights), state.variables
-    tree = {"params": weights, "batch_stats": variables}
-    distributed.from_first(lambda: save_tree(place / train_network.WEIGHTS, tree))
+    distributed.from_first(lambda: save_tree(place / train_network.WEIGHTS, weights))
     facts = describe(config, trained_on, augment)
     run_folder.write_json(place / train_network.NETWORK, facts)
-    found = search_all(detector, weights, variables, held_out, augment, config)
+    found = search_all(detector, weights, held_out, augment, config)
     measured = average_precision(truths(held_out), found, held_out.class_names)
     result = {
         "name": place.name, "genotype": facts["genotype"], "space": facts["space"],
-        "parameters": nets.count_parameters(weights), "channels": config.channels,
+        "parameters": nets.count_parameters(weights["params"]), "channels": config.channels,
         "depth": facts["settings"]["depth"],
         "epochs": config.train.epochs, **measured, "measured_on": config.held_out, "photos": len(held_out),
         "seconds": round(time.time() - started, 2), "seed": config.seed,
@@ -179,7 +161,6 @@ def loss_of(detector: Detector, shape: tuple[int, int]) -> Loss:
 def search_all(
     detector: Detector,
     weights: PyTree,
-    variables: PyTree,
     dataset: DetectionDataset,
     augment: BoxAugment,
     config: TrainDetector,
@@ -191,15 +172,15 @@ def search_all(
     mean, std = (jnp.asarray(v, jnp.float32).reshape(1, 1, 1, -1) for v in (norm.mean, norm.std))
 
     @jax.jit
-    def look(weights, variables, rows):
+    def look(weights, rows):
         image = (rows.reshape(-1, *shape).astype(jnp.float32) / 255.0 - mean) / std
-        predictions: Any = detector.apply({"params": weights, "batch_stats": variables}, image, train=False)
+        predictions: Any = detector.apply(weights, image, train=False)
         return detect(
             predictions, shape[:2], detector.strides, most=config.most_boxes, most_overlap=config.most_overlap
         )
 
     batches = data.padded(dataset.as_images(), min(batch_size, len(dataset)))
-    rows = [jax.device_get(look(weights, variables, images)) for images in batches.images]
+    rows = [jax.device_get(look(weights, images)) for images in batches.images]
     found = jax.tree.map(lambda *parts: np.concatenate(parts)[: len(dataset)], *rows)
     return [
         Detections(boxes[score > 0], score[score > 0], label[score > 0])

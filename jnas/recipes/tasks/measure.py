@@ -47,9 +47,7 @@ def _detection(model: models.Model, name: str | None, split: str):
             f"{', '.join(model.class_names)}: give data with its classes"
         )
     augment = BoxAugment(mean=tuple(model.facts["mean"]), std=tuple(model.facts["std"]))
-    found = detect.search_all(
-        model.net, model.weights["params"], model.weights["batch_stats"], dataset, augment, config
-    )
+    found = detect.search_all(model.net, model.weights, dataset, augment, config)
     return average_precision(detect.truths(dataset), found, dataset.class_names), dataset
 
 

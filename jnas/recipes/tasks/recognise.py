@@ -1,6 +1,7 @@
 """Recognition with a found network: an embedding in which the nearest neighbours of an image are of its class."""
 
 import dataclasses
+import functools
 import pathlib
 import time
 from typing import Any
@@ -10,16 +11,14 @@ import jax.numpy as jnp
 import numpy as np
 from jax.sharding import Mesh
 
-from jnas import bilevel, data, distributed, files, nets, report
-from jnas.distributed.meshes import mesh_of_one
+from jnas import data, distributed, files, nets, report
 from jnas.nets.embedding import Embedder
-from jnas.recipes import flat, run_folder, train_network
+from jnas.recipes import run_folder, train_network, trainer
 from jnas.recipes.classification import accuracy, cross_entropy
 from jnas.recipes.tasks.backbones import Backbone, backbone
 from jnas.recipes.tasks.optimisers import adamw
 from jnas.recipes.tasks.retrieval import nearest, retrieval
 from jnas.recipes.tasks.settings import TrainEmbedding
-from jnas.train import Saving, fit, standard_hooks
 from jnas.train.weights import load_tree, save_tree
 from jnas.types import Array, Aux, Context, Examples, Loss, PyTree
 
@@ -46,9 +45,7 @@ def run(config: TrainEmbedding, folder: str | pathlib.Path, *, mesh: Mesh | None
     with run_folder.as_user_input():
         splits = run_folder.load_data(config.data, config.image_size)
         embedder = build(config, splits.train.num_classes)
-        mean, std = data.normalisation(splits.train)
-        change = config.augmentation
-        augment = data.Augment(change.crop, change.flip, change.cutout, mean, std)
+        augment = config.augmentation.of(splits.train)
         source = data.supervised_source(splits.train, batch_size=config.train.batch_size, augment=augment)
         distributed.check_batch(config.train.batch_size, mesh, "train.batch_size")
     path = run_folder.begin(folder, config, "train")
@@ -57,27 +54,12 @@ def run(config: TrainEmbedding, folder: str | pathlib.Path, *, mesh: Mesh | None
         distributed.from_first(lambda: str(report.write_report(path)))  # cut off before its page, it has none
         return done
     place = files.prepare_folder(path / "train" / "named")
-    steps_per_epoch = len(splits.train) // config.train.batch_size
-    num_steps = config.train.epochs * steps_per_epoch
-    unravel = flat.unravel_of(embedder, splits.train.shape)
-    learner = bilevel.supervised(
-        flat.over_vector(loss_of(embedder, config.temperature), unravel),
-        flat.start(embedder, splits.train.shape),
-        adamw(config.train, num_steps),
+    loss, optimiser = loss_of(embedder, config.temperature), functools.partial(adamw, config.train)
+    job = trainer.job_of(embedder, loss, optimiser, source, splits.train, config.train)
+    started, key = time.time(), jax.random.fold_in(jax.random.key(config.seed), 1)
+    weights = trainer.train(
+        job, key, folder=place, title="train embedding", steps_per_call=config.steps_per_call, mesh=mesh
     )
-    started = time.time()
-    state = fit(
-        learner,
-        source,
-        key=jax.random.fold_in(jax.random.key(config.seed), 1),
-        num_steps=num_steps,
-        hooks=standard_hooks(place, "train embedding", "loss", "accuracy", steps_per_call=config.steps_per_call),
-        checkpoints=Saving(place / "checkpoints", steps_per_epoch),
-        mesh=mesh_of_one(mesh, config.train.batch_size),
-    )
-    if mesh is not None:
-        state = distributed.to_host(state)
-    weights = {"params": unravel(state.point.weights), "batch_stats": state.variables}
     distributed.from_first(lambda: save_tree(place / train_network.WEIGHTS, weights))
     facts = describe(config, splits.train, augment)
     run_folder.write_json(place / train_network.NETWORK, facts)

@@ -1,5 +1,6 @@
 """What an architecture is worth, a short training or the shared weights of a supernet, less what it costs."""
 
+import functools
 import pathlib
 from collections.abc import Mapping
 from typing import Any, NamedTuple
@@ -8,15 +9,14 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from jnas import bilevel, data, distributed, nets, spaces
-from jnas.recipes import flat
+from jnas import data, distributed, nets, spaces
+from jnas.recipes import trainer
 from jnas.recipes.classification import accuracy, cross_entropy, evaluate
 from jnas.recipes.optimisers import sgd_of
 from jnas.recipes.settings import Training
 from jnas.recipes.trials.network_costs import Cost
 from jnas.searchers.base import Evaluation, Objective
-from jnas.train import Hook, Saving, fit
-from jnas.types import Array, Aux, Context, Examples, Key, Learner, PyTree, Source
+from jnas.types import Array, Aux, Context, Examples, Key, PyTree
 
 
 class MixedBatch(NamedTuple):
@@ -60,15 +60,13 @@ def short_training(
       ValueError: if a batch is larger than the data.
     """
     net, augment = _supernet(space, train, training, affine=True)
-    source, num_steps = _mixed_source(train, training, augment)
-    learner = _mixed_learner(net, train.shape, training, num_steps)
-    unravel = flat.unravel_of(net, train.shape)
+    job = _job(net, train, training, augment)
 
     def objective(arch: np.ndarray, key: Key) -> Evaluation:
         mix = spaces.one_hot_alpha(space, jnp.asarray(arch))
-        given = source._replace(arrays=(source.arrays, mix))
-        state = fit(learner, given, key=key, num_steps=num_steps)
-        measured = evaluate(net, unravel(state.point.weights), state.variables, validation, augment, mix=mix)
+        given = job.source._replace(arrays=(job.source.arrays[0], mix))
+        weights = trainer.train(job._replace(source=given), key)
+        measured = evaluate(net, weights, validation, augment, mix=mix)
         return Evaluation(measured["accuracy"], measured)
 
     return objective
@@ -92,15 +90,12 @@ def own_training(
       ValueError: if a batch is larger than the data.
     """
     _, augment = _supernet(space, train, training, affine=True)
-    source, num_steps = _mixed_source(train, training, augment)
-    source = source._replace(arrays=(source.arrays, None))
 
     def objective(arch: np.ndarray, key: Key) -> Evaluation:
         net = _network(spaces.fix(space, arch), train, training)
-        state = fit(_mixed_learner(net, train.shape, training, num_steps), source, key=key, num_steps=num_steps)
-        weights = flat.unravel_of(net, train.shape)(state.point.weights)
-        measured = evaluate(net, weights, state.variables, validation, augment)
-        size = nets.count_parameters(weights)
+        weights = trainer.train(_job(net, train, training, augment), key)
+        measured = evaluate(net, weights, validation, augment)
+        size = nets.count_parameters(weights["params"])
         return Evaluation(measured["accuracy"], {**measured, "parameters": size})
 
     return objective
@@ -113,7 +108,6 @@ def train_supernet(
     *,
     key: Key,
     folder: pathlib.Path | None = None,
-    hooks: tuple[Hook, ...] = (),
 ) -> Supernet:
     """Train a supernet whose every step is one architecture drawn uniformly, so that each can use its weights.
 
@@ -122,8 +116,7 @@ def train_supernet(
       train: images to train on.
       training: width, depth, epochs and optimiser, as for `short_training`.
       key: of weights, order, augmentation and the architectures drawn.
-      folder: of checkpoints, from which an interrupted training goes on; None: none.
-      hooks: see `fit`.
+      folder: of curves and checkpoints, from which an interrupted training goes on; None: none.
 
     Returns:
       The supernet.
@@ -131,16 +124,8 @@ def train_supernet(
     Reference: Guo et al., "Single path one-shot neural architecture search with uniform sampling", ECCV 2020.
     """
     net, augment = _supernet(space, train, training, affine=False)
-    source, num_steps = _mixed_source(train, training, augment)
-    state = fit(
-        _mixed_learner(net, train.shape, training, num_steps),
-        source._replace(arrays=(source.arrays, None)),
-        key=key,
-        num_steps=num_steps,
-        hooks=hooks,
-        checkpoints=None if folder is None else Saving(folder, len(train) // training.batch_size),
-    )
-    return Supernet(net, flat.unravel_of(net, train.shape)(state.point.weights), state.variables, augment)
+    weights = trainer.train(_job(net, train, training, augment), key, folder=folder, title="supernet")
+    return Supernet(net, weights["params"], weights["batch_stats"], augment)
 
 
 def shared_weights(supernet: Supernet, validation: data.Dataset, *, batch_size: int = 250) -> Objective:
@@ -240,25 +225,17 @@ def _network(space: spaces.CellSpace, train: data.Dataset, training: Training, *
 
 def _supernet(space, train, training, *, affine: bool) -> tuple[nets.Network, data.Augment]:
     strategy = "scan" if distributed.backend() == "cpu" else "merge"
-    mean, std = data.normalisation(train)
-    change = training.augmentation
-    augment = data.Augment(change.crop, change.flip, change.cutout, mean, std)
+    augment = training.augmentation.of(train)
     return _network(space, train, training, affine=affine, edge_strategy=strategy), augment
 
 
-def _mixed_source(train: data.Dataset, training: Training, augment: data.Augment) -> tuple[Source, int]:
-    """Batches of the examples with the mixture that comes with the arrays; and the number of steps."""
+def _job(net: nets.Network, train: data.Dataset, training: Training, augment: data.Augment) -> trainer.Job:
+    """Training of weights under the mixture that comes with the arrays, or under one drawn for the step."""
     plain = data.supervised_source(train, batch_size=training.batch_size, augment=augment)
 
     def batch(arrays, step, key) -> MixedBatch:
         rows, mix = arrays
         return MixedBatch(plain.batch(rows, step, key), mix)
-
-    return plain._replace(batch=batch), training.epochs * (len(train) // training.batch_size)
-
-
-def _mixed_learner(net: nets.Network, shape, training: Training, num_steps: int) -> Learner:
-    """Training of weights under the mixture of the batch, or under one drawn for the step."""
 
     def loss(weights, alpha, batch: MixedBatch, context: Context) -> tuple[Array, Aux]:
         del alpha
@@ -274,5 +251,5 @@ def _mixed_learner(net: nets.Network, shape, training: Training, num_steps: int)
         metrics = {"accuracy": accuracy(logits.main, batch.examples.label)}
         return cross_entropy(logits.main, batch.examples.label), Aux(updated["batch_stats"], metrics)
 
-    tx = sgd_of(training, num_steps)
-    return bilevel.supervised(flat.over_vector(loss, flat.unravel_of(net, shape)), flat.start(net, shape), tx)
+    source = plain._replace(batch=batch, arrays=(plain.arrays, None))
+    return trainer.job_of(net, loss, functools.partial(sgd_of, training), source, train, training)

@@ -23,7 +23,6 @@ from jnas.recipes.trials import network_costs, objectives, truth_table
 from jnas.recipes.trials.settings import TrialSearch
 from jnas.searchers.base import Objective, Searcher
 from jnas.study import close_study, open_study, search, trials_jsonl, trials_progress, trials_tensorboard
-from jnas.train import standard_hooks
 from jnas.types import Array
 
 SUPERNET, SEARCH = "supernet", "search"  # folders of a run
@@ -174,8 +173,7 @@ def _objective(config: TrialSearch, plan: _Plan, path: pathlib.Path) -> Objectiv
             supernet = objectives.train_supernet(
                 plan.space, plan.train, config.trial,
                 key=jax.random.fold_in(jax.random.key(config.seed), 4),
-                folder=path / SUPERNET / "checkpoints",
-                hooks=tuple(standard_hooks(path / SUPERNET, "supernet", "loss", "accuracy")),
+                folder=path / SUPERNET,
             )  # fmt: skip
         judge = objectives.shared_weights(supernet, plan.validation)
     else:

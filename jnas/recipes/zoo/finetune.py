@@ -13,14 +13,14 @@ import optax
 from jnas import bilevel, data, files, nets
 from jnas.nets.chain import FoundNetwork
 from jnas.nets.quant.sizes import layer_sizes
-from jnas.recipes import chains, run_folder, train_network
+from jnas.recipes import chains, run_folder, train_network, trainer
 from jnas.recipes.classification import classifier_loss, evaluate
 from jnas.recipes.config import build
 from jnas.recipes.models import Model
+from jnas.recipes.optimisers import sgd_of
 from jnas.recipes.settings import Training
 from jnas.recipes.zoo.settings import FineTuning
 from jnas.spaces import networks
-from jnas.train import Saving, fit, standard_hooks
 from jnas.train.weights import save_tree
 from jnas.types import Key, PyTree
 
@@ -50,38 +50,25 @@ def fine_tune(
     if done is not None:
         return done
     net, training = adapted(model, train.num_classes)
-    augment = dataclasses.replace(normalisation_of(model), **_augmentation(settings))
-    steps_per_epoch = max(1, len(train) // settings.batch_size)
-    num_steps = settings.epochs * steps_per_epoch
+    augment = dataclasses.replace(normalisation_of(model), **dataclasses.asdict(settings.augmentation))
+    size = min(settings.batch_size, len(train))
+    num_steps = settings.epochs * (len(train) // size)
     still = frozen_parts(model, settings.frozen)
+    # Last in the chain, or weight decay would move what stands still.
+    held = optax.transforms.freeze(bilevel.Point({name: name in still for name in model.weights["params"]}, ()))
     learner = bilevel.supervised(
         classifier_loss(net, auxiliary_weight=0.0, smoothing=0.0),
         lambda key: start(model, net, key, train.shape),
-        optax.chain(
-            optax.identity() if settings.clip is None else optax.clip_by_global_norm(settings.clip),
-            optax.add_decayed_weights(settings.weight_decay),
-            optax.sgd(
-                optax.cosine_decay_schedule(settings.learning_rate, num_steps),
-                settings.heavy_ball or None,
-                nesterov=settings.heavy_ball > 0,
-            ),
-            _held(still),
-        ),
+        optax.chain(sgd_of(as_training(settings), num_steps), held),
     )
-    source = data.supervised_source(train, batch_size=min(settings.batch_size, len(train)), augment=augment)
+    source = data.supervised_source(train, batch_size=size, augment=augment)
     files.prepare_folder(folder)
-    started = time.time()
-    state = fit(
-        learner,
-        source,
-        key=jax.random.fold_in(jax.random.key(seed), 2),
-        num_steps=num_steps,
-        hooks=standard_hooks(folder, f"fine-tune {folder.name}", "loss", "accuracy"),
-        checkpoints=Saving(folder / "checkpoints", steps_per_epoch),
-    )
-    measured = evaluate(net, state.point.weights, state.variables, validation, augment)
+    started, key = time.time(), jax.random.fold_in(jax.random.key(seed), 2)
+    job = trainer.Job(learner, lambda weights: weights, source, size, len(train) // size, num_steps)
+    weights = trainer.train(job, key, folder=folder, title=f"fine-tune {folder.name}")
+    measured = evaluate(net, weights, validation, augment)
     seconds = round(time.time() - started, 2)
-    save_tree(folder / train_network.WEIGHTS, {"params": state.point.weights, "batch_stats": state.variables})
+    save_tree(folder / train_network.WEIGHTS, weights)
     facts = model.facts | {
         "training": dataclasses.asdict(training), "num_classes": train.num_classes, "shape": train.shape,
         "class_names": list(train.class_names),
@@ -89,7 +76,7 @@ def fine_tune(
     run_folder.write_json(folder / train_network.NETWORK, facts)
     result = {
         "name": folder.name, "genotype": facts["genotype"], "space": facts["space"],
-        "parameters": nets.count_parameters(state.point.weights), "channels": training.channels,
+        "parameters": nets.count_parameters(weights["params"]), "channels": training.channels,
         "depth": training.depth, "epochs": settings.epochs, "test_accuracy": measured["accuracy"],
         "test_loss": measured["loss"], "seconds": seconds, "seed": seed, "frozen": still,
         "fine_tuning": dataclasses.asdict(settings),
@@ -184,19 +171,7 @@ def features_of(model: Model):
     return features
 
 
-def _augmentation(settings: FineTuning) -> dict[str, Any]:
-    return dataclasses.asdict(settings.augmentation)
-
-
-def _held(still: list[str]) -> optax.GradientTransformation:
-    """Takes away the steps of the parts that stand still: last in the chain, or weight decay would move them."""
-
-    def hold(updates: Any, params: Any = None) -> Any:
-        del params
-        weights = {
-            name: jax.tree.map(jnp.zeros_like, part) if name in still else part
-            for name, part in updates.weights.items()
-        }
-        return bilevel.Point(weights, updates.alpha)
-
-    return optax.stateless(hold)
+def as_training(settings: FineTuning) -> Training:
+    """The hyper-parameters as those of a training."""
+    same = ("learning_rate", "epochs", "batch_size", "heavy_ball", "weight_decay", "clip", "augmentation")
+    return Training(**{name: getattr(settings, name) for name in same})

@@ -231,9 +231,7 @@ def finish(config, path, best, trials, ranking, kept, splits, num_validation, st
     model = models.load_model(path / "train" / best["name"])
     with run_folder.as_user_input():
         test = finetune.as_read_by(model, splits.test)
-    measured_on = finetune.evaluate(
-        model.net, model.weights["params"], model.weights["batch_stats"], test, finetune.normalisation_of(model)
-    )
+    measured_on = finetune.evaluate(model.net, model.weights, test, finetune.normalisation_of(model))
     found = {**best, "test_accuracy": measured_on["accuracy"], "test_loss": measured_on["loss"]}
     front = [
         {"model": c.name, "accuracy": c.accuracy, "parameters": c.parameters, "flops": c.flops} for c in kept

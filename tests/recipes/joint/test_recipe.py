@@ -16,10 +16,10 @@ import pytest
 import quantised_worker
 from quantised_worker import asked, both_begun, made_up, pretended, run, settings, until
 
-from jnas import data, nets, spaces, train
+from jnas import data, nets, spaces
 from jnas.errors import Interrupted, UserError
 from jnas.nets.quant import integer, sizes, units
-from jnas.recipes import flat, models, train_network
+from jnas.recipes import models, train_network, trainer
 from jnas.recipes.joint import filters, weight_sharing
 from jnas.recipes.joint import plan as quantised_plan
 from jnas.recipes.joint import recipe as joint
@@ -146,11 +146,11 @@ def test_a_supernet_learns_under_random_policies_and_judges_many_at_once(cells):
     net = small(space)
     of = units.units(net, nets.shapes(net, images.shape)["params"], units.shared)
     policy = policies(of.names, (Method(2, 8), Method(8, 8)))
-    learner = weight_sharing.single_path(net, images.shape, of, policy, space, optax.sgd(0.1))
+    loss = weight_sharing.single_path(net, of, policy, space)
     source = data.supervised_source(images, batch_size=32, augment=data.Augment())
-    state = train.fit(learner, source, key=jax.random.key(0), num_steps=60, hooks=train.chunks_of(60))
-    params = flat.unravel_of(net, images.shape)(state.point.weights)
-    variables = {"params": params, "batch_stats": state.variables}
+    settings = Training(epochs=30, batch_size=32)
+    job = trainer.job_of(net, loss, lambda num_steps: optax.sgd(0.1), source, images, settings)
+    variables = trainer.train(job, jax.random.key(0), steps_per_call=60)
     judge = weight_sharing.judge(net, variables, of, policy.methods, space, images, data.Augment())
     archs, columns = np.array([[0, 0], [1, 0], [1, 0]]), np.array([[1, 1], [1, 1], [0, 0]])
     together = judge(archs, columns)

@@ -10,7 +10,7 @@ from tiny import refused
 
 from jnas import exported
 from jnas.cli.main import main
-from jnas.recipes.tasks import detect
+from jnas.recipes import trainer
 from jnas.train.hooks import Hook
 
 LAYER, SPACE = "chain:nor_conv_1x1", "space=chain-1:skip_connect,nor_conv_1x1"
@@ -89,10 +89,10 @@ def test_a_run_that_fails_and_resumes_ends_in_the_same_bits(detector, photos, tm
         if event.step == 5:
             raise RuntimeError("the power is gone")
 
-    hooks = detect.standard_hooks
+    hooks = trainer.standard_hooks
     with monkeypatch.context() as patch:
         stumbling = lambda *given, **options: [*hooks(*given, **options), Hook(steps=stumble, every=1)]
-        patch.setattr(detect, "standard_hooks", stumbling)
+        patch.setattr(trainer, "standard_hooks", stumbling)
         with pytest.raises(RuntimeError, match="power"):
             train(*words)
     assert not (tmp_path / "again" / "result.json").exists()

@@ -1,0 +1,95 @@
+"""The training of a network's weights, on one level: what every recipe that trains one shares."""
+
+import pathlib
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+import optax
+from flax import linen as nn
+from jax.sharding import Mesh
+
+from jnas import bilevel, data, distributed
+from jnas.distributed.meshes import mesh_of_one
+from jnas.recipes import flat
+from jnas.train import Saving, chunks_of, fit, standard_hooks
+from jnas.types import Key, Learner, Loss, PyTree, Source
+
+
+class Job(NamedTuple):
+    """What is trained, on what, and for how long; kept and used again it is not compiled again."""
+
+    learner: Learner
+    tree: Callable[[PyTree], PyTree]  # from the learner's weights to the network's parameters
+    source: Source
+    batch_size: int
+    steps_per_epoch: int
+    num_steps: int
+
+
+def job_of(
+    net: nn.Module,
+    loss: Loss,
+    optimiser: Callable[[int], optax.GradientTransformation],
+    source: Source,
+    examples: data.Dataset,
+    settings: Any,
+) -> Job:
+    """A training from scratch.
+
+    Args:
+      net: the network.
+      loss: of its parameters, a tree; over the batches of `source`.
+      optimiser: number of steps to the optimiser of the weights, such as `partial(sgd_of, training)`.
+      source: of the batches.
+      examples: of which an epoch is made; of them only the number and the shape are used.
+      settings: with `epochs` and `batch_size`.
+
+    Returns:
+      The job. The weights are one vector while they are trained, see `recipes.flat`.
+    """
+    steps_per_epoch, unravel = len(examples) // settings.batch_size, flat.unravel_of(net, examples.shape)
+    num_steps = settings.epochs * steps_per_epoch
+    learner = bilevel.supervised(flat.over_vector(loss, unravel), flat.start(net, examples.shape), optimiser(num_steps))
+    return Job(learner, unravel, source, settings.batch_size, steps_per_epoch, num_steps)
+
+
+def train(
+    job: Job,
+    key: Key,
+    *,
+    folder: pathlib.Path | None = None,
+    title: str = "train",
+    shown: tuple[str, ...] = ("loss", "accuracy"),
+    steps_per_call: int | None = None,
+    mesh: Mesh | None = None,
+) -> dict[str, PyTree]:
+    """Train the weights to the end, or go on from the last checkpoint.
+
+    Args:
+      job: from `job_of`.
+      key: of weights, order and augmentation.
+      folder: of metrics, curves and checkpoints, one an epoch; None: nothing is kept or shown.
+      title: of the progress line.
+      shown: metrics in it.
+      steps_per_call: see `train.chunks_of`.
+      mesh: of the devices, see `fit`.
+
+    Returns:
+      `{"params": a tree, "batch_stats": the running statistics}`, with a mesh on the host: what follows a training is
+      done once and not by every device.
+
+    Raises:
+      Diverged: if the loss is not finite.
+      Interrupted: after a signal, when everything is saved.
+    """
+    hooks, saving = chunks_of(steps_per_call), None
+    if folder is not None:
+        hooks = standard_hooks(folder, title, *shown, steps_per_call=steps_per_call)
+        saving = Saving(folder / "checkpoints", job.steps_per_epoch)
+    state = fit(
+        job.learner, job.source, key=key, num_steps=job.num_steps, hooks=hooks, checkpoints=saving,
+        mesh=mesh_of_one(mesh, job.batch_size),
+    )  # fmt: skip
+    if mesh is not None:
+        state = distributed.to_host(state)
+    return {"params": job.tree(state.point.weights), "batch_stats": state.variables}
