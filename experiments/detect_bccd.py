@@ -33,7 +33,7 @@ import pathlib
 
 from jnas.distributed.cache import enable_compilation_cache
 from jnas.recipes import config, models
-from jnas.recipes.tasks import detect, measure
+from jnas.recipes.tasks import detect, measure, training
 from jnas.recipes.tasks.settings import TrainDetector
 
 RESULTS = pathlib.Path(__file__).parent / "results" / "detect_bccd.jsonl"
@@ -57,7 +57,7 @@ def main():
     settings = config.build(TrainDetector, SETTINGS, given, config.read_words(arguments.words))
     out = pathlib.Path(arguments.out or f"runs/detect-bccd{'-all' if arguments.all else ''}")
     enable_compilation_cache()
-    found = detect.run(settings, out)["found"]
+    found = training.run(detect, settings, out)["found"]
     seen = {found["measured_on"]: {name: found[name] for name in FIGURES}}
     if not arguments.all:
         tested = measure.of_folder(models.network_folder(out), arguments.folder, "test")

@@ -39,12 +39,13 @@ def train(arguments: argparse.Namespace, what: Mapping[str, Any], layers: Sequen
 
     from jnas import distributed
     from jnas.recipes import config
-    from jnas.recipes.tasks import detect, recognise
+    from jnas.recipes.tasks import detect, recognise, training
     from jnas.recipes.tasks.settings import TrainDetector, TrainEmbedding
 
-    recipe, kind = (detect, TrainDetector) if arguments.task == detect.TASK else (recognise, TrainEmbedding)
+    task: training.Task = detect if arguments.task == detect.TASK else recognise
+    kind = TrainDetector if task is detect else TrainEmbedding
     # The photos of a detector are others than the images of a search; those of an embedding may be the same.
-    kept = ("genotype", "space", "seed", *(() if recipe is detect else ("data", "image_size")))
+    kept = ("genotype", "space", "seed", *(() if task is detect else ("data", "image_size")))
     known = {name: what[name] for name in kept if name in what}
     settings = config.build(kind, known, *layers)
     if arguments.show:
@@ -59,7 +60,7 @@ def train(arguments: argparse.Namespace, what: Mapping[str, Any], layers: Sequen
     folder = pathlib.Path(arguments.out or f"runs/{arguments.task}-{settings.space}-{settings.seed}")
     enable_compilation_cache()
     with hosts.joined_mesh(arguments) as mesh:
-        result = recipe.run(settings, folder, mesh=mesh)
+        result = training.run(task, settings, folder, mesh=mesh)
     if distributed.is_first():
         print("\n".join(_summary(result, folder)))
     return 0

@@ -3,95 +3,64 @@
 import dataclasses
 import functools
 import pathlib
-import time
 from typing import Any
 
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jax.sharding import Mesh
 
-from jnas import data, distributed, files, nets, report
+from jnas import data, distributed, files, report
 from jnas.data.detection.datasets import DetectionDataset, DetectionSplits, joined, load_detection
 from jnas.data.detection.sources import BoxAugment, Boxed, boxed_source
 from jnas.errors import UserError
 from jnas.nets.boxes import places
 from jnas.nets.detection import Detector, assign, detect, detection_loss
-from jnas.recipes import run_folder, train_network, trainer
+from jnas.recipes import run_folder
 from jnas.recipes.tasks.average_precision import Detections, Truth, average_precision, voc_curve
 from jnas.recipes.tasks.backbones import Backbone, backbone
-from jnas.recipes.tasks.optimisers import adamw
 from jnas.recipes.tasks.settings import TrainDetector
-from jnas.train.weights import save_tree
+from jnas.recipes.tasks.training import Plan
 from jnas.types import Array, Aux, Context, Loss, PyTree
 
-TASK, SHOWN = "detection", ("loss", "mean_overlap")
+TASK: str = "detection"
+SHOWN: tuple[str, ...] = ("loss", "mean_overlap")
 PICTURES = 6  # of held-out photos, drawn for the report
 POINTS = 200  # most points of a curve that are kept for the report
 
 
-def run(config: TrainDetector, folder: str | pathlib.Path, *, mesh: Mesh | None = None) -> dict[str, Any]:
-    """Train a detector in a run folder; run again, it resumes, or returns what it found.
-
-    Args:
-      config: what to train, on which photos, and how.
-      folder: of the run.
-      mesh: of the devices, see `fit`.
-
-    Returns:
-      The result, as written to `result.json`; `found` has the average precisions.
+def plan(config: TrainDetector) -> Plan:
+    """A detector, its photos and its loss, see `training.run`; `found` has the average precisions.
 
     Raises:
-      UserError: for settings that do not fit each other, the data or the folder.
+      UserError, ValueError: for settings that do not fit each other or the data.
     """
-    with run_folder.as_user_input():
-        detector = build(config, 1)  # before photos are read: settings that do not fit each other
-        splits = load_detection(config.data, frame(config))
-        trained_on, held_out = parts(splits, config.held_out)
-        if not ((held_out.labels >= 0) & ~held_out.ignored).any():
-            raise UserError(
-                f"the {config.held_out} photos of {config.data} have no box: nothing could be measured on them"
-            )
-        detector = build(config, trained_on.num_classes)
-        augment = augmentation(config, trained_on)
-        source = boxed_source(trained_on, batch_size=config.train.batch_size, augment=augment)
-        distributed.check_batch(config.train.batch_size, mesh, "train.batch_size")
-    path = run_folder.begin(folder, config, "train")
-    done = run_folder.read_json(path / run_folder.RESULT)
-    if done is not None:
-        distributed.from_first(lambda: str(report.write_report(path)))  # cut off before its page, it has none
-        return done
-    place = files.prepare_folder(path / "train" / "named")
-    loss, optimiser = loss_of(detector, trained_on.shape[:2]), functools.partial(adamw, config.train)
-    job = trainer.job_of(detector, loss, optimiser, source, trained_on.as_images(), config.train)
-    started, key = time.time(), jax.random.fold_in(jax.random.key(config.seed), 1)
-    weights = trainer.train(
-        job, key, folder=place, title="train detector", shown=SHOWN, steps_per_call=config.steps_per_call, mesh=mesh
-    )
-    distributed.from_first(lambda: save_tree(place / train_network.WEIGHTS, weights))
-    facts = describe(config, trained_on, augment)
-    run_folder.write_json(place / train_network.NETWORK, facts)
-    found = search_all(detector, weights, held_out, augment, config)
-    measured = average_precision(truths(held_out), found, held_out.class_names)
-    result = {
-        "name": place.name, "genotype": facts["genotype"], "space": facts["space"],
-        "parameters": nets.count_parameters(weights["params"]), "channels": config.channels,
-        "depth": facts["settings"]["depth"],
-        "epochs": config.train.epochs, **measured, "measured_on": config.held_out, "photos": len(held_out),
-        "seconds": round(time.time() - started, 2), "seed": config.seed,
-    }  # fmt: skip
-    distributed.from_first(lambda: show(path, held_out, found, measured, config))
-    run_folder.write_json(place / run_folder.RESULT, result)
-    summary = {
-        "task": TASK, "genotype": facts["genotype"], "space": facts["space"], "seed": config.seed, "found": result,
-        "random": [], "data": {
+    build(config, 1)  # before photos are read: settings that do not fit each other
+    splits = load_detection(config.data, frame(config))
+    trained_on, held_out = parts(splits, config.held_out)
+    if not ((held_out.labels >= 0) & ~held_out.ignored).any():
+        raise UserError(f"the {config.held_out} photos of {config.data} have no box: nothing could be measured on them")
+    detector = build(config, trained_on.num_classes)
+    augment = augmentation(config, trained_on)
+
+    def measure(weights: PyTree, run: pathlib.Path, network: pathlib.Path) -> dict[str, Any]:
+        del network
+        found = search_all(detector, weights, held_out, augment, config)
+        measured = average_precision(truths(held_out), found, held_out.class_names)
+        distributed.from_first(lambda: show(run, held_out, found, measured, config))
+        return {**measured, "measured_on": config.held_out, "photos": len(held_out)}
+
+    return Plan(
+        detector,
+        loss_of(detector, trained_on.shape[:2]),
+        boxed_source(trained_on, batch_size=config.train.batch_size, augment=augment),
+        trained_on.as_images(),
+        describe(config, trained_on, augment),
+        {
             "name": trained_on.name, "train": len(trained_on), "test": len(held_out), "shape": trained_on.shape,
             "dropped_boxes": trained_on.dropped + held_out.dropped,
         },
-    }  # fmt: skip
-    run_folder.write_json(path / run_folder.RESULT, summary)
-    distributed.from_first(lambda: str(report.write_report(path)))
-    return summary
+        measure,
+    )  # fmt: skip
 
 
 def build(config: TrainDetector, num_classes: int) -> Detector:

@@ -1,86 +1,57 @@
 """Recognition with a found network: an embedding in which the nearest neighbours of an image are of its class."""
 
 import dataclasses
-import functools
 import pathlib
-import time
 from typing import Any
 
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jax.sharding import Mesh
 
-from jnas import data, distributed, files, nets, report
+from jnas import data, distributed, files, report
 from jnas.nets.embedding import Embedder
-from jnas.recipes import run_folder, train_network, trainer
+from jnas.recipes import run_folder, train_network
 from jnas.recipes.classification import accuracy, cross_entropy
 from jnas.recipes.tasks.backbones import Backbone, backbone
-from jnas.recipes.tasks.optimisers import adamw
 from jnas.recipes.tasks.retrieval import nearest, retrieval
 from jnas.recipes.tasks.settings import TrainEmbedding
+from jnas.recipes.tasks.training import Plan
 from jnas.train.weights import load_tree, save_tree
 from jnas.types import Array, Aux, Context, Examples, Loss, PyTree
 
-TASK, GALLERY = "recognition", "gallery.npz"
+TASK: str = "recognition"
+SHOWN: tuple[str, ...] = ("loss", "accuracy")
+GALLERY = "gallery.npz"
 PICTURES, NEIGHBOURS = 6, 5  # queries that the report shows, and neighbours of each
 
 
-def run(config: TrainEmbedding, folder: str | pathlib.Path, *, mesh: Mesh | None = None) -> dict[str, Any]:
-    """Train an embedding in a run folder; run again, it resumes, or returns what it found.
-
-    The training images are the gallery in which the test images are looked up.
-
-    Args:
-      config: what to train, on which images, and how.
-      folder: of the run.
-      mesh: of the devices, see `fit`.
-
-    Returns:
-      The result, as written to `result.json`.
+def plan(config: TrainEmbedding) -> Plan:
+    """An embedding, its images and its loss, see `training.run`; the training images are the gallery.
 
     Raises:
-      UserError: for settings that do not fit each other, the data or the folder.
+      UserError, ValueError: for settings that do not fit each other or the data.
     """
-    with run_folder.as_user_input():
-        splits = run_folder.load_data(config.data, config.image_size)
-        embedder = build(config, splits.train.num_classes)
-        augment = config.augmentation.of(splits.train)
-        source = data.supervised_source(splits.train, batch_size=config.train.batch_size, augment=augment)
-        distributed.check_batch(config.train.batch_size, mesh, "train.batch_size")
-    path = run_folder.begin(folder, config, "train")
-    done = run_folder.read_json(path / run_folder.RESULT)
-    if done is not None:
-        distributed.from_first(lambda: str(report.write_report(path)))  # cut off before its page, it has none
-        return done
-    place = files.prepare_folder(path / "train" / "named")
-    loss, optimiser = loss_of(embedder, config.temperature), functools.partial(adamw, config.train)
-    job = trainer.job_of(embedder, loss, optimiser, source, splits.train, config.train)
-    started, key = time.time(), jax.random.fold_in(jax.random.key(config.seed), 1)
-    weights = trainer.train(
-        job, key, folder=place, title="train embedding", steps_per_call=config.steps_per_call, mesh=mesh
+    splits = run_folder.load_data(config.data, config.image_size)
+    embedder = build(config, splits.train.num_classes)
+    augment = config.augmentation.of(splits.train)
+
+    def measure(weights: PyTree, run: pathlib.Path, network: pathlib.Path) -> dict[str, Any]:
+        gallery, queries = (embed_all(embedder, weights, part, augment) for part in splits)
+        measured = retrieval(queries, splits.test.labels, gallery, splits.train.labels)
+        kept = {"embedding": gallery, "label": splits.train.labels}
+        distributed.from_first(lambda: save_tree(network / GALLERY, kept))
+        distributed.from_first(lambda: show(run, splits, gallery, queries, measured))
+        return measured
+
+    return Plan(
+        embedder,
+        loss_of(embedder, config.temperature),
+        data.supervised_source(splits.train, batch_size=config.train.batch_size, augment=augment),
+        splits.train,
+        describe(config, splits.train, augment),
+        train_network.describe(splits),
+        measure,
     )
-    distributed.from_first(lambda: save_tree(place / train_network.WEIGHTS, weights))
-    facts = describe(config, splits.train, augment)
-    run_folder.write_json(place / train_network.NETWORK, facts)
-    gallery, queries = (embed_all(embedder, weights, part, augment) for part in splits)
-    measured = retrieval(queries, splits.test.labels, gallery, splits.train.labels)
-    distributed.from_first(lambda: save_tree(place / GALLERY, {"embedding": gallery, "label": splits.train.labels}))
-    result = {
-        "name": place.name, "genotype": facts["genotype"], "space": facts["space"],
-        "parameters": nets.count_parameters(weights["params"]), "channels": config.channels,
-        "depth": facts["settings"]["depth"],
-        "epochs": config.train.epochs, **measured, "seconds": round(time.time() - started, 2), "seed": config.seed,
-    }  # fmt: skip
-    distributed.from_first(lambda: show(path, splits, gallery, queries, measured))
-    run_folder.write_json(place / run_folder.RESULT, result)
-    summary = {
-        "task": TASK, "genotype": facts["genotype"], "space": facts["space"], "seed": config.seed, "found": result,
-        "random": [], "data": train_network.describe(splits),
-    }  # fmt: skip
-    run_folder.write_json(path / run_folder.RESULT, summary)
-    distributed.from_first(lambda: str(report.write_report(path)))
-    return summary
 
 
 def build(config: TrainEmbedding, num_classes: int) -> Embedder:
