@@ -57,7 +57,8 @@ def begin(folder: str | os.PathLike[str], settings: Any, kind: str) -> pathlib.P
       UserError: if the folder cannot be written or holds another run.
     """
     path = pathlib.Path(folder)
-    from_first(lambda: _begin(path, {"kind": kind, **dataclasses.asdict(settings)}))
+    asked = yaml.safe_dump({"kind": kind, **dataclasses.asdict(settings)}, sort_keys=False, allow_unicode=True)
+    from_first(lambda: _begin(path, asked))
     return path
 
 
@@ -80,10 +81,10 @@ def load_data(name: str, image_size: int | None) -> data.Splits:
     return load(name, size=None if image_size is None else (image_size, image_size))
 
 
-def _begin(path: pathlib.Path, wanted: dict[str, Any]) -> None:
+def _begin(path: pathlib.Path, asked: str) -> None:
     stored = path / CONFIG
     if stored.is_file():
-        _check_same(stored, wanted)
+        _check_same(stored, yaml.safe_load(asked))  # as the file was read: its lists are no tuples
         _check_version(path)
         files.prepare_folder(path)
         return
@@ -91,7 +92,7 @@ def _begin(path: pathlib.Path, wanted: dict[str, Any]) -> None:
         raise UserError(f"{path} is not empty and holds no run: choose another folder with --out")
     files.prepare_folder(path)
     _write_json(path / "environment.json", environment())
-    files.atomic_write(stored, yaml.safe_dump(wanted, sort_keys=False, allow_unicode=True))  # last: now it is a run
+    files.atomic_write(stored, asked)  # last: now it is a run
 
 
 def _read_json(path: pathlib.Path) -> Any:

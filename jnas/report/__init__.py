@@ -3,7 +3,7 @@
 from jnas.report.agreement import agreement, agreement_words
 from jnas.report.at_work import AT_WORK
 from jnas.report.benchmarks import benchmark_table, write_benchmarks
-from jnas.report.drawing import draw_cell, to_dot
+from jnas.report.drawing import draw_cell
 from jnas.report.page import write_report
 from jnas.report.pictures import boxes_picture, row_picture
 from jnas.report.reading import Run, Trained, read_run
@@ -27,7 +27,6 @@ __all__ = [
     "read_run",
     "reference_words",
     "row_picture",
-    "to_dot",
     "trained_table",
     "write_benchmarks",
     "write_report",

@@ -2,7 +2,6 @@
 
 import html
 import itertools
-import json
 from typing import NamedTuple
 
 from jnas.report import layout
@@ -80,31 +79,6 @@ def draw_cell(space_fixed: CellSpace, cell: str) -> str:
             "</svg>",
         ]
     )
-
-
-def to_dot(space_fixed: CellSpace, cell: str) -> str:
-    """Write a found cell in the language of Graphviz, for those who have its programs.
-
-    Args:
-      space_fixed: a space with at most one operator on every edge.
-      cell: which of `space_fixed.cells` to write.
-
-    Returns:
-      The text of a `digraph`, to be read by `dot -Tsvg`.
-
-    Raises:
-      ValueError: if the cell is unknown, or an edge has several candidates left.
-    """
-    edges = _present(space_fixed, cell)
-    output = space_fixed.num_inputs + space_fixed.num_nodes
-    quoted = [json.dumps(_name(state, space_fixed)) for state in range(output + 1)]
-    lines = [f"digraph {json.dumps(cell)} {{", "  rankdir=LR;", '  node [shape=box, style="rounded"];']
-    lines += [f"  {name};" for name in quoted]
-    for edge in edges:
-        look = f'color="{style(edge.ops[0]).colour}"' + (", style=dashed" if edge.ops[0] == NONE else "")
-        lines.append(f"  {quoted[edge.source]} -> {quoted[edge.target]} [label={json.dumps(edge.ops[0])}, {look}];")
-    lines += [f'  {quoted[v]} -> {quoted[output]} [color="{QUIET}"];' for v in _leaves(space_fixed)]
-    return "\n".join([*lines, "}"]) + "\n"
 
 
 def _present(space: CellSpace, cell: str) -> list[Edge]:

@@ -16,8 +16,6 @@ from jnas.spaces.cell import NONE, CellSpace, op_mask
 from jnas.spaces.grouped import Groups, groups_of
 from jnas.types import Array, PyTree
 
-Similarity = Callable[[Array], Array]  # [num_ops, batch, height, width, channels] -> [num_ops, num_ops]
-
 
 def correlation(maps: Array) -> Array:
     """`cov(x_i, x_j) / (std(x_i) std(x_j))` of the flattened feature maps of every two operators.
@@ -33,30 +31,6 @@ def correlation(maps: Array) -> Array:
     flat = maps.reshape(maps.shape[0], -1)
     flat = flat - flat.mean(1, keepdims=True)
     return _cosines(flat)
-
-
-def alignment(maps: Array) -> Array:
-    """Linear centred kernel alignment: a correlation of operators' outputs that no rotation of their channels changes.
-
-        <X, Y> = |X' Y|^2 / (|X' X| |Y' Y|),  X: positions by channels, each channel centred, norms of Frobenius
-
-    Use it where channels have no common meaning, as before any training.
-
-    Args:
-      maps: `[num_ops, batch, height, width, channels]`.
-
-    Returns:
-      `[num_ops, num_ops]` in [0, 1]; not a number where an operator's output is constant.
-
-    References:
-      Kornblith et al., "Similarity of neural network representations revisited", ICML 2019.
-    """
-    flat = maps.reshape(maps.shape[0], -1, maps.shape[-1])
-    flat = flat - flat.mean(1, keepdims=True)
-    between = jnp.einsum("ipc,jpd->ijcd", flat, flat)
-    products = jnp.sum(between**2, (2, 3))
-    norms = jnp.sqrt(jnp.diagonal(products))
-    return products / (norms[:, None] * norms[None])
 
 
 def _cosines(rows: Array) -> Array:
@@ -146,8 +120,6 @@ def correlations(
     batch_stats: PyTree,
     alpha: Mapping[str, Array],
     image: Array,
-    *,
-    similarity: Similarity = correlation,
 ) -> np.ndarray:
     """How alike the operators' feature maps are, averaged over all edges of all cells of a supernet.
 
@@ -157,7 +129,6 @@ def correlations(
       batch_stats: its running statistics.
       alpha: the architecture parameters.
       image: `[batch, height, width, any]`, normalised.
-      similarity: `correlation` or `alignment`.
 
     Returns:
       `[num_ops, num_ops]` in the order of `net.space.ops`: the mean over the edges that have both operators; not a
@@ -167,7 +138,7 @@ def correlations(
     blocking = np.array([op in net.space.blocking for op in net.space.ops])
     total = np.zeros((len(blocking),) * 2)
     count = np.zeros_like(total)
-    compare = jax.jit(similarity)
+    compare = jax.jit(correlation)
     kinds = {f"block_{at}": kind for at, kind in enumerate(net.layout)}
     for name, maps_of in feature_maps(net, params, batch_stats, alpha, image).items():
         for row, maps in enumerate(maps_of()):

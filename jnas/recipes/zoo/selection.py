@@ -46,8 +46,7 @@ def run(config: Selection, folder: str | pathlib.Path) -> dict[str, Any]:
         train, validation = data.split(splits.train, jax.random.key(config.seed), 1 - config.validation)
         kept, complaints = allowed(config)
         check_budget(config, kept, len(train))
-    grid = {name: list(getattr(config, name)) for name in ("frozen", "learning_rates", "epochs")}  # as YAML reads them
-    path = run_folder.begin(folder, dataclasses.replace(config, **grid, zoo=masked(config.zoo)), "select")
+    path = run_folder.begin(folder, dataclasses.replace(config, zoo=masked(config.zoo)), "select")
     done = run_folder.read_json(path / run_folder.RESULT)
     if done is not None:
         return done
