@@ -6,9 +6,10 @@ from typing import NamedTuple
 import jax
 import jax.numpy as jnp
 import numpy as np
+import optax
 
 from jnas.searchers.base import Searcher, complete, no_observations, padded_length, record
-from jnas.searchers.controller import log_probability, num_parameters, start, write
+from jnas.searchers.controller import log_probability, start, write
 from jnas.spaces.base import Space, num_options
 
 DRAWN = 8  # architectures written for each one asked, of which the first new ones are taken
@@ -21,9 +22,8 @@ class ControllerState(NamedTuple):
     values: np.ndarray  # [capacity] float64, NaN: not known
     count: int
     parameters: np.ndarray  # [num_parameters] float32
-    first: np.ndarray  # [num_parameters] float32, Adam's mean of gradients
-    second: np.ndarray  # [num_parameters] float32, Adam's mean of their squares
-    steps: int
+    optimiser: optax.OptState
+    batches: int  # that steps were taken for
     baseline: float  # running mean of scores
     spread: float  # running mean square of scores around it
     waiting: np.ndarray  # [n, num_choices] int32, told since the last step, fewer than a batch
@@ -103,16 +103,14 @@ def reinforce(
             f"{baseline_decay}: the first two must be positive, the next two at least 0, the last from 0 to below 1."
         )
     bounds = tuple(num_options(space).tolist())
-    total = num_parameters(bounds, hidden)
     initial = np.asarray(start(jax.random.key(seed), bounds, hidden))
-
-    step = _step_of(bounds, hidden, learning_rate, repeats, entropy, imitation, clip)
+    adam = optax.chain(optax.clip_by_global_norm(clip), optax.adam(learning_rate))
+    step = _step_of(adam, bounds, hidden, repeats, entropy, imitation)
     draw = jax.jit(functools.partial(write, bounds=bounds, hidden=hidden), static_argnames="num")
 
     def init():
-        nothing = np.zeros(total, np.float32)
         return ControllerState(
-            *no_observations(space), initial, nothing, nothing, 0, 0.0, 0.0,
+            *no_observations(space), initial, adam.init(initial), 0, 0.0, 0.0,
             np.zeros((0, len(bounds)), np.int32), np.zeros(0), np.zeros((0, len(bounds)), np.int32), np.zeros(0),
         )  # fmt: skip
 
@@ -127,13 +125,13 @@ def reinforce(
         scored = np.isfinite(values)
         waiting = np.concatenate([state.waiting, codes[scored]])
         scores = np.concatenate([state.scores, values[scored]])
-        parameters, first, second = state.parameters, state.first, state.second
-        steps, baseline, spread = state.steps, state.baseline, state.spread
+        parameters, optimiser = state.parameters, state.optimiser
+        batches, baseline, spread = state.batches, state.baseline, state.spread
         best, best_scores = state.best, state.best_scores
         while len(scores) >= batch_size:
             batch, waiting = waiting[:batch_size], waiting[batch_size:]
             reward, scores = scores[:batch_size], scores[batch_size:]
-            keep = baseline_decay if steps else 0.0
+            keep = baseline_decay if batches else 0.0
             baseline = keep * baseline + (1 - keep) * float(np.mean(reward))
             spread = keep * spread + (1 - keep) * float(np.mean((reward - baseline) ** 2))
             advantages = ((reward - baseline) / (np.sqrt(spread) or 1.0)).astype(np.float32)
@@ -141,18 +139,17 @@ def reinforce(
             order = np.argsort(-best_scores, kind="stable")[:queue]
             best, best_scores = best[order], best_scores[order]
             imitated = np.resize(best, (queue, len(bounds)))  # of few, some twice
-            moved = step(parameters, first, second, np.int32(steps), batch, advantages, imitated)
-            parameters, first, second = map(np.asarray, moved)
-            steps += repeats
+            parameters, optimiser = jax.device_get(step(parameters, optimiser, batch, advantages, imitated))
+            batches += 1
         return ControllerState(
-            *observed, parameters, first, second, steps, baseline, spread, waiting, scores, best, best_scores
+            *observed, parameters, optimiser, batches, baseline, spread, waiting, scores, best, best_scores
         )
 
     return Searcher(init, ask, tell)
 
 
-def _step_of(bounds, hidden: int, learning_rate: float, repeats: int, entropy: float, imitation: float, clip: float):
-    """Compiled: `repeats` steps of Adam along one batch, and along the best so far if there are any."""
+def _step_of(adam: optax.GradientTransformation, bounds, hidden: int, repeats: int, entropy: float, imitation: float):
+    """Compiled: `repeats` steps along one batch, and along the best so far if there are any."""
 
     def loss(parameters, codes, advantages, before, best):
         logs, entropies = log_probability(parameters, codes, bounds, hidden)
@@ -164,18 +161,16 @@ def _step_of(bounds, hidden: int, learning_rate: float, repeats: int, entropy: f
         return value
 
     @jax.jit
-    def step(parameters, first, second, steps, codes, advantages, best):
+    def step(parameters, optimiser, codes, advantages, best):
         before = log_probability(parameters, codes, bounds, hidden)[0]
 
-        def one(carry, index):
-            parameters, first, second = carry
+        def one(carry, _):
+            parameters, optimiser = carry
             gradient = jax.grad(loss)(parameters, codes, advantages, before, best)
-            gradient = gradient * jnp.minimum(1, clip / (jnp.sqrt(jnp.sum(gradient**2)) + 1e-12))
-            first, second = 0.9 * first + 0.1 * gradient, 0.999 * second + 0.001 * gradient**2
-            time = (steps + index + 1).astype(jnp.float32)
-            mean, square = first / (1 - jnp.float32(0.9) ** time), second / (1 - jnp.float32(0.999) ** time)
-            return (parameters - learning_rate * mean / (jnp.sqrt(square) + 1e-8), first, second), None
+            with jax.numpy_dtype_promotion("standard"):  # optax raises decays to the power of a count
+                updates, optimiser = adam.update(gradient, optimiser)
+            return (optax.apply_updates(parameters, updates), optimiser), None
 
-        return jax.lax.scan(one, (parameters, first, second), jnp.arange(repeats))[0]
+        return jax.lax.scan(one, (parameters, optimiser), length=repeats)[0]
 
     return step

@@ -3,6 +3,7 @@
 import jax
 import jax.numpy as jnp
 import numpy as np
+import optax
 import pytest
 
 from jnas import searchers, spaces
@@ -42,11 +43,11 @@ def test_the_first_step_is_adam_along_the_policy_gradient_and_towards_the_best()
         return -jnp.mean(advantages * logs) - 0.5 * jnp.mean(logs[best])
 
     gradient = jax.jit(jax.grad(loss))(SEARCHER.init().parameters)
-    np.testing.assert_allclose(state.first, 0.1 * np.asarray(gradient), rtol=1e-3, atol=1e-7)
+    np.testing.assert_allclose(optax.tree.get(state.optimiser, "mu"), 0.1 * np.asarray(gradient), rtol=1e-3, atol=1e-7)
     moved = state.parameters - SEARCHER.init().parameters
     large = np.abs(gradient) > 1e-4
     np.testing.assert_allclose(moved[large], -0.05 * np.sign(gradient)[large], rtol=1e-3)
-    assert (state.steps, state.count, len(state.scores)) == (1, 9, 0)
+    assert (state.batches, state.count, len(state.scores)) == (1, 9, 0)
     assert state.baseline == pytest.approx(reward.mean())
     parts = SEARCHER.tell(SEARCHER.tell(SEARCHER.init(), ALL[:4], SCORES[:4]), ALL[4:], SCORES[4:])
     np.testing.assert_array_equal(parts.parameters, state.parameters)
@@ -57,10 +58,10 @@ def test_the_baseline_is_updated_before_it_is_used_and_failures_teach_nothing():
     state = SEARCHER.tell(SEARCHER.init(), ALL, SCORES)
     values = np.append(SCORES[:8] + 1, np.nan)
     again = SEARCHER.tell(state, ALL, values)
-    assert (again.steps, len(again.scores)) == (1, 8)
+    assert (again.batches, len(again.scores)) == (1, 8)
     last = SEARCHER.tell(again, ALL[8:], SCORES[8:] + 1)
     assert last.baseline == pytest.approx(0.99 * SCORES.mean() + 0.01 * (SCORES.mean() + 1))
-    assert last.steps == 2
+    assert last.batches == 2
 
 
 def test_the_controller_comes_to_write_what_scores_well():
