@@ -5,6 +5,7 @@ from typing import NamedTuple
 import jax
 import jax.numpy as jnp
 import numpy as np
+import optax
 from flax import linen as nn
 
 from jnas.nets.boxes import Found, Places, area, decode, generalised_overlap, overlap, places, to_boxes, to_distances
@@ -184,7 +185,7 @@ def detection_loss(
     positive = targets.label >= 0
     number = jnp.maximum(positive.sum().astype(jnp.float32), 1.0)
     wanted = jax.nn.one_hot(targets.label, predictions.logit.shape[-1], dtype=jnp.float32)  # all 0 for -1
-    focal = focal_loss(predictions.logit, wanted, alpha=alpha, gamma=gamma)
+    focal = optax.sigmoid_focal_loss(predictions.logit, wanted, alpha=alpha, gamma=gamma)
     classes = jnp.where(targets.counts[..., None], focal, 0.0).sum() / number
     boxes = to_boxes(jnp.asarray(where.centre)[None], predictions.distances)
     # Where there is no box the prediction stands in for it: a box of no size would have a gradient that is not finite.
@@ -196,17 +197,6 @@ def detection_loss(
     parts = {"class_loss": classes, "box_loss": place, "quality_loss": quality}
     mean_fit = jnp.where(positive, fit, 0.0).sum() / number
     return classes + place + quality, {**parts, "mean_overlap": mean_fit}
-
-
-def focal_loss(logit: Array, wanted: Array, *, alpha: float, gamma: float) -> Array:
-    """`-alpha_t (1 - p_t)^gamma log p_t` of the sigmoid, elementwise; `wanted` is 0 or 1 of the same shape.
-
-    >>> round(float(focal_loss(jnp.array(0.0), jnp.array(1.0), alpha=0.25, gamma=2.0)), 5)  # log(2) / 16
-    0.04332
-    """
-    signed = jnp.where(wanted > 0, logit, -logit)
-    weight = jnp.where(wanted > 0, alpha, 1 - alpha)
-    return weight * jax.nn.sigmoid(-signed) ** gamma * jax.nn.softplus(-signed)
 
 
 def detect(

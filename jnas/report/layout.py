@@ -116,6 +116,8 @@ def heights(columns: Columns, links: Links, height: Mapping[int, float], *, gap:
     Returns:
       The centre of each vertex in pixels, growing downwards; the top edge of the highest box is 0.
     """
+    from scipy.optimize import isotonic_regression
+
     before, after = _neighbours(links)
     offsets = [_offsets([height[v] for v in column], gap) for column in columns]
     y = {
@@ -127,32 +129,9 @@ def heights(columns: Columns, links: Links, height: Mapping[int, float], *, gap:
         pairs = list(zip(columns, offsets, strict=True))
         for column, offset in pairs if sweep % 2 == 0 else reversed(pairs):
             wanted = [np.mean([y[u] for u in [*before.get(v, []), *after.get(v, [])]] or [y[v]]) for v in column]
-            y.update(zip(column, (isotonic(np.asarray(wanted) - offset) + offset).tolist(), strict=True))
+            y.update(zip(column, (isotonic_regression(np.asarray(wanted) - offset).x + offset).tolist(), strict=True))
     top = min(y[v] - height[v] / 2 for v in y)
     return {v: centre - top for v, centre in y.items()}
-
-
-def isotonic(values: np.ndarray) -> np.ndarray:
-    """Return the nearest non-decreasing sequence, by pooling adjacent violators.
-
-    Args:
-      values: [n] numbers.
-
-    Returns:
-      [n] the non-decreasing sequence with the least sum of squared differences.
-
-    >>> isotonic(np.array([1.0, 3.0, 2.0, 4.0])).tolist()
-    [1.0, 2.5, 2.5, 4.0]
-    """
-    pools: list[list[float]] = []  # [mean, count]
-    for value in values:
-        pools.append([float(value), 1])
-        while len(pools) > 1 and pools[-2][0] > pools[-1][0]:
-            mean, count = pools.pop()
-            last = pools[-1]
-            last[0] = (last[0] * last[1] + mean * count) / (last[1] + count)
-            last[1] += count
-    return np.repeat([pool[0] for pool in pools], [int(pool[1]) for pool in pools])
 
 
 def _offsets(sizes: Sequence[float], gap: float) -> np.ndarray:

@@ -21,15 +21,6 @@ def test_layers_are_the_longest_paths_found_by_trying_all(seed):
     assert layout.layers(6, links[::-1]) == [longest(v) for v in range(6)]
 
 
-@pytest.mark.parametrize("seed", range(5))
-def test_isotonic_equals_the_min_max_formula(seed):
-    values = np.random.default_rng(seed).normal(size=9)
-    expected = [
-        max(min(values[j : k + 1].mean() for k in range(i, 9)) for j in range(i + 1)) for i in range(9)
-    ]  # y_i = max over j <= i of min over k >= i of the mean of values j .. k
-    np.testing.assert_allclose(layout.isotonic(values), expected)
-
-
 @pytest.mark.parametrize("seed", range(4))
 def test_ordering_reaches_the_fewest_crossings_of_all_orders(seed):
     rng = np.random.default_rng(seed)

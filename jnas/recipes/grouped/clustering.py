@@ -3,7 +3,7 @@
 import dataclasses
 import functools
 from collections.abc import Callable, Mapping
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -183,6 +183,7 @@ def cluster(
     """
     from scipy.cluster import hierarchy
     from scipy.spatial.distance import squareform
+    from sklearn.metrics import silhouette_score
 
     columns = [at for at, op in enumerate(space.ops) if op not in space.blocking]
     ops = tuple(space.ops[at] for at in columns)
@@ -197,7 +198,8 @@ def cluster(
     np.fill_diagonal(distances, 0.0)
     tree = hierarchy.linkage(squareform(distances), method="average")
     low, high = max(2, candidates[0]), min(candidates[1], len(ops) - 1)
-    scores = {k: silhouette(distances, _labels(tree, k)) for k in range(low, high + 1)}
+    score = functools.partial(silhouette_score, distances, metric="precomputed")
+    scores = {k: float(score(labels=_labels(tree, k))) for k in range(low, high + 1)}
     chosen = num_groups or max(scores, key=lambda k: scores[k], default=1)
     labels = _labels(tree, chosen)
     members = [tuple(op for op, label in zip(ops, labels, strict=True) if label == which) for which in set(labels)]
@@ -211,29 +213,3 @@ def _labels(tree: np.ndarray, num_groups: int) -> list[int]:
 
     # Cutting by number (not by height, which ties make ambiguous) gives exactly that many groups.
     return hierarchy.cut_tree(tree, n_clusters=num_groups)[:, 0].tolist()
-
-
-def silhouette(distances: np.ndarray, labels: Any) -> float:
-    """The mean over items of `(b - a) / max(a, b)`: a, b the mean distances to the own and to the nearest other group.
-
-    Args:
-      distances: `[n, n]`, symmetric.
-      labels: `[n]`, the group of each item; at least two groups.
-
-    Returns:
-      A number in [-1, 1], large for compact groups far apart; an item alone in its group counts 0.
-
-    >>> distances = np.array([[0, 1, 9, 9], [1, 0, 9, 9], [9, 9, 0, 1], [9, 9, 1, 0.0]])
-    >>> round(silhouette(distances, [0, 0, 1, 1]), 3)
-    0.889
-    """
-    labels = np.asarray(labels)
-    scores = []
-    for item, own in enumerate(labels):
-        if (labels == own).sum() == 1:
-            scores.append(0.0)
-            continue
-        inside = distances[item, labels == own].sum() / ((labels == own).sum() - 1)
-        outside = min(distances[item, labels == other].mean() for other in set(labels.tolist()) - {own})
-        scores.append(float((outside - inside) / max(inside, outside, 1e-30)))
-    return float(np.mean(scores))

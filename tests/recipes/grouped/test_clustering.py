@@ -123,16 +123,3 @@ def test_bad_use_is_refused():
         c.cluster(spaces.s4(), np.eye(2))
     with pytest.raises(ValueError, match="num_groups is 9 for 7 operators"):
         c.cluster(spaces.darts(), np.eye(8), num_groups=9)
-
-
-def test_the_silhouette_is_its_definition():
-    rng = np.random.default_rng(0)
-    points, labels = rng.normal(size=(7, 2)), [0, 0, 1, 1, 1, 2, 0]
-    distances = np.linalg.norm(points[:, None] - points[None], axis=-1)
-    scores = []
-    for i in range(7):
-        means = {k: np.mean([distances[i, j] for j in range(7) if labels[j] == k and j != i] or [np.nan])
-                 for k in set(labels)}  # fmt: skip
-        a, b = means[labels[i]], min(m for k, m in means.items() if k != labels[i])
-        scores.append(0.0 if np.isnan(a) else (b - a) / max(a, b))
-    assert c.silhouette(distances, labels) == pytest.approx(np.mean(scores), rel=1e-12)
