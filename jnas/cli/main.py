@@ -69,6 +69,31 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--version", action="version", version=f"jnas {__version__}")
     commands = parser.add_subparsers(required=True, metavar="COMMAND", parser_class=_Parser)
 
+    _add_search(commands)
+    _add_train(commands)
+
+    evaluate = commands.add_parser("evaluate", help="measure a trained network on a data set")
+    evaluate.add_argument("run", metavar="RUN", help="folder of a run, or of one network in it (RUN/train/NAME)")
+    evaluate.add_argument("--data", help="default: the data of the run")
+    evaluate.add_argument("--split", choices=("test", "train"), default="test")
+    evaluate.set_defaults(command=_evaluate)
+
+    report = commands.add_parser("report", help="write the page of a run or of a benchmark, or compare several")
+    report.add_argument("runs", nargs="+", metavar="RUN | FILE.jsonl", help="folders of runs, or files of jnas bench")
+    report.add_argument("--format", choices=("text", "markdown", "html"), default="text", help="of the table")
+    report.set_defaults(command=_report)
+
+    _add_bench(commands)
+    for module in (predict, export, zoo, select):  # commands in files of their own
+        module.add(commands)
+
+    listing = commands.add_parser("spaces", help="list the search spaces, or show one")
+    listing.add_argument("name", nargs="?", metavar="SPACE")
+    listing.set_defaults(command=_spaces)
+    return parser
+
+
+def _add_search(commands) -> None:
     search = commands.add_parser(
         "search", help="search for an architecture, train it, and write a report page", epilog=EPILOG
     )
@@ -88,6 +113,8 @@ def _parser() -> argparse.ArgumentParser:
     _add_profile(search)
     search.set_defaults(command=_search)
 
+
+def _add_train(commands) -> None:
     train = commands.add_parser("train", help="train a found or named architecture", epilog=EPILOG)
     train.add_argument(
         "what", metavar="RUN | GENOTYPE", help="the folder of a finished search, DARTS_V2, or a genotype in quotes"
@@ -100,17 +127,8 @@ def _parser() -> argparse.ArgumentParser:
     _add_profile(train)
     train.set_defaults(command=_train)
 
-    evaluate = commands.add_parser("evaluate", help="measure a trained network on a data set")
-    evaluate.add_argument("run", metavar="RUN", help="folder of a run, or of one network in it (RUN/train/NAME)")
-    evaluate.add_argument("--data", help="default: the data of the run")
-    evaluate.add_argument("--split", choices=("test", "train"), default="test")
-    evaluate.set_defaults(command=_evaluate)
 
-    report = commands.add_parser("report", help="write the page of a run or of a benchmark, or compare several")
-    report.add_argument("runs", nargs="+", metavar="RUN | FILE.jsonl", help="folders of runs, or files of jnas bench")
-    report.add_argument("--format", choices=("text", "markdown", "html"), default="text", help="of the table")
-    report.set_defaults(command=_report)
-
+def _add_bench(commands) -> None:
     bench = commands.add_parser(
         "bench", help="measure time, memory and arithmetic of a search's compiled steps",
         epilog="One JSON line a case. Exit status: 2 after bad input, 1 if a case failed.",
@@ -137,14 +155,6 @@ def _parser() -> argparse.ArgumentParser:
     )
     bench.add_argument("--effort", default="O1", help="of the compiler, with --topology: O0, O1 or O2 (O1)")
     bench.set_defaults(command=_bench)
-
-    for module in (predict, export, zoo, select):  # commands in files of their own
-        module.add(commands)
-
-    listing = commands.add_parser("spaces", help="list the search spaces, or show one")
-    listing.add_argument("name", nargs="?", metavar="SPACE")
-    listing.set_defaults(command=_spaces)
-    return parser
 
 
 def recipe_of(kind: str) -> tuple[Callable[..., dict[str, Any]], type]:

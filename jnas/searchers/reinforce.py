@@ -122,12 +122,10 @@ def reinforce(
     def tell(state, codes, values):
         codes, values = np.asarray(codes, np.int32), np.asarray(values, np.float64)
         observed = record(space, state, codes, values)
-        scored = np.isfinite(values)
-        waiting = np.concatenate([state.waiting, codes[scored]])
-        scores = np.concatenate([state.scores, values[scored]])
-        parameters, optimiser = state.parameters, state.optimiser
-        batches, baseline, spread = state.batches, state.baseline, state.spread
-        best, best_scores = state.best, state.best_scores
+        waiting = np.concatenate([state.waiting, codes[np.isfinite(values)]])
+        scores = np.concatenate([state.scores, values[np.isfinite(values)]])
+        parameters, optimiser, batches = state.parameters, state.optimiser, state.batches
+        baseline, spread, best, best_scores = state.baseline, state.spread, state.best, state.best_scores
         while len(scores) >= batch_size:
             batch, waiting = waiting[:batch_size], waiting[batch_size:]
             reward, scores = scores[:batch_size], scores[batch_size:]
