@@ -215,7 +215,7 @@ def run_one_level(name, arguments, seeds, data, folder, truth):
         settings = config.build(GroupedSearch, {
             "space": "nasbench201", "data": str(data), "seed": seed, "groups": groups, "batch_size": 16,
             "first": {"channels": 6, "depth": 1, "epochs": epochs}, "random_cells": 0,
-            "second": {"channels": 6, "depth": 1, "epochs": epochs},
+            "second": {"channels": 6, "depth": 1, "epochs": epochs}, "patience": None,
             "alpha": {"learning_rate": rate, "final_learning_rate": rate}, "weights": PLAIN["weights"],
         })  # fmt: skip
         began = time.time()

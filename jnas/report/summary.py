@@ -91,6 +91,7 @@ def summary(run: Run, found: Found) -> str:
         "data": _data_words(data) if isinstance(data, dict) else fact(run, "data"),
         "seed": fact(run, "seed"),
         "derivation": fact(run, "derivation"),
+        "stages": _stages(run.result.get("stages")),
         "device": ", ".join(device) or "–",
     }
     facts = "".join(f"<dt>{escaped(k)}</dt><dd>{escaped(v)}</dd>" for k, v in rows.items() if v != "–")
@@ -100,6 +101,13 @@ def summary(run: Run, found: Found) -> str:
         parts.append(f'<h3>{when} <span class="quiet">(one click selects it all)</span></h3>')
         parts.append(f'<pre class="copy" tabindex="0" aria-label="{when}">{escaped(_wrapped(found.genotype))}</pre>')
     return "\n".join(parts)
+
+
+def _stages(stages: object) -> str:
+    """How each stage of a search in stages ended."""
+    known = [one for one in stages if isinstance(one, dict) and "ended" in one] if isinstance(stages, list) else []
+    ends = {"converged": "converged after {} of at most {} epochs", "cap": "all of its {1} epochs"}
+    return "; ".join(f"{one['name']}: {ends[one['ended']].format(*one['epochs'])}" for one in known) or "–"
 
 
 def _expansions(run: Run) -> list[str]:

@@ -2,6 +2,7 @@
 
 import pathlib
 import time
+from collections.abc import Callable
 from typing import Any, NamedTuple
 
 import jax
@@ -119,19 +120,19 @@ def search(config: GroupedSearch, plan: Plan, path: pathlib.Path) -> dict[str, A
     Returns:
       What a recipe finds, with `groups` and `edge_ops`, the operators that the last stage had on each edge.
     """
-    groups, steps, seconds, space = plan.groups, 0, 0.0, plan.space
+    groups, stages, space = plan.groups, {}, plan.space
     if config.groups == "clustering":
-        groups, cost = _cluster(config, plan, path / CLUSTER)
-        steps, seconds = steps + cost["steps"], seconds + cost["seconds"]
+        groups, stages[CLUSTER] = _cluster(config, plan, path / CLUSTER)
     if groups is not None:
-        first = _first(config, plan, groups, path / FIRST)
-        steps, seconds = steps + first["steps"], seconds + first["seconds"]
-        space = grouped.stage_two(plan.space, groups, first["winners"])
+        stages[FIRST] = _first(config, plan, groups, path / FIRST)
+        space = grouped.stage_two(plan.space, groups, stages[FIRST]["winners"])
     state, cost = _fit(config, plan, space, config.second, path / SECOND, 4)
-    arch = _derive(space, state.point.alpha)
+    arch, every = _derive(space, state.point.alpha), (*stages.values(), cost)
     return {
         "genotype": spaces.to_string(space, arch),
-        "steps": steps + cost["steps"], "seconds": round(seconds + cost["seconds"], 2),
+        "steps": sum(stage["steps"] for stage in every),
+        "seconds": round(sum(stage["seconds"] for stage in every), 2),
+        "stages": [_end(name, stage) for name, stage in {**stages, SECOND: cost}.items()],
         "derivation": _rule(space), "connected": spaces.is_connected(space, arch),
         "groups": None if groups is None else groups.members,
         "edge_ops": dict(zip(space.cells, space.edge_ops, strict=True)),
@@ -172,7 +173,7 @@ def _cluster(config: GroupedSearch, plan: Plan, folder: pathlib.Path) -> tuple[G
 
 
 def _fit(config: GroupedSearch, plan: Plan, space: CellSpace, stage: Stage, folder: pathlib.Path, number: int):
-    """The final state of one stage, with fresh weights, and what it cost: `{"steps", "seconds"}`."""
+    """The last state of one stage, with fresh weights, and what it cost: `{"steps", "seconds", "epochs", "ended"}`."""
     num_steps, shape = stage.epochs * plan.steps_per_epoch, plan.splits.train.shape
     net = _supernet(config, space, stage, plan.splits.train.num_classes)
 
@@ -180,11 +181,14 @@ def _fit(config: GroupedSearch, plan: Plan, space: CellSpace, stage: Stage, fold
     problem, _ = supernet_problem(net, unravel=unravel)
     init = flat.start(net, shape, lambda key: spaces.init_alpha(space, key, config.alpha_scale))
 
+    def derived(event: train.Event) -> str:
+        return spaces.to_string(space, _derive(space, event.state.point.alpha))
+
     def record(event: train.Event) -> dict[str, Any]:
         alpha = jax.tree.map(np.asarray, event.state.point.alpha)
-        genotype = spaces.to_string(space, _derive(space, alpha))
-        return {"epoch": event.step // plan.steps_per_epoch, "genotype": genotype, "alpha": alpha}
+        return {"epoch": event.step // plan.steps_per_epoch, "genotype": derived(event), "alpha": alpha}
 
+    settled, converged = until_settled(config, plan.steps_per_epoch, derived)
     started = time.time()
     optimisers = (optimiser_of(level, num_steps) for level in (config.weights, config.alpha))
     state = train.fit(
@@ -195,6 +199,7 @@ def _fit(config: GroupedSearch, plan: Plan, space: CellSpace, stage: Stage, fold
         hooks=[
             *train.standard_hooks(folder, folder.name, *SHOWN, steps_per_call=config.steps_per_call),
             train.jsonl_each(folder / "genotypes.jsonl", plan.steps_per_epoch, record),
+            settled,
         ],
         checkpoints=train.Saving(folder / "checkpoints", config.checkpoint_every or plan.steps_per_epoch),
         mesh=plan.mesh,
@@ -202,7 +207,55 @@ def _fit(config: GroupedSearch, plan: Plan, space: CellSpace, stage: Stage, fold
     if plan.mesh is not None:  # what follows is done once and not by every device
         state = distributed.to_host(state)
     state = state._replace(point=state.point._replace(weights=unravel(state.point.weights)))
-    return state, {"steps": num_steps, "seconds": round(time.time() - started, 2)}
+    steps = int(state.step)
+    return state, {
+        "steps": steps, "seconds": round(time.time() - started, 2),
+        "epochs": [steps // plan.steps_per_epoch, stage.epochs],  # and the most
+        "ended": "converged" if converged() else "cap",
+    }  # fmt: skip
+
+
+def until_settled(
+    config: GroupedSearch, steps_per_epoch: int, derived: Callable[[train.Event], str]
+) -> tuple[train.Hook, Callable[[], bool]]:
+    """What ends a stage when it has converged: nothing else is derived, and the loss stands still.
+
+        s_e = s_(e-1) + (l_e - s_(e-1)) / 2,  l_e the mean loss of epoch e;  converged when for P epochs the derived
+        architecture was the same and |s_e - s_(e-P)| <= tolerance s_(e-P)
+
+    Args:
+      config: with `patience`, P, and `tolerance`.
+      steps_per_epoch: as it says.
+      derived: event to what would be derived there.
+
+    Returns:
+      The hook, which keeps what it decides by in the checkpoints, and whether the stage has converged.
+    """
+    kept: dict[str, list] = {"losses": [], "genotypes": [], "smoothed": []}  # of this epoch's steps; of each epoch
+
+    def converged() -> bool:
+        names, smoothed = (kept[name][-(config.patience or 0) - 1 :] for name in ("genotypes", "smoothed"))
+        if config.patience is None or kept["losses"] or len(names) <= config.patience:
+            return False
+        return len(set(names)) == 1 and abs(smoothed[-1] - smoothed[0]) <= config.tolerance * abs(smoothed[0])
+
+    def look(event: train.Event) -> bool:
+        kept["losses"] += event.metrics["loss"].tolist()
+        if event.step % steps_per_epoch == 0:
+            mean = float(np.mean(kept["losses"]))
+            before = kept["smoothed"][-1] if kept["smoothed"] else mean
+            kept["smoothed"].append(before + (mean - before) / 2)
+            kept["genotypes"].append(derived(event))
+            kept["losses"].clear()
+        return converged()
+
+    hook = train.Hook(steps=look, save=lambda step: kept, restore=kept.update, every=steps_per_epoch, name="settled")
+    return hook, converged
+
+
+def _end(name: str, stage: dict[str, Any]) -> dict[str, Any]:
+    """How a stage ended, for the result; a stage of an older run took all its epochs."""
+    return {"name": name, **{key: stage[key] for key in ("steps", "epochs", "ended") if key in stage}}
 
 
 def _kept(path: pathlib.Path, value: dict[str, Any]) -> dict[str, Any]:

@@ -39,6 +39,10 @@ class GroupedSearch:
     # the two stages; with 8 cells instead of 14 no skip connection survives the first one
     first: Stage = Stage(16, 14, 80)
     second: Stage = Stage(16, 20, 80)
+    # A stage has converged when for so many epochs what is derived has not changed and the smoothed loss has moved by
+    # no more than this share of itself; null: a stage takes all its epochs.
+    patience: int | None = 10
+    tolerance: float = 0.02
     batch_size: int = 64
     augmentation: Augmentation = Augmentation()
     weights: Level = Level("sgd", 0.025, 0.001, heavy_ball=0.9, weight_decay=3e-4, clip=3.0)
@@ -57,7 +61,7 @@ class GroupedSearch:
     def __post_init__(self):
         for name, least in (
             ("batch_size", 1), ("num_samples", 2), ("seed", 0), ("random_cells", 0), ("alpha_scale", 0),
-            ("num_groups", 2),
+            ("num_groups", 2), ("patience", 1), ("tolerance", 0),
         ):  # fmt: skip
             value = getattr(self, name)
             if value is not None and value < least:

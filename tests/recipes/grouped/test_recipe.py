@@ -1,5 +1,6 @@
 """Search in two stages: one level against a loop by hand, and a run stopped in each stage against one left in peace."""
 
+import dataclasses
 import json
 import os
 import signal
@@ -75,6 +76,9 @@ def test_a_run_leaves_both_stages_a_trained_cell_and_a_page(whole):
         assert [row["step"] for row in rows] == list(range(1, STEPS + 1))
         assert {"loss", "accuracy", "gradient_norm"} <= set(rows[0])
     assert result["steps"] == 2 * STEPS
+    ends = {"steps": STEPS, "epochs": [2, 2], "ended": "cap"}
+    assert result["stages"] == [{"name": "stage-1", **ends}, {"name": "search", **ends}]
+    assert "stage-1: all of its 2 epochs; search: all of its 2 epochs" in (folder / "report.html").read_text()
     assert result["found"]["genotype"] == result["genotype"]
     assert (folder / "train" / "found" / "weights.npz").is_file()
     assert result["genotype"] in json.loads((folder / "result.json").read_text())["genotype"]
@@ -114,6 +118,51 @@ def test_a_run_stopped_in_each_stage_and_between_them_ends_in_the_same_bits(
         for name in ("metrics.jsonl", "genotypes.jsonl"):
             assert lines(tmp_path / "run" / stage / name) == lines(reference / stage / name), stage
     assert driver.search(grouped, settings(images), tmp_path / "run") == found  # and from now on it is read
+
+
+def fed(config, losses, genotypes, start=None):
+    """The epoch after which a stage of two steps an epoch ends, and the hook; from what an earlier one has kept."""
+    hook, converged = grouped.until_settled(config, 2, lambda event: genotypes[event.step // 2 - 1])
+    hook.restore({name: list(values) for name, values in (start or {}).items()})
+    first = 2 * len(start["smoothed"]) if start else 0
+    for step in range(first + 1, 2 * len(losses) + 1):
+        loss = np.array([losses[(step - 1) // 2]])
+        if hook.steps(train.Event(step, 2 * len(losses), None, {"loss": loss})):
+            assert converged()
+            return step // 2, hook
+    assert not converged()
+    return None, hook
+
+
+def test_a_stage_ends_when_architecture_and_loss_have_stood_still():
+    config = GroupedSearch(patience=2, tolerance=0.1)
+    still = [1.0] * 8
+    assert fed(config, still, "aaaaaaaa")[0] == 3
+    assert fed(config, still, "abaacccc")[0] == 7  # each change of what is derived begins the wait anew
+    # Smoothed by halves: 8, 4.5, 2.75, 1.875, 1.4375, 1.21875, 1.109375, 1.0546875
+    assert fed(config, [8.0] + [1.0] * 9, "a" * 10)[0] == 9  # |1.027 - 1.109| is less than a tenth of that
+    assert fed(config, [1.0, 2.0, 4.0, 8.0], "aaaa")[0] is None
+    assert fed(GroupedSearch(patience=None), [1.0] * 50, "a" * 50)[0] is None
+
+
+def test_what_a_stage_ends_by_is_kept():
+    config = GroupedSearch(patience=2, tolerance=0.1)
+    end, hook = fed(config, [8.0] + [1.0] * 4, "a" * 5)
+    assert end is None
+    assert fed(config, [8.0] + [1.0] * 9, "a" * 10, json.loads(json.dumps(hook.save(10))))[0] == 9
+
+
+def test_a_converged_stage_says_so(images, tmp_path, standard_promotion):
+    asked = settings(
+        images, groups="", patience=1, tolerance=1e9, weights={"learning_rate": 1e-9},
+        alpha={"learning_rate": 1e-9, "final_learning_rate": 1e-9}, second={"epochs": 9},
+    )  # fmt: skip
+    found = driver.search(grouped, asked, tmp_path / "run")
+    assert found["stages"] == [{"name": "search", "steps": 6, "epochs": [2, 9], "ended": "converged"}]
+    assert found["steps"] == 6
+    again = config.build(GroupedSearch, dataclasses.asdict(asked))
+    (tmp_path / "run" / "search" / "found.json").unlink()  # as if killed just before it
+    assert {**driver.search(grouped, again, tmp_path / "run"), "seconds": 0} == {**found, "seconds": 0}
 
 
 @pytest.mark.slow
