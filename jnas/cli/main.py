@@ -228,14 +228,16 @@ def _train(arguments: argparse.Namespace) -> int:
 
 
 def _evaluate(arguments: argparse.Namespace) -> int:
-    from jnas.recipes import evaluate, run_folder
+    from jnas.recipes import config, evaluate, run_folder
+    from jnas.recipes.train_one import TrainOne
 
     run, network = _network_folder(pathlib.Path(arguments.run))
     if (status := tasks.evaluate(network, arguments)) is not None:
         return status
-    stored = _settings_of(run)
+    known = {name: value for name, value in _settings_of(run).items() if name in ("data", "image_size")}
+    stored = config.build(TrainOne, {"genotype": ""}, {"data": arguments.data} if arguments.data else known)
     _prepare_machine()
-    splits = run_folder.load_data(arguments.data or stored["data"], None if arguments.data else stored["image_size"])
+    splits = run_folder.load_data(stored.data, stored.image_size)
     dataset = splits.test if arguments.split == "test" else splits.train
     measured = evaluate.measure(network, dataset)
     print(

@@ -2,7 +2,9 @@
 
 import dataclasses
 import difflib
+import math
 import pathlib
+import types
 import typing
 from collections.abc import Iterable, Iterator, Mapping
 from typing import Any, TypeVar
@@ -12,6 +14,8 @@ import yaml
 from jnas.errors import UserError
 
 Settings = TypeVar("Settings")
+NULLS = ("null", "Null", "NULL", "~", "")
+LONGEST = 2**17  # characters of a file of settings
 PRESETS = pathlib.Path(__file__).parents[1] / "presets"
 KINDS = ("search", "grouped", "trials", "space_search", "quantised")  # of recipes; `cli.recipe_of` has their code
 
@@ -19,9 +23,12 @@ KINDS = ("search", "grouped", "trials", "space_search", "quantised")  # of recip
 def build(kind: type[Settings], *layers: Mapping[str, Any]) -> Settings:
     """Settings of a dataclass from nested mappings laid over its defaults, the later over the earlier.
 
+    Text is read as the field's type asks: `data=2024` names data, `seed=010` is ten, and only what may be null is made
+    so by `null`.
+
     Args:
       kind: a dataclass, whose fields may be dataclasses.
-      layers: what is set.
+      layers: what is set, as values or as text.
 
     Returns:
       The settings.
@@ -39,16 +46,18 @@ def build(kind: type[Settings], *layers: Mapping[str, Any]) -> Settings:
         if typing.get_origin(hint) is dict and isinstance(values.get(name), Mapping):
             values[name] = dict(_flat(values[name]))
     try:
-        return TypeAdapter(kind).validate_python(values)
+        return _checked(TypeAdapter(kind).validate_python(_read(kind, values, "")))
     except ValidationError as error:
         first = error.errors()[0]
         where = ".".join(str(part) for part in first["loc"])
         if first["type"] == "value_error":  # of a __post_init__, a sentence of ours
-            raise UserError(str(first.get("ctx", {}).get("error"))) from error
+            sentence = str(first.get("ctx", {}).get("error"))
+            known = sentence.partition(" is ")[0].isidentifier()  # it begins with the setting, and not with its group
+            raise UserError(f"{where}.{sentence}" if where and known else sentence) from error
         if first["type"] == "missing":
             raise UserError(f"{where} is not set: give {where}=...") from error
         message = first["msg"].removeprefix("Input should be ")
-        raise UserError(f"{where} is {first['input']!r}: give {message}") from error
+        raise UserError(f"{where} is {_short(first['input'])}: give {message}") from error
 
 
 def read_preset(name: str) -> dict[str, Any]:
@@ -72,7 +81,7 @@ def kind_of(name: str) -> str:
     """
     path = PRESETS / f"{name}.yaml" if name in presets() else pathlib.Path(name)
     read_preset(name)  # says what is wrong with it
-    kind = (yaml.safe_load(path.read_text(encoding="utf-8")) or {}).get("kind", "search")
+    kind = _mapping(path).get("kind", "search")
     if kind not in KINDS:
         raise UserError(f"{name} has settings of kind {kind!r}: give those of one of {', '.join(KINDS)}")
     return kind
@@ -84,58 +93,124 @@ def presets() -> list[str]:
 
 
 def read_yaml(path: pathlib.Path) -> dict[str, Any]:
-    """A mapping from a YAML file.
+    """A mapping from a YAML file, its values as text, for `build` to read.
 
     Raises:
       UserError: if the file cannot be read or holds anything else.
     """
+    content = _mapping(path)
+    content.pop("kind", None)  # config.yaml of a run says what kind of run it was
+    return content
+
+
+def _mapping(path: pathlib.Path) -> dict[str, Any]:
     try:
-        content = yaml.safe_load(path.read_text(encoding="utf-8"))
+        with path.open(encoding="utf-8-sig") as file:
+            text = file.read(LONGEST + 1)
+        content = yaml.load(text, _Text) if len(text) <= LONGEST else None
     except OSError as error:
         raise UserError(f"cannot read {path}: {error.strerror}; name a YAML file or a preset") from error
     except UnicodeDecodeError as error:
         raise UserError(f"{path} is no text: give a YAML file of settings") from error
+    except (RecursionError, ValueError) as error:
+        raise UserError(f"{path} is nested too deeply for settings: correct it") from error
     except yaml.YAMLError as error:
         mark = getattr(error, "problem_mark", None)
         where = f" at line {mark.line + 1}, column {mark.column + 1}" if mark else ""
         raise UserError(f"{path} is not YAML{where}: correct it") from error
-    if content is None:
+    if len(text) > LONGEST:
+        raise UserError(f"{path} is longer than {LONGEST:,} characters: give a file of settings")
+    if content is None or content == "":
         return {}
     if not isinstance(content, dict):
         raise UserError(
             f"{path} holds a {type(content).__name__} and not a mapping: write lines of the form key: value"
         )
-    content.pop("kind", None)  # config.yaml of a run says what kind of run it was
     return content
 
 
 def read_words(words: Iterable[str]) -> dict[str, Any]:
-    """A nested mapping from words such as `train.epochs=3`; each value is read as YAML.
+    """A nested mapping from words such as `train.epochs=3`, its values as text, for `build` to read.
 
     Raises:
-      UserError: for a word without `=`, or one that is not YAML behind it.
+      UserError: for a word without `=`.
 
     Example:
       >>> read_words(["train.epochs=3", "space=darts"])
-      {'train': {'epochs': 3}, 'space': 'darts'}
+      {'train': {'epochs': '3'}, 'space': 'darts'}
     """
     values: dict[str, Any] = {}
     for word in words:
         name, equals, text = word.partition("=")
         if not equals or not name:
             raise UserError(f"{word!r} is not of the form key=value: write it so")
-        try:
-            value = yaml.safe_load(text) if text else ""
-        except yaml.YAMLError:
-            value = text
         *parents, last = name.split(".")
         place = values
         for parent in parents:
             place = place.setdefault(parent, {})
             if not isinstance(place, dict):
                 raise UserError(f"{word!r} sets a part of {parent}, which was given a value: give only one of them")
-        place[last] = value
+        place[last] = text
     return values
+
+
+class _Text(yaml.BaseLoader):
+    """Scalars as the text that they are; no aliases, of which a few lines can make more than any memory holds."""
+
+    def compose_node(self, parent, index):
+        if self.check_event(yaml.AliasEvent):
+            raise yaml.MarkedYAMLError(problem="an alias", problem_mark=self.peek_event().start_mark)
+        return super().compose_node(parent, index)
+
+
+def _read(hint: Any, value: Any, name: str) -> Any:
+    """The value with its text read as far as the type of the setting says; pydantic does the rest.
+
+    Raises:
+      UserError: for text that is no list or table where one is wanted, or a truth value where none is.
+    """
+    if dataclasses.is_dataclass(hint):
+        hints = typing.get_type_hints(hint)
+        return {key: _read(hints[key], part, f"{name}{key}.") for key, part in value.items()}
+    options = typing.get_args(hint) if isinstance(hint, types.UnionType) else (hint,)
+    table = next((one for one in options if typing.get_origin(one) in (list, tuple, dict)), None)
+    if isinstance(value, str) and types.NoneType in options and value in NULLS:
+        return None
+    if isinstance(value, bool) and bool not in options:
+        raise UserError(f"{name[:-1]} is {value}: give a number or a name")
+    if table is None:
+        return value
+    if isinstance(value, str):
+        try:
+            value = yaml.load(value, _Text)
+        except (yaml.YAMLError, RecursionError, ValueError) as error:
+            raise UserError(f"{name[:-1]} is {_short(value)}: write it as [a, b], or {{key: value}}") from error
+    if isinstance(value, list | tuple):
+        return [_read(typing.get_args(table)[0], part, name) for part in value]
+    if isinstance(value, Mapping):
+        return {key: _read(typing.get_args(table)[-1], part, f"{name}{key}.") for key, part in value.items()}
+    return value
+
+
+def _checked(settings: Settings) -> Settings:
+    """The settings, whose numbers are finite and of a size that a computer can count to.
+
+    Raises:
+      UserError: for one that is not.
+    """
+    for name, value in _flat(dataclasses.asdict(typing.cast(Any, settings))):
+        for number in value if isinstance(value, list | tuple) else (value,):
+            if isinstance(number, float) and not math.isfinite(number):
+                raise UserError(f"{name} is {number}: give a finite number")
+            most = 2**32 if name == "seed" else 2**31  # keys are made from 32 bits
+            if isinstance(number, int) and not -most < number < most:
+                raise UserError(f"{name} is {_short(number)}: give a number below {most:,}")
+    return settings
+
+
+def _short(value: Any) -> str:
+    text = repr(value) if not isinstance(value, int) or abs(value) < 10**40 else "an integer of many digits"
+    return text if len(text) <= 80 else f"{text[:60]}... ({len(text):,} characters)"
 
 
 def _check_keys(kind: type, values: Mapping[str, Any], prefix: str) -> None:

@@ -1,7 +1,6 @@
 """The settings of searches and trainings: plain frozen data, checked when it is built.
 
-Names are looked up in one place each (`learner_of` of a recipe, `spaces.by_name`, `data.load`); the library below takes
-values.
+Names are looked up in one place each (`learner_of`, `spaces.by_name`, `data.load`); the library below takes values.
 """
 
 import dataclasses
@@ -11,10 +10,17 @@ from jnas import data
 
 
 def at_least(bound, settings, *names: str) -> None:
-    """Refuses settings of these names that are below a bound."""
+    """Refuses settings of these names that are below a bound, or no numbers; null is none."""
     for name in names:
-        if getattr(settings, name) < bound:
+        if getattr(settings, name) is not None and not getattr(settings, name) >= bound:
             raise ValueError(f"{name} is {getattr(settings, name)}: give at least {bound}")
+
+
+def positive(settings, *names: str) -> None:
+    """Refuses settings of these names that are not above 0; null is none."""
+    for name in names:
+        if getattr(settings, name) is not None and not getattr(settings, name) > 0:
+            raise ValueError(f"{name} is {getattr(settings, name)}: give a positive number")
 
 
 def within(low, high, settings, *names: str) -> None:
@@ -50,8 +56,7 @@ class Level:
     def __post_init__(self):
         at_least(0, self, "learning_rate", "final_learning_rate", "heavy_ball", "weight_decay")
         within(0, 1, self, "warmup")
-        if self.clip is not None and self.clip <= 0:
-            raise ValueError(f"clip is {self.clip}: give a positive norm, or null for none")
+        positive(self, "clip")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -61,6 +66,9 @@ class Augmentation:
     crop: int = 4  # pixels of black border to cut from
     flip: bool = True
     cutout: int = 0  # side of the blanked square
+
+    def __post_init__(self):
+        at_least(0, self, "crop", "cutout")
 
     def of(self, examples: data.Dataset) -> data.Augment:
         """What happens to these images, normalised by their mean and deviation."""
@@ -90,4 +98,5 @@ class Training:
     def __post_init__(self):
         at_least(1, self, "channels", "depth", "epochs", "batch_size")
         at_least(0, self, "learning_rate", "final_learning_rate", "weight_decay", "auxiliary")
+        positive(self, "clip")
         within(0, 1, self, "drop_path", "smoothing", "heavy_ball")

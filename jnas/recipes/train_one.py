@@ -26,6 +26,7 @@ class TrainOne:
 
     def __post_init__(self):
         at_least(0, self, "seed")
+        at_least(1, self, "steps_per_call", "image_size")
 
 
 def run(config: TrainOne, folder: str | pathlib.Path, *, mesh: Mesh | None = None) -> dict[str, Any]:

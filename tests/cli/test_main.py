@@ -31,7 +31,7 @@ def yaml_file(tmp_path, text):
         (["search", "channels=many"], "channels is 'many': give a valid integer"),
         (["search", "channels=0"], "channels is 0: give at least 1"),
         (["search", "estimator=magic"], "estimator is 'magic': give 'first_order'"),
-        (["search", "train=3"], "train is 3 and not a mapping"),
+        (["search", "train=3"], "train is '3' and not a mapping"),
         (["search", "channels"], "'channels' is no preset, YAML file or key=value"),
         (["search", "missing.yaml"], "cannot read missing.yaml: No such file"),
         (["search", "space=darts3"], "darts3"),

@@ -3,7 +3,7 @@
 import dataclasses
 from typing import Literal
 
-from jnas.recipes.settings import Training
+from jnas.recipes.settings import Training, at_least
 
 _SHORT, _LONG = Training(channels=4, epochs=2), Training()
 
@@ -23,8 +23,8 @@ class ModelLevel:
     def __post_init__(self):
         if not 2 <= self.initial <= self.budget:
             raise ValueError(f"initial is {self.initial} of a budget of {self.budget}: give at least 2 and no more")
-        if self.patience < 1 or self.tolerance < 0:
-            raise ValueError(f"patience {self.patience}, tolerance {self.tolerance}: give at least 1 and 0")
+        at_least(1, self, "patience")
+        at_least(0, self, "tolerance")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -76,11 +76,8 @@ class SpaceSearch:
     steps_per_call: int | None = None
 
     def __post_init__(self):
-        for name, least in (
-            ("samples", 1), ("examples", 1), ("validation", 1), ("random_cells", 0), ("seed", 0),
-        ):  # fmt: skip
-            if getattr(self, name) < least:
-                raise ValueError(f"{name} is {getattr(self, name)}: give at least {least}")
+        at_least(1, self, "samples", "examples", "validation", "steps_per_call", "image_size")
+        at_least(0, self, "random_cells", "seed")
         if not 0 <= self.quantile <= 1:
             raise ValueError(f"quantile is {self.quantile}: give a number from 0 to 1")
         if self.summary == "quantile" and self.evidence == "networks":

@@ -66,26 +66,17 @@ class Search:
 
     def __post_init__(self):
         at_least(1, self, "shrink", "channels", "depth", "epochs", "batch_size", "num_runs", "inner_steps")
-        for name in ("steps", "record_every", "checkpoint_every"):
-            if getattr(self, name) is not None:
-                at_least(1, self, name)
-        if self.eigenvalue_every is not None and (self.steps or self.record_every):
+        at_least(1, self, "steps", "record_every", "checkpoint_every", "steps_per_call", "eigenvalue_every")
+        at_least(1, self, "eigenvalue_growth", "image_size")
+        at_least(0, self, "seed", "terms", "damping", "alpha_scale", "beta_decay", "random_cells")
+        if self.eigenvalue_every and (self.steps or self.record_every):
             raise ValueError("eigenvalue_every counts epochs: leave steps and record_every out")
-        if self.random_cells is not None:
-            at_least(0, self, "random_cells")
-        at_least(0, self, "seed", "terms", "damping", "alpha_scale", "beta_decay")
-        if self.eigenvalue_every is not None:
-            at_least(1, self, "eigenvalue_every", "eigenvalue_growth")
         alone = {"eigenvalue_every": self.eigenvalue_every, "selection=perturbation": self.selection != "alpha"}
-        for name, given in alone.items():
-            if given and self.num_runs > 1:
-                raise ValueError(
-                    f"num_runs is {self.num_runs} and {name} is for one run: set num_runs=1, or leave it out"
-                )
-        if all(alone.values()):
-            raise ValueError(
-                "eigenvalue_every may stop early and selection=perturbation needs the end: set one of them"
-            )
+        alone = [name for name, given in alone.items() if given]
+        if alone and self.num_runs > 1:
+            raise ValueError(f"num_runs is {self.num_runs} and {alone[0]} is for one run: leave one of them out")
+        if len(alone) > 1:
+            raise ValueError("eigenvalue_every may stop early, selection=perturbation needs the end: set one of them")
         _check_each(self)
         if not 0 < self.inner_fraction < 1:
             raise ValueError(f"inner_fraction is {self.inner_fraction}: give a fraction between 0 and 1")

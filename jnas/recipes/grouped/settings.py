@@ -59,10 +59,6 @@ class GroupedSearch:
     checkpoint_every: int | None = None  # steps; null: once an epoch
 
     def __post_init__(self):
-        for name, least in (
-            ("batch_size", 1), ("num_samples", 2), ("seed", 0), ("random_cells", 0), ("alpha_scale", 0),
-            ("num_groups", 2), ("patience", 1), ("tolerance", 0),
-        ):  # fmt: skip
-            value = getattr(self, name)
-            if value is not None and value < least:
-                raise ValueError(f"{name} is {value}: give at least {least}")
+        at_least(0, self, "seed", "random_cells", "alpha_scale", "tolerance")
+        at_least(1, self, "batch_size", "patience", "steps_per_call", "checkpoint_every", "image_size")
+        at_least(2, self, "num_samples", "num_groups")

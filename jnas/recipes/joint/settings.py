@@ -5,7 +5,7 @@ import math
 from typing import Literal
 
 from jnas.recipes.joint.rewards import METRICS, Reward
-from jnas.recipes.settings import Augmentation, Level, Training
+from jnas.recipes.settings import Augmentation, Level, Training, at_least, positive
 from jnas.spaces.policy import method_of
 
 _WEIGHTS = Level("sgd", 0.1, 0.001, heavy_ball=0.9, weight_decay=5e-4, clip=5.0)
@@ -24,9 +24,7 @@ class Supernet:
     weights: Level = _WEIGHTS
 
     def __post_init__(self):
-        for name in ("channels", "depth", "epochs", "batch_size"):
-            if getattr(self, name) < 1:
-                raise ValueError(f"supernet: {name} is {getattr(self, name)}: give at least 1")
+        at_least(1, self, "channels", "depth", "epochs", "batch_size")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -76,22 +74,15 @@ class QuantisedSearch:
     steps_per_call: int | None = None
 
     def __post_init__(self):
-        for name, least in (("num_evaluations", 2), ("at_once", 1), ("probes", 1), ("population", 2), ("window", 1)):
-            if getattr(self, name) < least:
-                raise ValueError(f"{name} is {getattr(self, name)}: give at least {least}")
-        if self.repeats < 1 or not 0 < self.learning_rate < float("inf"):
-            raise ValueError(
-                f"repeats is {self.repeats} and learning_rate {self.learning_rate}: give at least 1 and a positive rate"
-            )
+        at_least(0, self, "queue", "entropy", "imitation", "seed")
+        at_least(1, self, "at_once", "probes", "window", "repeats", "steps_per_call", "image_size")
+        at_least(2, self, "num_evaluations", "population")
+        positive(self, "learning_rate")
         thresholds = (self.method_threshold, self.operator_threshold)
         growths = (*self.method_growth.values(), *self.operator_growth.values())
         for value in (self.entropy, self.imitation, *growths, *(limit for limit in thresholds if limit is not None)):
             if not math.isfinite(value):
                 raise ValueError(f"a weight or threshold is {value}: give a finite number")
-        if min(self.queue, self.entropy, self.imitation) < 0:
-            raise ValueError(
-                f"queue is {self.queue}, entropy {self.entropy}, imitation {self.imitation}: give at least 0"
-            )
         methods = [str(method_of(text)) for text in self.methods.split()]
         if not methods or len(set(methods)) < len(methods):
             raise ValueError(f"methods is {self.methods!r}: name at least one, each once")

@@ -3,7 +3,7 @@
 import dataclasses
 from typing import Literal
 
-from jnas.recipes.settings import Augmentation
+from jnas.recipes.settings import Augmentation, at_least, positive, within
 
 
 @dataclasses.dataclass(frozen=True)
@@ -18,13 +18,10 @@ class Optimisation:
     clip: float = 5.0  # bound of the gradient's norm
 
     def __post_init__(self):
-        if self.epochs < 1 or self.batch_size < 1:
-            raise ValueError(f"epochs {self.epochs} and batch_size {self.batch_size}: give at least 1 of each")
-        if self.learning_rate <= 0 or self.weight_decay < 0 or self.clip <= 0 or not 0 <= self.warmup < 1:
-            raise ValueError(
-                f"learning_rate {self.learning_rate}, weight_decay {self.weight_decay}, clip {self.clip}, warmup "
-                f"{self.warmup}: give a positive rate and clip, a decay of at least 0 and a share below 1"
-            )
+        at_least(1, self, "epochs", "batch_size")
+        positive(self, "learning_rate", "clip")
+        at_least(0, self, "weight_decay")
+        within(0, 1, self, "warmup")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -74,8 +71,8 @@ class TrainDetector:
     steps_per_call: int | None = None
 
     def __post_init__(self):
-        depths = ["head_depth", *(["depth"] if self.depth is not None else [])]
-        _check(self, "height", "width", "channels", "most_boxes", *depths)
+        at_least(1, self, "height", "width", "channels", "most_boxes", "head_depth", "depth", "steps_per_call")
+        at_least(0, self, "seed")
         if not self.strides or min(self.strides) < 1:
             raise ValueError(f"strides is {self.strides}: give some that the network has, such as [8, 16, 32]")
         for name in ("most_overlap", "threshold"):
@@ -105,14 +102,6 @@ class TrainEmbedding:
     steps_per_call: int | None = None
 
     def __post_init__(self):
-        _check(self, "channels", "dimension", *(["depth"] if self.depth is not None else []))
-        if self.temperature <= 0:
-            raise ValueError(f"temperature is {self.temperature}: give a positive one")
-
-
-def _check(settings, *names: str) -> None:
-    for name in names:
-        if getattr(settings, name) < 1:
-            raise ValueError(f"{name} is {getattr(settings, name)}: give at least 1")
-    if settings.seed < 0:
-        raise ValueError(f"seed is {settings.seed}: give at least 0")
+        at_least(1, self, "channels", "dimension", "depth", "steps_per_call", "image_size")
+        at_least(0, self, "seed")
+        positive(self, "temperature")

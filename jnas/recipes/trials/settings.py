@@ -3,7 +3,7 @@
 import dataclasses
 from typing import Literal
 
-from jnas.recipes.settings import Training
+from jnas.recipes.settings import Training, at_least, positive
 
 COSTS = ("parameters", "flops", "latency")
 
@@ -41,14 +41,10 @@ class TrialSearch:
     steps_per_call: int | None = None
 
     def __post_init__(self):
-        for name, least in (
-            ("num_evaluations", 1), ("ask_size", 1), ("population", 2), ("train_images", 1), ("validation_images", 2),
-            ("max_failures", 1), ("max_retries", 0), ("random_cells", 0), ("seed", 0),
-        ):  # fmt: skip
-            if getattr(self, name) < least:
-                raise ValueError(f"{name} is {getattr(self, name)}: give at least {least}")
-        if self.lease_seconds <= 0:
-            raise ValueError(f"lease_seconds is {self.lease_seconds}: give a positive time")
+        at_least(0, self, "max_retries", "random_cells", "seed")
+        at_least(1, self, "num_evaluations", "ask_size", "train_images", "max_failures", "steps_per_call", "image_size")
+        at_least(2, self, "population", "validation_images")
+        positive(self, "lease_seconds")
         for name in (*self.costs, *self.beside):
             if name not in COSTS:
                 raise ValueError(f"{name!r} is no cost: choose among {', '.join(COSTS)}")

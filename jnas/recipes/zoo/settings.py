@@ -3,7 +3,7 @@
 import dataclasses
 from typing import Literal
 
-from jnas.recipes.settings import Augmentation
+from jnas.recipes.settings import Augmentation, at_least, positive, within
 
 
 @dataclasses.dataclass(frozen=True)
@@ -26,13 +26,10 @@ class FineTuning:
     def __post_init__(self):
         if not 0 <= self.frozen <= 1:
             raise ValueError(f"frozen is {self.frozen}: give the share of the parts that stand still, in [0, 1]")
-        if self.epochs < 1 or self.batch_size < 1:
-            raise ValueError(f"epochs {self.epochs} and batch_size {self.batch_size}: give at least 1 of each")
-        if self.learning_rate <= 0 or self.weight_decay < 0 or not 0 <= self.heavy_ball < 1:
-            raise ValueError(
-                f"learning_rate {self.learning_rate}, weight_decay {self.weight_decay}, heavy_ball {self.heavy_ball}: "
-                "give a positive rate, a decay of at least 0 and a momentum in [0, 1)"
-            )
+        at_least(1, self, "epochs", "batch_size")
+        positive(self, "learning_rate", "clip")
+        at_least(0, self, "weight_decay")
+        within(0, 1, self, "heavy_ball")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -72,15 +69,10 @@ class Selection:
     checkpoint_every: int | None = None
 
     def __post_init__(self):
-        for name in ("max_params", "max_flops", "max_latency", "min_throughput", "min_training", "budget"):
-            value = getattr(self, name)
-            if value is not None and not value > 0:
-                raise ValueError(f"{name} is {value}: give a positive number, or null for no limit")
-        if self.trials < 1 or self.top < 1 or self.least_records < 2 or self.seed < 0:
-            raise ValueError(
-                f"trials {self.trials}, top {self.top}, least_records {self.least_records}, seed {self.seed}: give at "
-                "least 1, 1, 2 and 0"
-            )
+        positive(self, "max_params", "max_flops", "max_latency", "min_throughput", "min_training", "budget")
+        at_least(0, self, "seed")
+        at_least(1, self, "trials", "top", "image_size")
+        at_least(2, self, "least_records")
         if not 0 < self.validation < 1:
             raise ValueError(f"validation is {self.validation}: give a share of the training images in (0, 1)")
         if not (self.frozen and self.learning_rates and self.epochs):

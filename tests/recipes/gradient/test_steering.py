@@ -73,8 +73,8 @@ def test_a_search_goes_back_where_its_sharpness_grew_also_after_a_restart(tmp_pa
 @pytest.mark.parametrize(
     ("words", "said"),
     [
-        (("eigenvalue_every=1", "num_runs=2"), "set num_runs=1"),
-        (("selection=perturbation", "num_runs=2"), "set num_runs=1"),
+        (("eigenvalue_every=1", "num_runs=2"), "is for one run"),
+        (("selection=perturbation", "num_runs=2"), "is for one run"),
         (("selection=perturbation", "eigenvalue_every=2"), "set one of them"),
         (("eigenvalue_every=1", "steps=7"), "leave steps and record_every out"),
         (("steps=0",), "steps is 0"),

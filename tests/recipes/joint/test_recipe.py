@@ -204,7 +204,7 @@ def test_traced_mixtures_are_those_of_the_architecture():
         ({"methods": ""}, "name at least one"),
         ({"methods": "w4a8 w4a8"}, "each once"),
         ({"repeats": 0}, "repeats is 0"),
-        ({"learning_rate": 0.0}, "learning_rate 0.0"),
+        ({"learning_rate": 0.0}, "learning_rate is 0.0"),
         ({"operators": "conv_9x9"}, "is not in nasbench201"),
         ({"operator_threshold": 0.1}, "policy is not"),
         ({"operator_growth": {"size": 0.1}}, "policy is not"),
