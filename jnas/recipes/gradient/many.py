@@ -99,8 +99,8 @@ def measure(config: Search, state: train.Runs, net: nets.Network, splits: data.S
     for run, (_, index) in enumerate(halves(config, len(splits.train))):
         weights, alpha, stats = jax.tree.map(lambda leaf, run=run: leaf[run], (point.weights, point.alpha, variables))
         part, augment = splits.train.part(index), data.Augment(mean=mean, std=std)
-        variables, mix = {"params": unravel(weights), "batch_stats": stats}, spaces.mixture(net.space, alpha)
-        accuracy.append(evaluate(net, variables, part, augment, mix=mix)["accuracy"])
+        whole, mix = {"params": unravel(weights), "batch_stats": stats}, spaces.mixture(net.space, alpha)
+        accuracy.append(evaluate(net, whole, part, augment, mix=mix)["accuracy"])
     return point.alpha, accuracy, diverged_at
 
 
