@@ -81,24 +81,24 @@ def run(
         randoms = train_network.random_cells(plan.space, key, num_random, plan.without)
         for arch in spaces.sample(plan.space, jax.random.key(0), 1):  # before hours are spent
             train_network.prepare(plan.space, arch, splits, config.train)
-    path = run_folder.begin(folder, config, recipe.KIND)
-    result = run_folder.read_json(path / run_folder.RESULT)
-    if result is None:
-        found = _found(recipe, config, plan, path)
-        derived = _to_train(plan.space, found)
-        named = [*derived, *((f"random-{n}", arch) for n, arch in enumerate(randoms))]
-        trained = train_network.train_each(named, plan.space, splits, config, path / "train", mesh)
-        if "runs" in found:
-            _write_accuracies(plan.space, found, [trained[name] for name, _ in derived])
-        result = {
-            **found, "space": plan.space.name, "method": recipe.describe(config), "seed": config.seed,
-            "found": trained["found"], "random": [trained[name] for name in trained if name.startswith("random-")],
-            "data": train_network.describe(splits, plan.num_outer, getattr(config, "shrink", 1)),
-            **({"reference": known} if known else {}),
-        }  # fmt: skip
-        run_folder.write_json(path / run_folder.RESULT, result)
-    distributed.from_first(lambda: str(report.write_report(path, space=plan.space)))
-    return result
+    with run_folder.alone(folder, config, recipe.KIND) as path:
+        result = run_folder.read_json(path / run_folder.RESULT)
+        if result is None:
+            found = _found(recipe, config, plan, path)
+            derived = _to_train(plan.space, found)
+            named = [*derived, *((f"random-{n}", arch) for n, arch in enumerate(randoms))]
+            trained = train_network.train_each(named, plan.space, splits, config, path / "train", mesh)
+            if "runs" in found:
+                _write_accuracies(plan.space, found, [trained[name] for name, _ in derived])
+            result = {
+                **found, "space": plan.space.name, "method": recipe.describe(config), "seed": config.seed,
+                "found": trained["found"], "random": [trained[name] for name in trained if name.startswith("random-")],
+                "data": train_network.describe(splits, plan.num_outer, getattr(config, "shrink", 1)),
+                **({"reference": known} if known else {}),
+            }  # fmt: skip
+            run_folder.write_json(path / run_folder.RESULT, result)
+        distributed.from_first(lambda: str(report.write_report(path, space=plan.space)))
+        return result
 
 
 def search(
@@ -126,7 +126,8 @@ def search(
     """
     with run_folder.as_user_input():
         config, _, plan = _planned(recipe, config, mesh, space)
-    return _found(recipe, config, plan, run_folder.begin(folder, config, recipe.KIND))
+    with run_folder.alone(folder, config, recipe.KIND) as path:
+        return _found(recipe, config, plan, path)
 
 
 def _planned(

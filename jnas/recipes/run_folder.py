@@ -19,6 +19,7 @@ from jnas.data.load import load
 from jnas.distributed import from_first
 from jnas.distributed.environment import environment
 from jnas.errors import UserError
+from jnas.files.locks import exclusive
 from jnas.report.reading import dotted
 
 CONFIG, RESULT = "config.yaml", "result.json"
@@ -61,6 +62,24 @@ def begin(folder: str | os.PathLike[str], settings: Any, kind: str) -> pathlib.P
     asked = yaml.safe_dump({"kind": kind, **dataclasses.asdict(settings)}, sort_keys=False, allow_unicode=True)
     from_first(lambda: _begin(path, asked))
     return path
+
+
+@contextlib.contextmanager
+def alone(folder: str | os.PathLike[str], settings: Any, kind: str) -> Iterator[pathlib.Path]:
+    """Take up a run as `begin` does, and keep others from it inside the block; the system lets go for who is killed.
+
+    Raises:
+      UserError: as `begin`, and if another process works in the folder.
+    """
+    path = begin(folder, settings, kind)
+    with contextlib.ExitStack() as stack:
+
+        def take() -> None:
+            if not stack.enter_context(exclusive(path, wait=False)):
+                raise UserError(f"another process works in {path}: wait for it, or choose another folder with --out")
+
+        from_first(take)
+        yield path
 
 
 def read_json(path: pathlib.Path) -> Any:

@@ -49,12 +49,12 @@ def run(config: TrainOne, folder: str | pathlib.Path, *, mesh: Mesh | None = Non
         splits = run_folder.load_data(config.data, config.image_size)
         prepared = chains.prepare(space, arch, splits, config.train)
         distributed.check_batch(config.train.batch_size, mesh, "train.batch_size")
-    path = run_folder.begin(folder, config, "train")
-    place = path / "train" / "named"
-    result = train_network.train(prepared, splits, config.train, place, config.seed, config.steps_per_call, mesh)
-    summary = {
-        "genotype": result["genotype"], "space": space.name, "seed": config.seed, "found": result, "random": [],
-        "data": train_network.describe(splits),
-    }  # fmt: skip
-    run_folder.write_json(path / run_folder.RESULT, summary)
-    return summary
+    with run_folder.alone(folder, config, "train") as path:
+        place = path / "train" / "named"
+        result = train_network.train(prepared, splits, config.train, place, config.seed, config.steps_per_call, mesh)
+        summary = {
+            "genotype": result["genotype"], "space": space.name, "seed": config.seed, "found": result, "random": [],
+            "data": train_network.describe(splits),
+        }  # fmt: skip
+        run_folder.write_json(path / run_folder.RESULT, summary)
+        return summary

@@ -14,7 +14,6 @@ from jax.sharding import Mesh
 
 from jnas import data, distributed, files, report, searchers, spaces, study
 from jnas.errors import UserError
-from jnas.files.locks import exclusive
 from jnas.nets.chain import check_groups
 from jnas.recipes import chains, run_folder, train_network
 from jnas.recipes.generated.evaluator import Judge, Kept, draw, from_scratch
@@ -60,10 +59,7 @@ def run(config: SpaceSearch, folder: str | pathlib.Path, *, mesh: Mesh | None = 
     """
     with run_folder.as_user_input():
         plan = _plan(config, mesh)
-    path = run_folder.begin(folder, config, "space_search")
-    with exclusive(path / ".running", wait=False) as mine:
-        if not mine:
-            raise UserError(f"another process works in {path}: wait for it, or choose another folder with --out")
+    with run_folder.alone(folder, config, "space_search") as path:
         return _run(config, plan, path, mesh)
 
 

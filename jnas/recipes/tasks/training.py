@@ -59,31 +59,31 @@ def run(task: Task, config: Any, folder: str | pathlib.Path, *, mesh: Mesh | Non
     with run_folder.as_user_input():
         plan = task.plan(config)
         distributed.check_batch(config.train.batch_size, mesh, "train.batch_size")
-    path = run_folder.begin(folder, config, "train")
-    summary = run_folder.read_json(path / run_folder.RESULT)
-    if summary is None:
-        place = files.prepare_folder(path / "train" / "named")
-        job = trainer.job_of(
-            plan.net, plan.loss, functools.partial(adamw, config.train), plan.source, plan.examples, config.train
-        )
-        started, key = time.time(), jax.random.fold_in(jax.random.key(config.seed), 1)
-        title, per_call = f"train {task.TASK}", config.steps_per_call
-        weights = trainer.train(
-            job, key, folder=place, title=title, shown=task.SHOWN, steps_per_call=per_call, mesh=mesh
-        )
-        distributed.from_first(lambda: save_tree(place / train_network.WEIGHTS, weights))
-        run_folder.write_json(place / train_network.NETWORK, plan.facts)
-        names = {"genotype": plan.facts["genotype"], "space": plan.facts["space"], "seed": config.seed}
-        result = {
-            "name": place.name, **names, "parameters": nets.count_parameters(weights["params"]),
-            "channels": config.channels, "depth": plan.facts["settings"]["depth"], "epochs": config.train.epochs,
-            **plan.measure(weights, path, place), "seconds": round(time.time() - started, 2),
-        }  # fmt: skip
-        run_folder.write_json(place / run_folder.RESULT, result)
-        summary = {"task": task.TASK, **names, "found": result, "random": [], "data": plan.data}
-        run_folder.write_json(path / run_folder.RESULT, summary)
-    distributed.from_first(lambda: str(report.write_report(path)))  # also of a run that was cut off before its page
-    return summary
+    with run_folder.alone(folder, config, "train") as path:
+        summary = run_folder.read_json(path / run_folder.RESULT)
+        if summary is None:
+            place = files.prepare_folder(path / "train" / "named")
+            job = trainer.job_of(
+                plan.net, plan.loss, functools.partial(adamw, config.train), plan.source, plan.examples, config.train
+            )
+            started, key = time.time(), jax.random.fold_in(jax.random.key(config.seed), 1)
+            title, per_call = f"train {task.TASK}", config.steps_per_call
+            weights = trainer.train(
+                job, key, folder=place, title=title, shown=task.SHOWN, steps_per_call=per_call, mesh=mesh
+            )
+            distributed.from_first(lambda: save_tree(place / train_network.WEIGHTS, weights))
+            run_folder.write_json(place / train_network.NETWORK, plan.facts)
+            names = {"genotype": plan.facts["genotype"], "space": plan.facts["space"], "seed": config.seed}
+            result = {
+                "name": place.name, **names, "parameters": nets.count_parameters(weights["params"]),
+                "channels": config.channels, "depth": plan.facts["settings"]["depth"], "epochs": config.train.epochs,
+                **plan.measure(weights, path, place), "seconds": round(time.time() - started, 2),
+            }  # fmt: skip
+            run_folder.write_json(place / run_folder.RESULT, result)
+            summary = {"task": task.TASK, **names, "found": result, "random": [], "data": plan.data}
+            run_folder.write_json(path / run_folder.RESULT, summary)
+        distributed.from_first(lambda: str(report.write_report(path)))  # also of a run that was cut off before its page
+        return summary
 
 
 def adamw(settings: Optimisation, num_steps: int) -> optax.GradientTransformation:

@@ -46,10 +46,19 @@ def run(config: Selection, folder: str | pathlib.Path) -> dict[str, Any]:
         train, validation = data.split(splits.train, jax.random.key(config.seed), 1 - config.validation)
         kept, complaints = allowed(config)
         check_budget(config, kept, len(train))
-    path = run_folder.begin(folder, dataclasses.replace(config, zoo=masked(config.zoo)), "select")
-    done = run_folder.read_json(path / run_folder.RESULT)
-    if done is not None:
-        return done
+    with run_folder.alone(folder, dataclasses.replace(config, zoo=masked(config.zoo)), "select") as path:
+        result = run_folder.read_json(path / run_folder.RESULT)
+        if result is None:
+            result = _select(config, path, kept, (train, validation), splits, started)
+            result["selection"]["left out"] += complaints
+            run_folder.write_json(path / run_folder.RESULT, result)
+        report.write_report(path)  # also of a run that was cut off before its page
+        return result
+
+
+def _select(config: Selection, path: pathlib.Path, kept, sets, splits: data.Splits, started: float) -> dict[str, Any]:
+    """Fine-tune the likely best, learn from each, and measure the best of them."""
+    train, validation = sets
     choices = list_choices(config, kept, train)
     # Those at the start of the run, kept: a run that goes on must rank as it did before it wrote records of its own.
     begun = run_folder.read_json(path / BEGUN)
@@ -67,7 +76,7 @@ def run(config: Selection, folder: str | pathlib.Path) -> dict[str, Any]:
         choice = affordable[first]
         place = path / "train" / f"trial-{len(trials) + 1}"
         begin_trial(place, choice)
-        trial = try_one(config, choice, (train, validation), place)
+        trial = try_one(config, choice, sets, place)
         trial["predicted"] = described(choice, predicted, first, affordable)
         trials.append(trial)
         spent += choice.seconds
@@ -83,11 +92,9 @@ def run(config: Selection, folder: str | pathlib.Path) -> dict[str, Any]:
     best["validation_accuracy"] = best["test_accuracy"]
     summary = finish(config, path, best, trials, ranking, kept, splits, len(validation), started)
     summary["selection"] |= {
-        "left out": complaints + more, "records": [len(records), config.least_records],
+        "left out": more, "records": [len(records), config.least_records],
         "carried by": carrying(config, records),
     }  # fmt: skip
-    run_folder.write_json(path / run_folder.RESULT, summary)
-    report.write_report(path)
     return summary
 
 

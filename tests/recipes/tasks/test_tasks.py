@@ -170,7 +170,7 @@ def test_recognition_finds_neighbours(images, tmp_path, capsys):
         (["train", LAYER, SPACE, "--task", "detection", "--data", "nowhere"], "nowhere is not a folder"),
         (["train", LAYER, SPACE, "--task", "detection", "--data", "."], "holds neither"),
         (["train", LAYER, SPACE, "--task", "detection", "--data", ".", "strides=[8, 64]"], "strides (8, 64)"),
-        (["train", LAYER, SPACE, "--task", "detection", "--data", ".", "train.epochs=0"], "epochs 0"),
+        (["train", LAYER, SPACE, "--task", "detection", "--data", ".", "train.epochs=0"], "epochs is 0"),
         (["train", LAYER, SPACE, "--task", "detection", "--data", ".", "chanels=3"], "did you mean channels?"),
         (["train", LAYER, SPACE, "--task", "recognition", "--data", "nowhere"], "no data set is called 'nowhere'"),
         (["train", LAYER, SPACE, "--task", "recognition", "temperature=0"], "temperature is 0"),

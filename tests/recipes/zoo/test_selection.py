@@ -208,5 +208,5 @@ def test_front():
 def test_bad_settings():
     with pytest.raises(UserError, match="validation is 1"):
         build(Selection, {"data": "x", "validation": 1.0})
-    with pytest.raises(UserError, match="batch_size 0"):
+    with pytest.raises(UserError, match="batch_size is 0"):
         build(Selection, {"data": "x", "fine_tuning": {"batch_size": 0}})
