@@ -48,6 +48,14 @@ def main(argv: Sequence[str] | None = None) -> int:
     except BrokenPipeError:  # the reader of our output went away
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 128 + signal.SIGPIPE
+    except OSError as error:  # of a path that a user gave: too long, not allowed, a folder where a file should be
+        if error.filename is None or error.strerror is None:
+            raise
+        name = os.fsdecode(error.filename) if isinstance(error.filename, bytes) else str(error.filename)
+        shown = name if len(name) <= 120 else f"{name[:60]}... ({len(name):,} characters)"
+        return _say(UserError(f"{shown!r}: {error.strerror.lower()}; give another path"), 2)
+    except UnicodeEncodeError as error:
+        return _say(UserError(f"{str(error.object)[:60]!r} is no UTF-8 text: give another name"), 2)
 
 
 def entry() -> NoReturn:
@@ -338,7 +346,7 @@ def _what(text: str) -> dict[str, Any]:
     folder = pathlib.Path(text)
     if text.startswith("chain:"):  # its genotype is the name of the space that holds it alone
         return {"genotype": text, "space": text}
-    if not folder.is_dir():
+    if not os.path.isdir(text):  # a genotype may be longer than a path can be
         return {"genotype": text, **({"space": "darts"} if "nor_conv" not in text and "~" not in text else {})}
     from jnas.recipes import run_folder
 

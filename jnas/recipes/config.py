@@ -3,6 +3,7 @@
 import dataclasses
 import difflib
 import math
+import os
 import pathlib
 import types
 import typing
@@ -40,7 +41,7 @@ def build(kind: type[Settings], *layers: Mapping[str, Any]) -> Settings:
 
     values = _defaults(kind)
     for layer in layers:
-        _check_keys(kind, layer, "")
+        _check_keys(kind, layer, "", kind)
         values = _merge(values, layer)
     for name, hint in typing.get_type_hints(kind).items():
         if typing.get_origin(hint) is dict and isinstance(values.get(name), Mapping):
@@ -70,6 +71,8 @@ def read_preset(name: str) -> dict[str, Any]:
         return read_yaml(PRESETS / f"{name}.yaml")
     if pathlib.Path(name).suffix in (".yaml", ".yml"):
         return read_yaml(pathlib.Path(name))
+    if pathlib.Path(name).suffix == ".npz" or os.path.isdir(name):
+        raise UserError(f"{name!r} is no preset, YAML file or key=value: did you mean data={name}?")
     raise UserError(f"{name!r} is no preset, YAML file or key=value: give one of {', '.join(presets())}, or FILE.yaml")
 
 
@@ -213,22 +216,29 @@ def _short(value: Any) -> str:
     return text if len(text) <= 80 else f"{text[:60]}... ({len(text):,} characters)"
 
 
-def _check_keys(kind: type, values: Mapping[str, Any], prefix: str) -> None:
+def _check_keys(kind: type, values: Mapping[str, Any], prefix: str, whole: type) -> None:
     hints = typing.get_type_hints(kind)
     known = [field.name for field in dataclasses.fields(kind)]
     for name, value in values.items():
         if name not in known:
-            near = difflib.get_close_matches(str(name), known, 1)
-            hint = (
-                f"did you mean {prefix}{near[0]}?" if near else f"the keys are {', '.join(prefix + k for k in known)}"
-            )
-            raise UserError(f"unknown key {prefix}{name}: {hint}")
+            near = [f"{prefix}{one}" for one in difflib.get_close_matches(str(name), known, 1)]
+            near = near or [path for path in _paths(whole) if path.rpartition(".")[2] == name]
+            every = ", ".join(prefix + key for key in known)
+            meant = f"did you mean {' or '.join(near)}?" if near else f"the keys are {every}"
+            raise UserError(f"unknown key {prefix}{name}: {meant}")
         if dataclasses.is_dataclass(hints[name]):
             if not isinstance(value, Mapping):
                 raise UserError(
                     f"{prefix}{name} is {value!r} and not a mapping: set its parts, such as {prefix}{name}.KEY=..."
                 )
-            _check_keys(typing.cast(type, hints[name]), value, f"{prefix}{name}.")
+            _check_keys(typing.cast(type, hints[name]), value, f"{prefix}{name}.", whole)
+
+
+def _paths(kind: type, prefix: str = "") -> Iterator[str]:
+    """The dotted names of all settings."""
+    for name, hint in typing.get_type_hints(kind).items():
+        nested = dataclasses.is_dataclass(hint)
+        yield from _paths(typing.cast(type, hint), f"{prefix}{name}.") if nested else [prefix + name]
 
 
 def _defaults(kind: type) -> dict[str, Any]:

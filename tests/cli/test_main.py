@@ -8,9 +8,11 @@ import sys
 
 import numpy as np
 import pytest
+import yaml
 from tiny import TINY, refused
 
 from jnas.cli.main import main
+from jnas.spaces.genotypes import PUBLISHED
 
 SKIPS = "|skip_connect~0|+|skip_connect~0|skip_connect~1|+|skip_connect~0|skip_connect~1|skip_connect~2|"
 
@@ -178,3 +180,25 @@ def test_spaces_and_settings_are_shown(capsys):
     out = capsys.readouterr().out
     assert "learning_rate: 0.3" in out
     assert "optimiser: sgd" in out  # the other parts of `weights` keep their defaults
+
+
+@pytest.mark.parametrize(
+    "words",
+    [
+        ("search", "--out", "LONG", "steps=1"), ("evaluate", "LONG"), ("report", "LONG"),
+        ("export", "LONG", "--out", "y"),
+        ("select", "LONG", "--zoo", "z"), ("search", "data=LONG"), ("bench", "--out", "LONG"), ("zoo", "list", "LONG"),
+        ("search", "LONG"), ("train", "LONG"), ("train", "DARTS_V2", "--out", "LONG", "data=fashion-mnist-slice"),
+    ],
+)  # fmt: skip
+def test_no_name_is_too_long_for_a_sentence(words, capsys, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    said = refused(capsys, *(word.replace("LONG", 400 * "a") for word in words))
+    assert said.startswith("jnas: ")
+    assert said.count("\n") == 1
+    assert not list(tmp_path.iterdir())
+
+
+def test_a_genotype_longer_than_a_path_can_be_is_one(capsys):
+    assert main(["train", str(PUBLISHED["DARTS_V2"]), "--show"]) == 0
+    assert yaml.safe_load(capsys.readouterr().out)["space"] == "darts"

@@ -67,6 +67,18 @@ def test_what_cannot_be_meant_is_answered(word, said):
     assert len(str(caught.value)) < 250
 
 
+def test_a_key_is_found_by_its_last_word():
+    for word, said in {
+        "learning_rate=3": "did you mean weights.learning_rate or alpha.learning_rate or adjoint.learning_rate or",
+        "train.damping=1": "unknown key train.damping: did you mean damping?",
+        "weights.learning_rat=1": "did you mean weights.learning_rate?",
+        "heavy_balls=1": "the keys are data, image_size",
+    }.items():
+        with pytest.raises(UserError) as caught:
+            typed(word)
+        assert said in str(caught.value)
+
+
 def test_a_value_of_another_type_is_no_number():
     with pytest.raises(UserError, match="channels is True: give a number"):
         config.build(Search, {"channels": True})
