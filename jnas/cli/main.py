@@ -380,11 +380,9 @@ def _network_folder(path: pathlib.Path) -> tuple[pathlib.Path, pathlib.Path]:
 
 
 def _show(settings: Any) -> int:
-    import dataclasses
+    from jnas.recipes import describe
 
-    import yaml
-
-    print(yaml.safe_dump(dataclasses.asdict(settings), sort_keys=False), end="")
+    print(describe.as_yaml(settings), end="")
     return 0
 
 

@@ -35,10 +35,8 @@ def train(arguments: argparse.Namespace, what: Mapping[str, Any], layers: Sequen
     Raises:
       UserError: for bad settings.
     """
-    import dataclasses
-
     from jnas import distributed
-    from jnas.recipes import config
+    from jnas.recipes import config, describe
     from jnas.recipes.tasks import detect, recognise, training
     from jnas.recipes.tasks.settings import TrainDetector, TrainEmbedding
 
@@ -49,9 +47,7 @@ def train(arguments: argparse.Namespace, what: Mapping[str, Any], layers: Sequen
     known = {name: what[name] for name in kept if name in what}
     settings = config.build(kind, known, *layers)
     if arguments.show:
-        import yaml
-
-        print(yaml.safe_dump(dataclasses.asdict(settings), sort_keys=False), end="")
+        print(describe.as_yaml(settings), end="")
         return 0
     if not settings.data:
         raise UserError("detection needs photos with boxes: give --data FOLDER in the layout of VOC or COCO")

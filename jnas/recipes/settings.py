@@ -34,10 +34,10 @@ def within(low, high, settings, *names: str) -> None:
 class Coefficient:
     """The coefficient of a momentum, `max(floor, initial * (1 + step / offset)^-power)`; see `bilevel.decaying`."""
 
-    initial: float = 0.9
+    initial: float = 0.9  # at the first step
     offset: float | None = None  # steps; null: a quarter of the planned ones, and at most 100
-    power: float = 2 / 3
-    floor: float = 0.0
+    power: float = 2 / 3  # 0: the coefficient stays as it is
+    floor: float = 0.0  # below which it never falls
 
 
 @dataclasses.dataclass(frozen=True)
@@ -51,7 +51,7 @@ class Level:
     heavy_ball: float = 0.0  # momentum of SGD; none on top of recursive momentum
     weight_decay: float = 0.0  # added to the direction, after the recursion
     clip: float | None = None  # bound of the direction's norm
-    coefficient: Coefficient = Coefficient()
+    coefficient: Coefficient = Coefficient()  # of the momentum of the search
 
     def __post_init__(self):
         at_least(0, self, "learning_rate", "final_learning_rate", "heavy_ball", "weight_decay")

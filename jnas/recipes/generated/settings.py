@@ -14,11 +14,11 @@ class ModelLevel:
 
     initial: int = 4  # drawn at random before the model is asked; at least 2
     budget: int = 8  # evaluations, those included
-    acquisition: Literal["improvement", "information"] = "improvement"
+    acquisition: Literal["improvement", "information"] = "improvement"  # by what the model chooses: expected values
     # Converged: for so many iterations in a row neither a hyper-parameter, as log(0.05 + h), nor the incumbent's
     # posterior, in standard deviations of the scores, moved by more than the tolerance, nor was the incumbent replaced.
     tolerance: float = 0.2
-    patience: int = 3
+    patience: int = 3  # iterations, see tolerance
 
     def __post_init__(self):
         if not 2 <= self.initial <= self.budget:
@@ -35,15 +35,15 @@ class Strategies:
     `module:function`; such a function takes nothing and returns spaces.
     """
 
-    names: str = "layer_types_and_depth layer_types convolutions topologies"
-    types: str = "skip_connect max_pool_3x3 nor_conv_3x3 sep_conv_3x3"
-    depths: tuple[int, ...] = (2, 4)
+    names: str = "layer_types_and_depth layer_types convolutions topologies"  # strategies
+    types: str = "skip_connect max_pool_3x3 nor_conv_3x3 sep_conv_3x3"  # of a layer
+    depths: tuple[int, ...] = (2, 4)  # numbers of layers
     depth: int = 3  # of the strategy layer_types
-    kernels: tuple[tuple[int, ...], ...] = ((3,), (3, 5))
-    widths: tuple[tuple[float, ...], ...] = ((1.0,), (0.5, 1.0))
-    expansions: tuple[tuple[int, ...], ...] = ((1,), (1, 3))
+    kernels: tuple[tuple[int, ...], ...] = ((3,), (3, 5))  # sides of a convolution, in pixels; a set a space
+    widths: tuple[tuple[float, ...], ...] = ((1.0,), (0.5, 1.0))  # factors of the channels
+    expansions: tuple[tuple[int, ...], ...] = ((1,), (1, 3))  # of an inverted bottleneck
     groups: tuple[tuple[int | None, ...], ...] = ((1,), (1, None))  # null: one filter a channel
-    dilations: tuple[tuple[int, ...], ...] = ((1,), (1, 2))
+    dilations: tuple[tuple[int, ...], ...] = ((1,), (1, 2))  # pixels between two taps
     operators: str = "skip_connect nor_conv_1x1 nor_conv_3x3 avg_pool_3x3"  # of the strategy topologies
     nodes: tuple[int, ...] = (2,)  # of its cells
 
@@ -56,20 +56,20 @@ class SpaceSearch:
     image_size: int | None = None  # side to which the images of a folder are resized
     space: str = "generated"  # name of the family, for reports and folders
     seed: int = 0
-    strategies: Strategies = Strategies()
+    strategies: Strategies = Strategies()  # what generates the spaces
     # the performance of a space
     samples: int = 3  # networks drawn from it
-    summary: Literal["mean", "quantile"] = "mean"
+    summary: Literal["mean", "quantile"] = "mean"  # of their scores
     quantile: float = 0.75  # of their scores; 1: the best
     # What the model of spaces learns from: the score of every network drawn, or only the summary of each space.
     evidence: Literal["networks", "summaries"] = "networks"
     # the score of a network: accuracy on images held out of the training ones, after a short training on others
-    examples: int = 1000
-    validation: int = 500
-    judge: Training = _SHORT
+    examples: int = 1000  # images to train on
+    validation: int = 500  # images held out
+    judge: Training = _SHORT  # the short training
     # the two levels
-    outer: ModelLevel = ModelLevel(4, 10)
-    inner: ModelLevel = ModelLevel(4, 10)
+    outer: ModelLevel = ModelLevel(4, 10)  # of spaces
+    inner: ModelLevel = ModelLevel(4, 10)  # of networks
     # afterwards
     random_cells: int = 2  # networks drawn at random from spaces drawn at random, and trained in the same way
     train: Training = _LONG

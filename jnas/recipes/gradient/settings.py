@@ -26,17 +26,17 @@ class Search:
     batch_size: int = 16
     inner_fraction: float = 0.5  # of the training images: the lower level; the rest is the upper one
     augmentation: Augmentation = Augmentation(crop=2)
-    scheme: Literal["simultaneous", "alternating"] = "simultaneous"
+    scheme: Literal["simultaneous", "alternating"] = "simultaneous"  # both levels from one point, or weights first
     inner_steps: int = 1  # weight steps, each on a batch of its own, a step of alpha; an epoch counts steps of alpha
     estimator: Literal[
         "first_order", "finite_difference", "unrolled", "neumann", "conjugate_gradient", "single_loop"
-    ] = "single_loop"
+    ] = "single_loop"  # of the hypergradient
     terms: int = 2  # Neumann terms, steps of conjugate gradients, or unrolled steps
     neumann_step: float | None = None  # null: by power iteration
     damping: float = 1.0  # added to the diagonal of the curvature; single_loop adds more where that is too little
-    curvature: Literal["hessian", "gauss_newton", "identity"] = "hessian"
+    curvature: Literal["hessian", "gauss_newton", "identity"] = "hessian"  # of the inner loss, that is inverted
     fresh_batches: bool = False  # another inner batch for each Neumann term
-    momentum: Literal["storm", "moving_average", "none"] = "moving_average"
+    momentum: Literal["storm", "moving_average", "none"] = "moving_average"  # of the direction, on both levels
     weights: Level = Level("sgd", 0.1, 0.001, weight_decay=3e-4, clip=5.0)
     alpha: Level = Level("adam", 0.004, 0.004, weight_decay=1e-3)
     # The third variable of single_loop, its step a share of the largest safe one; it averages without a momentum.

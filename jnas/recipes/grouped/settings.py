@@ -12,7 +12,7 @@ class Stage:
 
     channels: int = 16
     depth: int = 14
-    epochs: int = 80
+    epochs: int = 80  # at most, see patience
 
     def __post_init__(self):
         at_least(1, self, "channels", "depth", "epochs")
@@ -31,18 +31,18 @@ class GroupedSearch:
     image_size: int | None = None  # side to which the images of a folder are resized
     space: str = "darts"
     seed: int = 0
-    groups: str = "stacnas"
+    groups: str = "stacnas"  # stacnas, clustering, groups as in "a b, c d", or empty: one stage over the whole space
     # clustering
-    supernet: Stage = Stage(16, 8, 10)
+    supernet: Stage = Stage(16, 8, 10)  # whose feature maps are compared
     num_groups: int | None = None  # null: chosen by the silhouette
     num_samples: int = 64  # images whose feature maps are correlated
     # the two stages; with 8 cells instead of 14 no skip connection survives the first one
-    first: Stage = Stage(16, 14, 80)
-    second: Stage = Stage(16, 20, 80)
+    first: Stage = Stage(16, 14, 80)  # decides the group of an edge
+    second: Stage = Stage(16, 20, 80)  # decides the operator
     # A stage has converged when for so many epochs what is derived has not changed and the smoothed loss has moved by
     # no more than this share of itself; null: a stage takes all its epochs.
     patience: int | None = 10
-    tolerance: float = 0.02
+    tolerance: float = 0.02  # share of the smoothed loss, see patience
     batch_size: int = 64
     augmentation: Augmentation = Augmentation()
     weights: Level = Level("sgd", 0.025, 0.001, heavy_ball=0.9, weight_decay=3e-4, clip=3.0)

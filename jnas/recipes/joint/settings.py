@@ -40,24 +40,24 @@ class QuantisedSearch:
     methods: str = "w2a8 w4a8 w8a8"  # each wWaA or wWaA-pow2
     units: Literal["shared", "edges"] = "shared"  # one policy for all blocks of a cell, or one a block
     policy: str = ""  # a method for all units: then only the architecture is searched
-    # what thresholds leave: the largest relative loss of validation accuracy, null: no filter; then the largest
+    # What thresholds leave: the largest relative loss of validation accuracy, null: no filter; then the largest
     # relative growth of each cost, latency, size or compute, such as {latency: 0.0}
     method_threshold: float | None = None  # of each unit, quantised alone
-    method_growth: dict[str, float] = dataclasses.field(default_factory=dict)
+    method_growth: dict[str, float] = dataclasses.field(default_factory=dict)  # cost -> largest relative growth
     operator_threshold: float | None = None  # of each operator, quantised alone by `policy`
-    operator_growth: dict[str, float] = dataclasses.field(default_factory=dict)
+    operator_growth: dict[str, float] = dataclasses.field(default_factory=dict)  # likewise
     sensitivity_from: Literal["w32a32", "w8a8"] = "w32a32"  # what the others have, and what is lost or grows against
     probes: int = 4  # random architectures over which sensitivities are averaged
     # how candidates are scored
-    supernet: Supernet = Supernet()
+    supernet: Supernet = Supernet()  # whose weights candidates share
     validation: float = 0.2  # share of the training images that only score candidates
     augmentation: Augmentation = _AUGMENTATION
-    reward: Reward = _REWARD
+    reward: Reward = _REWARD  # of accuracy and costs
     latency: str = ""  # a JSON file, method -> milliseconds for 10^6 products
     # the search
-    searcher: Literal["reinforce", "genetic", "evolution", "random", "nsga2"] = "reinforce"
+    searcher: Literal["reinforce", "genetic", "evolution", "random", "nsga2"] = "reinforce"  # asks for candidates
     beside: list[str] = dataclasses.field(default_factory=list)  # costs: nsga2 then finds a front
-    num_evaluations: int = 300
+    num_evaluations: int = 300  # candidates that are scored, at most
     at_once: int = 10  # candidates an iteration
     learning_rate: float = 3e-3  # of the controller; published: 1e-4
     repeats: int = 5  # of its steps along a batch; published: 1

@@ -31,8 +31,8 @@ class BoxAugmentation:
     flip: bool = True
     upright: bool = True  # whether the photo has a right way up; false: it is also mirrored up and down
     smallest: float = 0.8  # factors of its size
-    largest: float = 1.4
-    colour: float = 0.2
+    largest: float = 1.4  # factor of its size
+    colour: float = 0.2  # largest change of brightness and contrast, as a share
 
     def __post_init__(self):
         if not 0 < self.smallest <= self.largest or not 0 <= self.colour < 1:
@@ -51,17 +51,17 @@ class TrainDetector:
     space: str = "nasbench201"
     seed: int = 0
     height: int = 240  # pixels into which a photo is fitted; a multiple of the coarsest stride, padded if it is none
-    width: int = 320
+    width: int = 320  # pixels, likewise
     # the network
     channels: int = 16
     depth: int | None = None  # cells, or cells a stage for NAS-Bench-201; null: the fewest with three resolutions
     stem: Literal["small_image", "imagenet"] = "imagenet"
     strides: list[int] = dataclasses.field(default_factory=lambda: [8, 16, 32])  # of the feature maps looked at
-    head_channels: int = 32
-    head_depth: int = 2
+    head_channels: int = 32  # of the detector's convolutions
+    head_depth: int = 2  # convolutions before each answer
     # the training
     held_out: Literal["test", "validation"] = "test"  # measured on; test: validation photos are trained on as well
-    train: Optimisation = Optimisation()
+    train: Optimisation = Optimisation()  # of the detector
     augmentation: BoxAugmentation = BoxAugmentation()
     # what counts as found
     most_boxes: int = 100  # an image
@@ -94,9 +94,9 @@ class TrainEmbedding:
     depth: int | None = None  # cells, or cells a stage for NAS-Bench-201; null: the fewest with three resolutions
     stem: Literal["small_image", "imagenet"] = "small_image"
     dimension: int = 64  # of the embedding
-    temperature: float = 0.1
+    temperature: float = 0.1  # by which cosines are divided
     # the training
-    train: Optimisation = Optimisation(epochs=3, batch_size=64, learning_rate=5e-3)
+    train: Optimisation = Optimisation(epochs=3, batch_size=64, learning_rate=5e-3)  # of the embedding
     augmentation: Augmentation = Augmentation()
     # the machine
     steps_per_call: int | None = None

@@ -16,18 +16,17 @@ class TrialSearch:
     image_size: int | None = None  # side to which the images of a folder are resized
     space: str = "nasbench201"
     seed: int = 0
-    searcher: Literal["random", "evolution", "gaussian_process", "tpe", "nsga2"] = "evolution"
+    searcher: Literal["random", "evolution", "gaussian_process", "tpe", "nsga2"] = "evolution"  # proposes architectures
     population: int = 8  # of evolution and NSGA-II; architectures drawn at random before a model is asked
-    num_evaluations: int = 16
+    num_evaluations: int = 16  # complete trials
     ask_size: int = 1  # architectures asked at once
     # what judges an architecture
-    objective: Literal["training", "own_training", "shared_weights", "table"] = "training"
-    # of a trial, or of the supernet that trials share
-    trial: Training = Training(channels=6, depth=1, epochs=1, batch_size=32)
+    objective: Literal["training", "own_training", "shared_weights", "table"] = "training"  # see README
+    trial: Training = Training(channels=6, depth=1, epochs=1, batch_size=32)  # or of the supernet that trials share
     train_images: int = 1024  # of the training images, for the trials
     validation_images: int = 1000  # further training images, that judge
     table: str = ""  # a CSV file, see `truth_table.table`
-    table_column: str = "score"
+    table_column: str = "score"  # of that file, larger is better
     # what it costs: millions of parameters, millions of operations an image, milliseconds an image
     costs: dict[str, float] = dataclasses.field(default_factory=dict)  # name -> weight, taken off the score
     beside: list[str] = dataclasses.field(default_factory=list)  # names, minimised beside it: there is a Pareto front

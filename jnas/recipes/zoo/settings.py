@@ -14,7 +14,7 @@ class FineTuning:
     classifier, which is always new. Running statistics follow the new images in frozen parts, too.
     """
 
-    frozen: float = 0.0
+    frozen: float = 0.0  # share of the parts that stand still
     learning_rate: float = 0.05
     epochs: int = 3
     batch_size: int = 64
@@ -41,7 +41,7 @@ class Selection:
     """
 
     data: str
-    zoo: str = "zoo"
+    zoo: str = "zoo"  # a folder or a URL
     image_size: int | None = None
     seed: int = 0
     # limits on what was measured; null: none
@@ -51,19 +51,17 @@ class Selection:
     min_throughput: float | None = None  # images a second in inference
     min_training: float | None = None  # images a second in training
     device: str | None = None  # whose times count; null: this one
-    budget: float | None = (
-        None  # seconds of fine-tuning in all, as measured steps predict them; null: whatever it takes
-    )
+    budget: float | None = None  # seconds of fine-tuning in all, as measured steps predict them; null: as it comes
     # what is tried
-    frozen: tuple[float, ...] = (0.0, 1.0)
-    learning_rates: tuple[float, ...] = (0.01, 0.1)
-    epochs: tuple[int, ...] = (1, 3)
+    frozen: tuple[float, ...] = (0.0, 1.0)  # shares of the parts that stand still
+    learning_rates: tuple[float, ...] = (0.01, 0.1)  # at the beginning
+    epochs: tuple[int, ...] = (1, 3)  # passes over the training images
     fine_tuning: FineTuning = FineTuning()  # everything else of a fine-tuning
     trials: int = 1  # fine-tunings, the predictor updated after each; the best on the validation images is kept
     validation: float = 0.2  # share of the training images that choose among the trials
     # how it is chosen
-    predictor: Literal["ridge", "trees", "gp", "hedge"] = "ridge"
-    acquisition: Literal["mean", "expected_improvement"] = "mean"
+    predictor: Literal["ridge", "trees", "gp", "hedge"] = "ridge"  # of the accuracy after a fine-tuning
+    acquisition: Literal["mean", "expected_improvement"] = "mean"  # of the prediction
     least_records: int = 20  # with fewer in the zoo the order is that of the frozen features' separability
     top: int = 5  # candidates to show
     checkpoint_every: int | None = None
