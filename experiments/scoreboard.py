@@ -60,7 +60,6 @@ IDENTITY = LOOP | {  # v an average of grad_w L_val / 3, as slow as that of the 
 }  # fmt: skip
 LARGEST = "|{0}~0|+|{0}~0|{0}~1|+|{0}~0|{0}~1|{0}~2|".format("nor_conv_3x3")
 WALK = 5.0  # length of alpha's walk: the sum of Adam's step sizes
-WALKS = {"single loop + EMA, short walk": 2.0}
 
 # name: (gradient units a step, settings). First order takes one gradient a level; finite difference and unrolled(1) two
 # gradients and a further pair of them or one mixed product. Neumann(Q) at one point: 2 Q + 4, and 2 for the power
@@ -68,8 +67,6 @@ WALKS = {"single loop + EMA, short walk": 2.0}
 # Hessian-vector product. The single loop: 4 at a point, and 2 every 16th step for its power iteration.
 METHODS = {
     "single loop + EMA": (4.125, EMA | LOOP),
-    # Of walks of 2, 5 and 15 the best of the loop by validation accuracy on seeds 100 to 103; of first order it is 5.
-    "single loop + EMA, short walk": (4.125, EMA | LOOP),
     "single loop + EMA + beta-decay": (4.125, EMA | LOOP | BETA),
     "single loop + STORM": (8.125, STORM | LOOP),
     "single loop + STORM + beta-decay": (8.125, STORM | LOOP | BETA),
@@ -179,7 +176,7 @@ class Truth:
 def run_method(name, arguments, seeds, data, folder, truth):
     units, own = METHODS[name]
     steps = max(1, round(arguments.units / units))
-    rate = WALKS.get(name, WALK) / steps
+    rate = WALK / steps
     alpha = {"alpha": {"learning_rate": rate, "final_learning_rate": rate}}
     run = {
         "data": str(data),

@@ -78,3 +78,16 @@ def test_places_cover_the_image_and_share_out_the_sizes():
     assert len(where.centre) == 3 * 5 + 2 * 3
     np.testing.assert_array_equal(where.centre[[0, 5, 15, 16]], [[4, 4], [4, 12], [8, 8], [24, 8]])
     assert set(zip(where.stride, where.least, where.most, strict=True)) == {(8, 0, 64), (16, 64, np.inf)}
+
+
+def test_doubles_take_no_place_of_another_object():
+    """24 objects, each found at nine places, half of them surer: with room for 100 boxes all 24 are found."""
+    corner = np.stack(np.meshgrid(np.arange(6), np.arange(4)), -1).reshape(-1, 2) * 40.0
+    boxes = np.repeat(np.concatenate([corner, corner + 30], -1), 9, axis=0).astype(np.float32)
+    score = np.repeat(np.where(np.arange(24) < 12, 0.95, 0.6), 9).astype(np.float32)[:, None]
+    found = jax.jit(functools.partial(decode, most=100, most_overlap=0.5))(jnp.asarray(score), jnp.asarray(boxes))
+    assert int((found.score > 0).sum()) == 24
+    assert found.score.shape == (100,)
+    standing = np.asarray(found.boxes)[np.asarray(found.score) > 0]
+    assert {tuple(box) for box in standing.tolist()} == {tuple(box) for box in boxes.tolist()}
+    np.testing.assert_allclose(found.score[:24], [0.95] * 12 + [0.6] * 12, rtol=1e-6)
