@@ -6,16 +6,14 @@ import pathlib
 import numpy as np
 
 from jnas.data.arrays import Dataset, Splits
+from jnas.data.images import ENDINGS, GREY, opened, pixels_of
 from jnas.errors import UserError
 
-ENDINGS = (".png", ".jpg", ".jpeg")
-GREY = ("1", "L", "LA")
-COLOUR = ("RGB", "RGBA", "RGBX", "P", "PA", "CMYK", "YCbCr")
 HELD_OUT = 5  # without a test folder, one image in five is a test image
 
 
 def read_folder(path: pathlib.Path, size: tuple[int, int] | None) -> Splits:
-    """Reads `train/CLASS/*.png` and `test/CLASS/*.png`, or `CLASS/*.png` alone; .jpg and .jpeg likewise.
+    """Reads `train/CLASS/*.png` and `test/CLASS/*.png`, or `CLASS/*.png` alone; .jpg, .webp and .bmp likewise.
 
     Classes are numbered in the order of their names. Without `train` and `test`, images 0, 5, 10, ... of each class, in
     the order of their names, are the test images: no random number is involved, so that every machine divides alike.
@@ -90,35 +88,23 @@ def _hold_out(groups):
 
 def _read(files, size) -> np.ndarray:
     """Images `[N, H, W, C]` uint8."""
-    heads = [_open(file, lambda image: (image.mode, (image.height, image.width))) for file in files]
+    heads = [_head(file) for file in files]
     shape = size or heads[0][1]
-    for file, (mode, own) in zip(files, heads, strict=True):
-        if mode not in GREY + COLOUR:
-            raise UserError(f"image {file} has pixels of kind {mode}: save it with 8 bits a channel")
+    for file, (_, own) in zip(files, heads, strict=True):
         if size is None and own != shape:
             raise UserError(
                 f"image {file} is {own[0]} x {own[1]} pixels and {files[0]} is {shape[0]} x {shape[1]}: "
-                "make all images one size, or load them with size=(height, width)"
+                "make all images one size, or resize them with image_size=SIDE"
             )
-    kind = "L" if all(mode in GREY for mode, _ in heads) else "RGB"
-    images = np.empty((len(files), *shape, 1 if kind == "L" else 3), np.uint8)
-
-    def pixels(image):
-        image = image.convert(kind)
-        if (image.height, image.width) != shape:
-            image = image.resize((shape[1], shape[0]), resample=2)  # 2: bilinear
-        return np.asarray(image)
-
+    channels = 1 if all(grey for grey, _ in heads) else 3
+    images = np.empty((len(files), *shape, channels), np.uint8)
     for row, file in zip(images, files, strict=True):
-        row[...] = _open(file, pixels).reshape(row.shape)
+        with opened(file) as image:
+            row[...] = pixels_of(image, shape, channels)
     return images
 
 
-def _open(file, use):
-    from PIL import Image  # here: the command line must answer --help without it
-
-    try:
-        with Image.open(file) as image:
-            return use(image)
-    except (OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:  # SyntaxError: a broken PNG
-        raise UserError(f"image {file} cannot be read ({type(error).__name__}): replace it or remove it") from error
+def _head(file) -> tuple[bool, tuple[int, int]]:
+    """Whether an image is grey, and its height and width."""
+    with opened(file) as image:
+        return image.mode in GREY, (image.height, image.width)

@@ -6,6 +6,8 @@ from collections.abc import Sequence
 
 import numpy as np
 
+from jnas.data.images import opened
+
 COLOURS = ("#E69F00", "#0072B2", "#D55E00", "#009E73", "#CC79A7", "#56B4E9", "#F0E442", "#000000")  # Okabe and Ito
 _QUALITY = 82
 
@@ -41,10 +43,10 @@ def boxes_picture(
     Returns:
       A JPEG file of the size of the photo.
     """
-    from PIL import Image, ImageDraw, ImageFont
+    from PIL import ImageDraw, ImageFont
 
-    with Image.open(photo) as opened:
-        picture = opened.convert("RGB")
+    with opened(photo) as image:
+        picture = image.convert("RGB")
     draw = ImageDraw.Draw(picture)
     font = ImageFont.load_default(size=max(10, picture.height // 40))
     width = max(2, round(picture.height / 240))

@@ -81,7 +81,7 @@ def test_reads_jpeg_and_resizes(tmp_path):
 def test_refuses_images_of_different_sizes_and_says_how_to_resize(two_parts):
     folder, _ = two_parts
     write(folder / "test" / "cat" / "z.png", picture(height=5))
-    with pytest.raises(UserError, match=r"z.png is 5 x 6 pixels and .*a.png is 4 x 6: .* size=\(height, width\)"):
+    with pytest.raises(UserError, match=r"z.png is 5 x 6 pixels and .*a.png is 4 x 6: .* image_size=SIDE"):
         load(str(folder))
     assert load(str(folder), size=(3, 3)).test.shape == (3, 3, 3)
 
@@ -97,17 +97,12 @@ def test_refuses_an_unreadable_image_by_name(two_parts, damage):
     assert str(file) in str(caught.value)
 
 
-def test_refuses_sixteen_bits(two_parts):
-    folder, _ = two_parts
-    write(folder / "train" / "cat" / "a.png", np.full((4, 6), 1000, np.uint16))
-    with pytest.raises(UserError, match=r"a.png has pixels of kind I;16: save it with 8 bits a channel"):
-        load(str(folder))
-
-
 def test_refuses_an_empty_class_folder(two_parts):
     folder, _ = two_parts
     (folder / "test" / "dog").mkdir()
-    with pytest.raises(UserError, match=r"class folder .*dog has no image: add .png, .jpg, .jpeg files or remove it"):
+    with pytest.raises(
+        UserError, match=r"class folder .*dog has no image: add .png, .jpg, .jpeg, .webp, .bmp files"
+    ):
         load(str(folder))
 
 

@@ -1,14 +1,10 @@
 """Image files of the user as arrays of the shape that a network reads."""
 
-import contextlib
 import os
-import pathlib
-from collections.abc import Iterator
-from typing import Any
 
 import numpy as np
 
-from jnas.errors import UserError
+from jnas.data.images import opened, pixels_of
 
 
 def photo_size(path: str | os.PathLike[str]) -> tuple[int, int]:
@@ -23,7 +19,7 @@ def photo_size(path: str | os.PathLike[str]) -> tuple[int, int]:
     Raises:
         UserError: The photo cannot be read.
     """
-    with _opened(path) as image:
+    with opened(path) as image:
         return image.height, image.width
 
 
@@ -43,11 +39,11 @@ def fit_photo(path: str | os.PathLike[str], size: tuple[int, int], channels: int
         UserError: The photo cannot be read.
     """
     frame = np.zeros((*size, channels), np.uint8)
-    with _opened(path) as image:
+    with opened(path) as image:
         scale = min(size[0] / image.height, size[1] / image.width)
         sides = (max(1, min(round(scale * n), m)) for n, m in zip((image.height, image.width), size, strict=True))
         height, width = sides
-        frame[:height, :width] = _pixels(image, (height, width), channels)
+        frame[:height, :width] = pixels_of(image, (height, width), channels)
     return frame, scale
 
 
@@ -64,23 +60,5 @@ def read_image(path: str | os.PathLike[str], shape: tuple[int, int, int]) -> np.
     Raises:
         UserError: The image cannot be read.
     """
-    with _opened(path) as image:
-        return _pixels(image, shape[:2], shape[2])
-
-
-def _pixels(image, size: tuple[int, int], channels: int) -> np.ndarray:
-    image = image.convert("L" if channels == 1 else "RGB")
-    if (image.height, image.width) != size:
-        image = image.resize((size[1], size[0]), resample=2)  # 2: bilinear
-    return np.asarray(image).reshape(*size, channels)
-
-
-@contextlib.contextmanager
-def _opened(path: str | os.PathLike[str]) -> Iterator[Any]:
-    from PIL import Image  # here: the command line must answer --help without it
-
-    try:
-        with Image.open(pathlib.Path(path)) as image:
-            yield image
-    except (OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:  # SyntaxError: a broken PNG
-        raise UserError(f"photo {path} cannot be read ({type(error).__name__}): replace it or remove it") from error
+    with opened(path) as image:
+        return pixels_of(image, shape[:2], shape[2])

@@ -11,7 +11,7 @@ import numpy as np
 
 from jnas import exported, report
 from jnas.data.detection.photos import fit_photo, read_image
-from jnas.data.folder import ENDINGS
+from jnas.data.images import ENDINGS
 from jnas.errors import UserError
 from jnas.files import atomic_write, prepare_folder
 from jnas.recipes import models, run_folder

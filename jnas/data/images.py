@@ -1,0 +1,77 @@
+"""The one way in which image files of the user are opened: upright, eight bits a channel, of a few formats."""
+
+import contextlib
+import os
+import pathlib
+import warnings
+from collections.abc import Iterator
+from typing import Any
+
+import numpy as np
+
+from jnas.errors import UserError
+
+ENDINGS = (".png", ".jpg", ".jpeg", ".webp", ".bmp")
+FORMATS = ("PNG", "JPEG", "WEBP", "BMP", "GIF")  # and no other whatever a file's name says: some run programs
+GREY = ("1", "L", "LA")
+COLOUR = ("RGB", "RGBA", "RGBX", "P", "PA", "CMYK", "YCbCr")
+
+
+@contextlib.contextmanager
+def opened(path: str | os.PathLike[str]) -> Iterator[Any]:
+    """An image as it is meant to be seen.
+
+    A camera that was held sideways writes so into the file, and the image is turned; grey values of 16 bits are divided
+    by 257, so that the lightest stays the lightest.
+
+    Args:
+        path: of a PNG, JPEG, WebP, BMP or GIF file.
+
+    Yields:
+        A Pillow image of a mode in `GREY` or `COLOUR`.
+
+    Raises:
+        UserError: The file cannot be read, also within the block, or its pixels are of another kind.
+    """
+    from PIL import Image, ImageOps  # here: the command line must answer --help without it
+
+    file = pathlib.Path(path)
+    broken = (OSError, SyntaxError, ValueError, Image.DecompressionBombError, Image.DecompressionBombWarning)
+    try:
+        if not file.is_file():  # a pipe would keep us waiting
+            raise FileNotFoundError(file)
+        with warnings.catch_warnings():
+            warnings.simplefilter("error", Image.DecompressionBombWarning)
+            with Image.open(file, formats=FORMATS) as image:
+                turned = ImageOps.exif_transpose(image)
+                yield turned if turned.mode in GREY + COLOUR else _eight_bits(file, turned)
+    except UserError:
+        raise
+    except broken as error:  # SyntaxError: a broken PNG
+        raise UserError(f"image {path} cannot be read ({type(error).__name__}): replace it or remove it") from error
+
+
+def _eight_bits(file: pathlib.Path, image: Any) -> Any:
+    from PIL import Image
+
+    values = np.asarray(image) if image.mode.startswith("I") else None
+    if values is None or values.min() < 0 or values.max() > 65535:
+        raise UserError(f"image {file} has pixels of kind {image.mode}: save it with 8 bits a channel")
+    return Image.fromarray(np.round(values / 257).astype(np.uint8))
+
+
+def pixels_of(image: Any, size: tuple[int, int], channels: int) -> np.ndarray:
+    """The pixels of an open image, stretched to `size` (height, width) by bilinear interpolation.
+
+    Args:
+        image: from `opened`.
+        size: in pixels.
+        channels: 1 for grey, 3 for colour.
+
+    Returns:
+        `[height, width, channels]` uint8; transparency is dropped.
+    """
+    image = image.convert("L" if channels == 1 else "RGB")
+    if (image.height, image.width) != size:
+        image = image.resize((size[1], size[0]), resample=2)  # 2: bilinear
+    return np.asarray(image).reshape(*size, channels)
