@@ -6,8 +6,8 @@ import pathlib
 import numpy as np
 
 from jnas.data.arrays import Dataset, Splits
-from jnas.data.images import ENDINGS, GREY, opened, pixels_of
 from jnas.errors import UserError
+from jnas.files.images import ENDINGS, GREY, opened, pixels_of
 
 HELD_OUT = 5  # without a test folder, one image in five is a test image
 

@@ -13,6 +13,7 @@ from typing import Any, TypeVar
 import yaml
 
 from jnas.errors import UserError
+from jnas.files.plain_yaml import plain_yaml
 
 Settings = TypeVar("Settings")
 NULLS = ("null", "Null", "NULL", "~", "")
@@ -110,7 +111,7 @@ def _mapping(path: pathlib.Path) -> dict[str, Any]:
     try:
         with path.open(encoding="utf-8-sig") as file:
             text = file.read(LONGEST + 1)
-        content = yaml.load(text, _Text) if len(text) <= LONGEST else None
+        content = plain_yaml(text) if len(text) <= LONGEST else ""
     except OSError as error:
         raise UserError(f"cannot read {path}: {error.strerror}; name a YAML file or a preset") from error
     except UnicodeDecodeError as error:
@@ -123,7 +124,7 @@ def _mapping(path: pathlib.Path) -> dict[str, Any]:
         raise UserError(f"{path} is not YAML{where}: correct it") from error
     if len(text) > LONGEST:
         raise UserError(f"{path} is longer than {LONGEST:,} characters: give a file of settings")
-    if content is None or content == "":
+    if content == "":
         return {}
     if not isinstance(content, dict):
         raise UserError(
@@ -157,15 +158,6 @@ def read_words(words: Iterable[str]) -> dict[str, Any]:
     return values
 
 
-class _Text(yaml.BaseLoader):
-    """Scalars as the text that they are; no aliases, of which a few lines can make more than any memory holds."""
-
-    def compose_node(self, parent, index):
-        if self.check_event(yaml.AliasEvent):
-            raise yaml.MarkedYAMLError(problem="an alias", problem_mark=self.peek_event().start_mark)
-        return super().compose_node(parent, index)
-
-
 def _read(hint: Any, value: Any, name: str) -> Any:
     """The value with its text read as far as the type of the setting says; pydantic does the rest.
 
@@ -185,7 +177,7 @@ def _read(hint: Any, value: Any, name: str) -> Any:
         return value
     if isinstance(value, str):
         try:
-            value = yaml.load(value, _Text)
+            value = plain_yaml(value)
         except (yaml.YAMLError, RecursionError, ValueError) as error:
             raise UserError(f"{name[:-1]} is {_short(value)}: write it as [a, b], or {{key: value}}") from error
     if isinstance(value, list | tuple):

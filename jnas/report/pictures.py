@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from jnas.data.images import opened
+from jnas.files.images import opened
 
 COLOURS = ("#E69F00", "#0072B2", "#D55E00", "#009E73", "#CC79A7", "#56B4E9", "#F0E442", "#000000")  # Okabe and Ito
 _QUALITY = 82

@@ -4,7 +4,7 @@ import os
 
 import numpy as np
 
-from jnas.data.images import opened, pixels_of
+from jnas.files.images import opened, pixels_of
 
 
 def photo_size(path: str | os.PathLike[str]) -> tuple[int, int]:

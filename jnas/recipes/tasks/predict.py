@@ -11,9 +11,9 @@ import numpy as np
 
 from jnas import exported, report
 from jnas.data.detection.photos import fit_photo, read_image
-from jnas.data.images import ENDINGS
 from jnas.errors import UserError
 from jnas.files import atomic_write, prepare_folder
+from jnas.files.images import ENDINGS
 from jnas.recipes import models, run_folder
 from jnas.recipes.tasks import detect, recognise
 from jnas.recipes.tasks.retrieval import nearest

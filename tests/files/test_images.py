@@ -9,8 +9,8 @@ from PIL import Image
 from jnas.data.detection.datasets import load_detection
 from jnas.data.detection.photos import fit_photo, photo_size, read_image
 from jnas.data.folder import read_folder
-from jnas.data.images import opened
 from jnas.errors import UserError
+from jnas.files.images import opened
 
 
 @pytest.fixture
