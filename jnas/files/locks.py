@@ -13,7 +13,8 @@ def exclusive(path: str | os.PathLike[str], *, wait: bool = True) -> Iterator[bo
     """Hold a lock that one process at a time can have; it ends with the block or with the process.
 
     Args:
-      path: of a file, made if absent and left there, or of a folder.
+      path: of a file, made if absent and left there, or of a folder; where a file system locks no folders, as NFS, a
+        file `.lock` in it.
       wait: for the holder; otherwise go on without the lock.
 
     Yields:
@@ -22,15 +23,24 @@ def exclusive(path: str | os.PathLike[str], *, wait: bool = True) -> Iterator[bo
     Raises:
       UserError: if the file cannot be opened.
     """
+    folder, how = os.path.isdir(path), fcntl.LOCK_EX | (0 if wait else fcntl.LOCK_NB)
     with explain("lock", path):
-        file = os.open(path, os.O_RDONLY if os.path.isdir(path) else os.O_RDWR | os.O_CREAT, 0o666)
+        file = os.open(path, os.O_RDONLY if folder else os.O_RDWR | os.O_CREAT, 0o666)
     try:
         try:
-            fcntl.flock(file, fcntl.LOCK_EX | (0 if wait else fcntl.LOCK_NB))
+            fcntl.flock(file, how)
             held = True
         except BlockingIOError:
             held = False
-        yield held
+        except OSError:
+            if not folder:
+                raise
+            held = None
+        if held is None:
+            with exclusive(os.path.join(path, ".lock"), wait=wait) as held:
+                yield held
+        else:
+            yield held
     finally:
         os.close(file)
 
