@@ -13,6 +13,7 @@ from jnas.errors import UserError
 
 ENDINGS = (".png", ".jpg", ".jpeg", ".webp", ".bmp")
 FORMATS = ("PNG", "JPEG", "WEBP", "BMP", "GIF")  # and no other whatever a file's name says: some run programs
+NOTES = {"exif", "xmp", "XML:com.adobe.xmp", "Raw profile type exif"}  # that may say how an image is turned
 GREY = ("1", "L", "LA")
 COLOUR = ("RGB", "RGBA", "RGBX", "P", "PA", "CMYK", "YCbCr")
 
@@ -43,7 +44,8 @@ def opened(path: str | os.PathLike[str]) -> Iterator[Any]:
         with warnings.catch_warnings():
             warnings.simplefilter("error", Image.DecompressionBombWarning)
             with Image.open(file, formats=FORMATS) as image:
-                turned = ImageOps.exif_transpose(image)
+                # Without such a note it would copy the pixels, also for those who only ask for the size.
+                turned = ImageOps.exif_transpose(image) if NOTES & image.info.keys() else image
                 yield turned if turned.mode in GREY + COLOUR else _eight_bits(file, turned)
     except UserError:
         raise

@@ -14,7 +14,7 @@ class ModelLevel:
 
     initial: int = 4  # drawn at random before the model is asked; at least 2
     budget: int = 8  # evaluations, those included
-    acquisition: Literal["improvement", "information"] = "improvement"  # by what the model chooses: expected values
+    acquisition: Literal["improvement", "information"] = "improvement"  # expected, by which the model chooses
     # Converged: for so many iterations in a row neither a hyper-parameter, as log(0.05 + h), nor the incumbent's
     # posterior, in standard deviations of the scores, moved by more than the tolerance, nor was the incumbent replaced.
     tolerance: float = 0.2
