@@ -12,6 +12,7 @@ from jnas.searchers.base import Searcher, complete, no_observations, padded_leng
 from jnas.searchers.controller import log_probability, start, write
 from jnas.spaces.base import Space, num_options
 
+CLIP = 5.0  # largest norm of a gradient
 DRAWN = 8  # architectures written for each one asked, of which the first new ones are taken
 
 
@@ -48,7 +49,6 @@ def reinforce(
     queue: int = 0,
     imitation: float = 1.0,
     baseline_decay: float = 0.99,
-    clip: float = 5.0,
     seed: int = 0,
 ) -> Searcher:
     r"""An LSTM of one layer that draws each choice knowing those before, trained by REINFORCE.
@@ -57,7 +57,7 @@ def reinforce(
         step along the mean over the batch of  A grad log p(arch) + entropy grad H
 
     with r the score, s the root mean square of r - b, and H the summed entropy of the choices along the architecture;
-    Adam, its gradient cut to norm `clip`. The published controllers do without s: it makes the weight of the entropy
+    Adam, its gradient cut to norm 5. The published controllers do without s: it makes the weight of the entropy
     mean the same for scores of any scale, and the baseline starts at the first batch's mean, not at 0.
 
     With a `queue` the controller also imitates the best architectures so far, as in priority queue training: to the
@@ -80,7 +80,6 @@ def reinforce(
       queue: how many of the best are imitated; the published controllers do without.
       imitation: weight of that.
       baseline_decay: of the running mean.
-      clip: largest norm of a gradient.
       seed: of the controller's initial weights.
 
     Returns:
@@ -97,14 +96,14 @@ def reinforce(
     for name, value, least in whole:
         if value < least:
             raise ValueError(f"{name} is {value}: give at least {least}.")
-    if min(learning_rate, clip) <= 0 or min(entropy, imitation) < 0 or not 0 <= baseline_decay < 1:
+    if learning_rate <= 0 or min(entropy, imitation) < 0 or not 0 <= baseline_decay < 1:
         raise ValueError(
-            f"learning_rate={learning_rate}, clip={clip}, entropy={entropy}, imitation={imitation}, baseline_decay="
-            f"{baseline_decay}: the first two must be positive, the next two at least 0, the last from 0 to below 1."
+            f"learning_rate={learning_rate}, entropy={entropy}, imitation={imitation}, baseline_decay="
+            f"{baseline_decay}: the first must be positive, the next two at least 0, the last from 0 to below 1."
         )
     bounds = tuple(num_options(space).tolist())
     initial = np.asarray(start(jax.random.key(seed), bounds, hidden))
-    adam = optax.chain(optax.clip_by_global_norm(clip), optax.adam(learning_rate))
+    adam = optax.chain(optax.clip_by_global_norm(CLIP), optax.adam(learning_rate))
     step = _step_of(adam, bounds, hidden, repeats, entropy, imitation)
     draw = jax.jit(functools.partial(write, bounds=bounds, hidden=hidden), static_argnames="num")
 

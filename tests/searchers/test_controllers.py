@@ -92,7 +92,7 @@ def test_settings_out_of_range_are_refused():
         searchers.reinforce(SPACE, batch_size=0)
     with pytest.raises(ValueError, match="queue is -1: give at least 0"):
         searchers.reinforce(SPACE, queue=-1)
-    with pytest.raises(ValueError, match="the first two must be positive"):
-        searchers.reinforce(SPACE, clip=0)
+    with pytest.raises(ValueError, match="the first must be positive"):
+        searchers.reinforce(SPACE, learning_rate=0)
     with pytest.raises(ValueError, match="shares up to 1"):
         searchers.genetic(SPACE, parents=1.5)
