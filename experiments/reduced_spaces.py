@@ -51,7 +51,8 @@ def main():
     for name in arguments.spaces:
         space = spaces.by_name(name)
         for method in (*ends(space), RANDOM, *arguments.methods):
-            if any((row["space"], row["method"]) == (name, method) for row in scoreboard.read(results)):
+            key = name, method, arguments.units * (method in arguments.methods)
+            if any((row["space"], row["method"], row["units"]) == key for row in scoreboard.read(results)):
                 continue
             rows = [{"space": name, "method": method, **row} for row in run(space, method, images, arguments)]
             with results.open("a") as file:
@@ -87,7 +88,7 @@ def run(space, method, images, arguments):
     """The rows of a method's seeds, or of as many trainings of an end of the space, or of random cells."""
     splits = run_folder.load_data(str(images), None)
     seeds = range(arguments.seed, arguments.seed + arguments.seeds)
-    folder = pathlib.Path(arguments.out) / f"{space.name}-{method}".replace(" ", "-")
+    folder = pathlib.Path(arguments.out) / f"{space.name}-{method}-{arguments.units}".replace(" ", "-")
     steps, seconds = 0, 0.0
     if method in ends(space):
         cells = [spaces.to_string(space, spaces.encode(space, ends(space)[method]))] * len(seeds)
@@ -110,7 +111,7 @@ def run(space, method, images, arguments):
         prepared = train_network.prepare(space, spaces.from_string(space, cell), splits, TRAINING)
         trained = train_network.train(prepared, splits, TRAINING, folder / f"train-{seed}", seed)
         yield {
-            "seed": seed, "units": arguments.units, "steps": steps, "seconds": round(seconds, 1),
+            "seed": seed, "units": arguments.units if steps else 0, "steps": steps, "seconds": round(seconds, 1),
             "test": round(100 * trained["test_accuracy"], 2), "parameters": trained["parameters"],
             "separable": cell.count("sep_conv_3x3"), "genotype": cell,
         }  # fmt: skip
@@ -119,16 +120,16 @@ def run(space, method, images, arguments):
 def table(rows):
     """Mean, spread and every seed, as Markdown."""
     print(
-        "| space | method | steps | seconds | test [%], mean ± std (95 % interval) | each seed | parameters | "
-        "separable convolutions of 16 |\n" + "|---" * 8 + "|"
+        "| space | method | units | steps | seconds | test [%], mean ± std (95 % interval) | each seed | parameters | "
+        "separable convolutions of 16 |\n" + "|---" * 9 + "|"
     )
-    for space, name in dict.fromkeys((row["space"], row["method"]) for row in rows):
-        of = [row for row in rows if (row["space"], row["method"]) == (space, name)]
+    for key in dict.fromkeys((row["space"], row["method"], row["units"]) for row in rows):
+        of = [row for row in rows if (row["space"], row["method"], row["units"]) == key]
         tests, mean = [row["test"] for row in of], lambda key, of=of: statistics.mean(row[key] for row in of)
         each = " ".join(f"{test:.2f}" for test in tests)
         print(
-            f"| {space} | {name} | {of[0]['steps']} | {mean('seconds'):.0f} | {scoreboard._interval(tests)} | {each} | "
-            f"{mean('parameters'):,.0f} | {mean('separable'):.1f} |"
+            f"| {' | '.join(map(str, key))} | {of[0]['steps']} | {mean('seconds'):.0f} | "
+            f"{scoreboard._interval(tests)} | {each} | {mean('parameters'):,.0f} | {mean('separable'):.1f} |"
         )
 
 

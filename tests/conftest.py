@@ -1,5 +1,6 @@
 """Strict tests: implicit promotion of dtypes and ranks is an error, warnings are errors (pyproject.toml)."""
 
+import gc
 import os
 import pathlib
 import subprocess
@@ -7,10 +8,6 @@ import sys
 import tempfile
 
 os.environ.setdefault("JAX_PLATFORMS", "cpu")
-# Less optimised machine code: these programs are compiled for longer than they run. What is compared with the result of
-# another process is compiled in the same way there.
-LESS_OPTIMISED = "--xla_backend_optimization_level=0"
-os.environ["XLA_FLAGS"] = f"{LESS_OPTIMISED} {os.environ.get('XLA_FLAGS', '')}".strip()
 # One cache for all the tests and the processes they start: what one compiled the others read. Not the user's own.
 CACHE = os.environ.setdefault(
     "JNAS_CACHE_DIR", str(pathlib.Path(tempfile.gettempdir()) / f"jnas-test-cache-{os.getuid()}")
@@ -18,6 +15,10 @@ CACHE = os.environ.setdefault(
 
 HELPERS = pathlib.Path(__file__).parent / "helpers"
 sys.path.insert(0, str(HELPERS))  # which scripts in subprocesses import, too
+from compiling import FLAGS  # noqa: E402
+
+# What is compared with the result of another process is compiled in the same way there.
+os.environ["XLA_FLAGS"] = f"{FLAGS} {os.environ.get('XLA_FLAGS', '')}".strip()
 collect_ignore = ["parallel_script.py", "helpers", "golden/golden.py"]  # programs with arguments
 
 import jax  # noqa: E402 - after its environment
@@ -28,6 +29,9 @@ from tiny import ENTRY, TINY  # noqa: E402
 import jnas  # noqa: E402
 from jnas.data.load import load  # noqa: E402
 
+gc.set_threshold(
+    50_000, 20, 100
+)  # what tracing allocates mostly lives on: looking through it takes a twelfth of the time
 jax.config.update("jax_numpy_dtype_promotion", "strict")
 jax.config.update("jax_numpy_rank_promotion", "raise")
 jax.config.update("jax_compilation_cache_dir", CACHE)
@@ -101,11 +105,9 @@ def command():
     """
 
     def run(*words, wait=True, cwd=None, env=None, before=None):
-        # Less optimised machine code: these programs are compiled for longer than they run.
-        flags = "--xla_backend_optimization_level=0"
         environment = {
             **os.environ,
-            "XLA_FLAGS": flags,
+            "XLA_FLAGS": FLAGS,
             "PYTHONPATH": str(pathlib.Path(jnas.__file__).parents[1]),
             **(env or {}),
         }

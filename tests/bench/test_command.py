@@ -11,6 +11,7 @@ import time
 import jax
 import jax.numpy as jnp
 import pytest
+from compiling import FLAGS
 
 import jnas
 from jnas import bilevel
@@ -58,8 +59,7 @@ def measured(tmp_path_factory):
 
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(command, "measure", measure)
-        # Less optimised machine code: these programs are compiled for longer than they run.
-        patch.setenv("XLA_FLAGS", "--xla_backend_optimization_level=0")
+        patch.setenv("XLA_FLAGS", FLAGS)
         patch.setenv("PYTHONPATH", str(ROOT))
         status = main(["bench", *TINY, "--what", "gradient", "--repeats", "3", "--out", str(path), "--profile"])
     lines = command.read_lines(path)

@@ -17,6 +17,7 @@ import sys
 import host_worker
 import numpy as np
 import pytest
+from compiling import FLAGS
 from host_worker import BATCH, EPOCH, SIDE, STEPS
 
 from jnas.cli import hosts
@@ -59,8 +60,7 @@ def pod():
         for number in range(count):
             tells, told = environment(kind, number, of or count, port)
             env = {name: value for name, value in os.environ.items() if name != "JAX_NUM_CPU_DEVICES"}
-            # Less optimised machine code: these programs are compiled for longer than they run.
-            env |= {"JAX_PLATFORMS": "cpu", "XLA_FLAGS": "--xla_backend_optimization_level=0"}
+            env |= {"JAX_PLATFORMS": "cpu", "XLA_FLAGS": FLAGS}
             env |= {"PYTHONPATH": str(WORKER.parents[2])} | {name: str(value) for name, value in tells.items()}
             # Nothing is learned from silence within the test, nor from the silence of a process that is only slow.
             told |= {"start_timeout": start_timeout, "heartbeat_timeout": 3600}

@@ -30,7 +30,6 @@ CASES = {
     "nasbench201": (NB201, "cell"),
 }
 STRATEGIES = ("scan", "unroll", "merge")
-jit = functools.partial(jax.jit, compiler_options={"xla_backend_optimization_level": 0})  # compiles in half the time
 
 
 def make(name, strategy="scan", remat=True):
@@ -116,7 +115,7 @@ def expected(name):
         return height(output), changed
 
     named, along = edge_by_edge(cell, params), edge_by_edge(cell, dparams)
-    return jit(functools.partial(derivatives, loss))((named, mix, inputs), (along, *direction))
+    return jax.jit(functools.partial(derivatives, loss))((named, mix, inputs), (along, *direction))
 
 
 def assert_close(actual, expected, tolerance=1e-10):
@@ -143,7 +142,7 @@ WAYS = [(strategy, remat) for strategy in STRATEGIES for remat in (True, False)]
 def test_value_statistics_gradient_and_hessian_product_equal_those_of_plain_python(x64, name, strategy, remat):
     cell = make(name, strategy, remat)
     where, stats, direction = point(name)
-    found = jit(functools.partial(derivatives, functools.partial(loss_of, cell, stats)))(where, direction)
+    found = jax.jit(functools.partial(derivatives, functools.partial(loss_of, cell, stats)))(where, direction)
     (value, changed), *vectors = found
     named = [(edge_by_edge(cell, params), mix, inputs) for params, mix, inputs in vectors]
     reference = expected(name)
@@ -157,7 +156,7 @@ def test_evaluation_reads_the_running_statistics_of_each_edge(x64, strategy):
     cell = make("narrowed", strategy)
     (params, mix, inputs), stats, _ = point("narrowed")
 
-    @jit
+    @jax.jit
     def both(params, mix, inputs):
         variables = {"params": params, "batch_stats": stats}
         named = edge_by_edge(cell, params), edge_by_edge(cell, stats)
@@ -189,8 +188,8 @@ def test_vmap_over_mixes_and_weights_equals_a_loop(x64, strategy):
     mixes = jnp.stack((mix, dmix))
     one = lambda n: jax.tree.map(lambda leaf: leaf[n], weights)
     many = jax.vmap(gradient(strategy), (None, 0)), jax.vmap(gradient(strategy))
-    population, pairs = jit(lambda: (many[0](params, mixes), many[1](weights, mixes)))()
-    single = jit(gradient("scan"))
+    population, pairs = jax.jit(lambda: (many[0](params, mixes), many[1](weights, mixes)))()
+    single = jax.jit(gradient("scan"))
     stack = lambda *trees: jax.tree.map(lambda *leaves: jnp.stack(leaves), *trees)
     assert_close(population, stack(*(single(params, mixes[n]) for n in range(2))))
     assert_close(pairs, stack(*(single(one(n), mixes[n]) for n in range(2))))

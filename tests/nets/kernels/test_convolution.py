@@ -14,7 +14,6 @@ from jax import lax
 
 from jnas.nets.kernels.convolution import conv2d, depthwise2d
 
-jit = partial(jax.jit, compiler_options={"xla_backend_optimization_level": 0})  # compiles in half the time
 CANONICAL = "[b, 0, 1, f]x[0, 1, i, o]->[b, 0, 1, f]"
 DENSE = [  # kernel, stride, dilation, (height, width)
     (1, 1, 1, (4, 3)),
@@ -90,7 +89,7 @@ def assert_close(actual, expected, tolerance=1e-12):
 def test_value_and_derivatives_equal_those_of_lax(x64, depthwise, size, stride, dilation, shape):
     both = (depthwise2d if depthwise else conv2d), by_lax
     arguments = operands(depthwise, size, shape)
-    ours, expected = jit(lambda *a: [derivatives(partial(f, stride=stride, dilation=dilation), *a) for f in both])(
+    ours, expected = jax.jit(lambda *a: [derivatives(partial(f, stride=stride, dilation=dilation), *a) for f in both])(
         *arguments
     )
     assert_close(ours, expected)
@@ -112,7 +111,7 @@ def test_vmap_over_images_kernels_and_both_equals_a_loop(x64, depthwise):
         "grid": jax.vmap(jax.vmap(hvp, (None, 0)), (1, None)),
         "grid of pairs": jax.vmap(lambda x: jax.vmap(hvp, (None, 0))(x, kernels + x.mean()), 1),
     }
-    single = jit(hvp)
+    single = jax.jit(hvp)
     x_of, kernel_of = [xs[:, i] for i in range(3)], list(kernels)
 
     def stack(items):
@@ -132,7 +131,7 @@ def test_vmap_over_images_kernels_and_both_equals_a_loop(x64, depthwise):
         "grid": (xs, kernels),
         "grid of pairs": (xs,),
     }
-    actual = jit(lambda arguments: {name: f(*arguments[name]) for name, f in mapped.items()})(arguments)
+    actual = jax.jit(lambda arguments: {name: f(*arguments[name]) for name, f in mapped.items()})(arguments)
     assert_close(actual, expected)
 
 
