@@ -23,6 +23,7 @@ from typing import Any, NamedTuple
 from jnas import files, spaces
 from jnas.bench.roofline import Ceilings, Work
 from jnas.errors import Interrupted, UserError
+from jnas.files import reading, schemas
 from jnas.recipes import config, run_folder
 from jnas.recipes.gradient.settings import Search
 
@@ -136,7 +137,7 @@ def run(
     if out is not None:
         prepare_file(out)
     done = {
-        _key(line["what"], line["devices"], line["settings"])
+        _key(line["what"], line["devices"], line.get("settings"))
         for line in known
         if line["kind"] == "case" and "error" not in line
     }
@@ -175,17 +176,12 @@ def read_lines(path: str | os.PathLike[str], *, missing_ok: bool = False) -> lis
     """
     if missing_ok and not pathlib.Path(path).exists():
         return []
-    with files.explain("read", path):
-        lines = pathlib.Path(path).read_bytes().splitlines()
-    records = []
-    for line in lines:
-        with contextlib.suppress(ValueError):
-            records.append(json.loads(line))
+    records, torn = reading.lines_of(pathlib.Path(path), Any)
     if any(not isinstance(r, dict) or r.get("kind") not in ("case", "ceilings", "prediction") for r in records) or (
-        any(lines) and not records
+        torn and not records
     ):
         raise UserError(f"{path} is no file of jnas bench: name one that it wrote, or a new one")
-    return records
+    return [reading.checked(record, schemas.of_line(record), path) for record in records]
 
 
 def prepare_file(path: str | os.PathLike[str]) -> None:

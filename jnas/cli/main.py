@@ -346,10 +346,18 @@ def _what(text: str) -> dict[str, Any]:
     folder = pathlib.Path(text)
     if text.startswith("chain:"):  # its genotype is the name of the space that holds it alone
         return {"genotype": text, "space": text}
-    if not os.path.isdir(text):  # a genotype may be longer than a path can be
-        return {"genotype": text, **({"space": "darts"} if "nor_conv" not in text and "~" not in text else {})}
+    from jnas.files.reading import wrong
     from jnas.recipes import run_folder
+    from jnas.spaces.base import quoted
+    from jnas.spaces.genotypes import PUBLISHED
 
+    if not os.path.isdir(text):  # a genotype may be longer than a path can be
+        if not set("(|") & set(text) and text.strip() not in PUBLISHED:
+            raise UserError(
+                f"there is no folder {quoted(text)}, and it is no genotype: name the folder of a run, or write "
+                f"Genotype(normal=[...], ...) in quotes or {', '.join(PUBLISHED)}"
+            )
+        return {"genotype": text, **({"space": "darts"} if "nor_conv" not in text and "~" not in text else {})}
     result = run_folder.read_json(folder / run_folder.RESULT)
     if result is None:
         raise UserError(
@@ -358,6 +366,9 @@ def _what(text: str) -> dict[str, Any]:
     stored = _settings_of(folder)
     # Trained for another task, it has other settings.
     wanted = ("space", "seed") if "task" in result else ("data", "image_size", "space", "seed", "train")
+    for name in wanted:
+        if name not in stored:
+            raise wrong(folder / run_folder.CONFIG, name, "missing", "the setting of the run")
     return {
         "genotype": result["genotype"],
         **{name: stored[name] for name in wanted},
