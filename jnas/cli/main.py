@@ -1,7 +1,9 @@
 """The command line: `jnas search | train | evaluate | report | bench | spaces`."""
 
 import argparse
+import codecs
 import functools
+import io
 import json
 import os
 import pathlib
@@ -60,6 +62,10 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 def entry() -> NoReturn:
     """The program: runs a command and ends the process."""
+    for stream in (sys.stdout, sys.stderr):
+        # Under LC_ALL=C names of classes could not be printed; what reads our JSON expects UTF-8 anyway.
+        if isinstance(stream, io.TextIOWrapper) and codecs.lookup(stream.encoding).name == "ascii":
+            stream.reconfigure(encoding="utf-8")
     status = main()
     if status:
         # After a failed write the threads of the storage library would go on to complain below our one sentence, and
@@ -363,17 +369,14 @@ def _what(text: str) -> dict[str, Any]:
         raise UserError(
             f"{folder} holds no finished run ({run_folder.RESULT} is missing): finish it, or give a genotype"
         )
-    stored = _settings_of(folder)
-    # Trained for another task, it has other settings.
-    wanted = ("space", "seed") if "task" in result else ("data", "image_size", "space", "seed", "train")
+    known = _settings_of(folder) | {name: result[name] for name in ("genotype", "space") if name in result}
+    # Trained for another task, or chosen from a zoo, it has other settings.
+    own = () if "task" in result else ("data", "image_size", *(() if "selection" in result else ("train",)))
+    wanted = ("genotype", "space", "seed", *own)
     for name in wanted:
-        if name not in stored:
+        if name not in known:
             raise wrong(folder / run_folder.CONFIG, name, "missing", "the setting of the run")
-    return {
-        "genotype": result["genotype"],
-        **{name: stored[name] for name in wanted},
-        "space": result.get("space", stored["space"]),
-    }
+    return {name: known[name] for name in wanted}
 
 
 def _settings_of(run: pathlib.Path) -> dict[str, Any]:

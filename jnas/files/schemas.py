@@ -123,6 +123,8 @@ Evaluated = TypedDict("Evaluated", {
     "trial": Required[Count], "scores": Required[Numbers], "seconds": Number, "error": str, "architecture": str,
 }, total=False)  # fmt: skip
 
+Scored = TypedDict("Scored", {"genotype": str, "score": Number})
+
 # at_work.json.
 Picture = TypedDict("Picture", {"file": str, "caption": str})
 AtWork = TypedDict("AtWork", {
