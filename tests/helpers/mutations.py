@@ -102,7 +102,8 @@ def damaged_archive(content, random):
         members["tree['params']['more'].npy"] = members[name]
     elif action in ("retype", "reshape"):
         array = np.load(io.BytesIO(members[name]))
-        array = array.astype(random.choice(("f8", "i4", "U9", "c8", "V4"))) if action == "retype" else array[None]
+        kind = "U9" if array.dtype.kind == "U" else random.choice(("f8", "i4", "U9", "c8", "V4"))
+        array = array.astype(kind) if action == "retype" else array[None]
         members[name] = saved(array)
     elif action == "header":
         members[name] = with_header(random.choice((
