@@ -135,6 +135,19 @@ def test_recipes_define_no_module_and_no_estimator():
             assert not (isinstance(node, ast.Call) and ast.unparse(node.func).endswith("Estimator")), path
 
 
+def test_every_file_of_text_is_opened_as_utf_8():
+    for path in FILES:
+        for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+            if isinstance(node, ast.Call):
+                called = ast.unparse(node.func)
+                name = called.rpartition(".")[2]
+                said = {ast.unparse(part) for part in (*node.args, *(keyword.value for keyword in node.keywords))}
+                bytes_ = called in ("os.open", "Image.open", "archive.open") or any("b'" in one for one in said)
+                if name in {"open", "read_text", "write_text", "loadtxt", "genfromtxt", "savetxt"} and not bytes_:
+                    keywords = {keyword.arg for keyword in node.keywords}
+                    assert "encoding" in keywords, f"{path.name}:{node.lineno}: {ast.unparse(node)}: name the encoding"
+
+
 def test_few_rooms_speak_of_devices():
     words = {"devices", "device_put", "default_backend", "local_devices", "NamedSharding"}
     for path in FILES:

@@ -23,6 +23,7 @@ from typing import Any, NamedTuple
 from jnas import files, spaces
 from jnas.bench.roofline import Ceilings, Work
 from jnas.errors import Interrupted, UserError
+from jnas.files import reading, schemas
 from jnas.recipes import config, run_folder
 from jnas.recipes.gradient.settings import Search
 
@@ -136,7 +137,7 @@ def run(
     if out is not None:
         prepare_file(out)
     done = {
-        _key(line["what"], line["devices"], line["settings"])
+        _key(line["what"], line["devices"], line.get("settings"))
         for line in known
         if line["kind"] == "case" and "error" not in line
     }
@@ -175,17 +176,12 @@ def read_lines(path: str | os.PathLike[str], *, missing_ok: bool = False) -> lis
     """
     if missing_ok and not pathlib.Path(path).exists():
         return []
-    with files.explain("read", path):
-        lines = pathlib.Path(path).read_bytes().splitlines()
-    records = []
-    for line in lines:
-        with contextlib.suppress(ValueError):
-            records.append(json.loads(line))
+    records, torn = reading.lines_of(pathlib.Path(path), Any)
     if any(not isinstance(r, dict) or r.get("kind") not in ("case", "ceilings", "prediction") for r in records) or (
-        any(lines) and not records
+        torn and not records
     ):
         raise UserError(f"{path} is no file of jnas bench: name one that it wrote, or a new one")
-    return records
+    return [reading.checked(record, schemas.of_line(record), path) for record in records]
 
 
 def prepare_file(path: str | os.PathLike[str]) -> None:
@@ -245,7 +241,7 @@ def measure(
     environment = {**os.environ, "XLA_FLAGS": flags.strip(), "JNAS_CACHE_DIR": cache or "", **(variables or {})}
     with tempfile.TemporaryDirectory(prefix="jnas-bench-") as folder:
         asked, answered, said = (pathlib.Path(folder) / name for name in ("request", "answer", "stderr"))
-        asked.write_text(json.dumps(request))
+        asked.write_text(json.dumps(request), encoding="utf-8")
         with said.open("wb") as stderr:
             process = subprocess.Popen(
                 [sys.executable, "-m", worker, str(asked), str(answered)],
@@ -259,8 +255,8 @@ def measure(
                 process.kill()
                 process.wait()
         if answered.is_file():
-            return json.loads(answered.read_text())
-        spoken = said.read_text(errors="replace").strip().splitlines()
+            return json.loads(answered.read_text(encoding="utf-8"))
+        spoken = said.read_text(encoding="utf-8", errors="replace").strip().splitlines()
         last = spoken[-1:] or ["it said nothing"]
     if process.returncode < 0:
         name = signal.Signals(-process.returncode).name

@@ -93,7 +93,11 @@ def slice_mesh(chip: Chip, sides: tuple[int, ...]) -> Mesh:
         else:
             hosts, each = (1, sides[0]) if sides[0] <= 8 else (sides[0] // 8, 8)
             name = f"{hosts}x1x{each}"
-            target = importlib.resources.files("jnas.bench").joinpath("targets", f"{chip.name}.txtpb").read_text()
+            target = (
+                importlib.resources.files("jnas.bench")
+                .joinpath("targets", f"{chip.name}.txtpb")
+                .read_text(encoding="utf-8")
+            )
             described = topologies.get_topology_desc(name, platform="cuda", topology=name, target_config=target)
     except Exception as error:  # whatever a plug-in raises
         raise UserError(f"the compiler refuses {chip.name}:{name}: {str(error).splitlines()[0][:200]}") from None

@@ -243,10 +243,10 @@ def ceilings(mesh: Mesh | None, dtype: Any, *, least: float = 0.1, size: int = 1
 
 def peak_memory() -> int:
     """The most memory that this process held, in bytes, its compilation included."""
-    with open("/proc/self/status") if pathlib.Path("/proc/self/status").exists() else open("/dev/null") as status:
-        for line in status:
-            if line.startswith("VmHWM:"):  # unlike getrusage's, not inherited from the process that started this one
-                return int(line.split()[1]) * 1024
+    known = pathlib.Path("/proc/self/status")
+    for line in known.read_text(encoding="utf-8").splitlines() if known.exists() else ():
+        if line.startswith("VmHWM:"):  # unlike getrusage's, not inherited from the process that started this one
+            return int(line.split()[1]) * 1024
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * (1 if sys.platform == "darwin" else 1024)
 
 
@@ -264,7 +264,7 @@ def _threads() -> int:
 def reply(answer: Callable[[dict[str, Any]], dict[str, Any]], request: str, path: str) -> None:
     """Read a request from a file, and write what `answer` makes of it, or `{"error": sentence}`, to another."""
     try:
-        result = answer(json.loads(pathlib.Path(request).read_text()))
+        result = answer(json.loads(pathlib.Path(request).read_text(encoding="utf-8")))
     except Exception as error:
         first = str(error).strip().splitlines()[:1] or [""]
         kind = "" if isinstance(error, UserError) else f"{type(error).__name__}: "

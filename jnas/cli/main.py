@@ -1,7 +1,9 @@
 """The command line: `jnas search | train | evaluate | report | bench | spaces`."""
 
 import argparse
+import codecs
 import functools
+import io
 import json
 import os
 import pathlib
@@ -60,6 +62,10 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 def entry() -> NoReturn:
     """The program: runs a command and ends the process."""
+    for stream in (sys.stdout, sys.stderr):
+        # Under LC_ALL=C names of classes could not be printed; what reads our JSON expects UTF-8 anyway.
+        if isinstance(stream, io.TextIOWrapper) and codecs.lookup(stream.encoding).name == "ascii":
+            stream.reconfigure(encoding="utf-8")
     status = main()
     if status:
         # After a failed write the threads of the storage library would go on to complain below our one sentence, and
@@ -346,23 +352,31 @@ def _what(text: str) -> dict[str, Any]:
     folder = pathlib.Path(text)
     if text.startswith("chain:"):  # its genotype is the name of the space that holds it alone
         return {"genotype": text, "space": text}
-    if not os.path.isdir(text):  # a genotype may be longer than a path can be
-        return {"genotype": text, **({"space": "darts"} if "nor_conv" not in text and "~" not in text else {})}
+    from jnas.files.reading import wrong
     from jnas.recipes import run_folder
+    from jnas.spaces.base import quoted
+    from jnas.spaces.genotypes import PUBLISHED
 
+    if not os.path.isdir(text):  # a genotype may be longer than a path can be
+        if not set("(|") & set(text) and text.strip() not in PUBLISHED:
+            raise UserError(
+                f"there is no folder {quoted(text)}, and it is no genotype: name the folder of a run, or write "
+                f"Genotype(normal=[...], ...) in quotes or {', '.join(PUBLISHED)}"
+            )
+        return {"genotype": text, **({"space": "darts"} if "nor_conv" not in text and "~" not in text else {})}
     result = run_folder.read_json(folder / run_folder.RESULT)
     if result is None:
         raise UserError(
             f"{folder} holds no finished run ({run_folder.RESULT} is missing): finish it, or give a genotype"
         )
-    stored = _settings_of(folder)
-    # Trained for another task, it has other settings.
-    wanted = ("space", "seed") if "task" in result else ("data", "image_size", "space", "seed", "train")
-    return {
-        "genotype": result["genotype"],
-        **{name: stored[name] for name in wanted},
-        "space": result.get("space", stored["space"]),
-    }
+    known = _settings_of(folder) | {name: result[name] for name in ("genotype", "space") if name in result}
+    # Trained for another task, or chosen from a zoo, it has other settings.
+    own = () if "task" in result else ("data", "image_size", *(() if "selection" in result else ("train",)))
+    wanted = ("genotype", "space", "seed", *own)
+    for name in wanted:
+        if name not in known:
+            raise wrong(folder / run_folder.CONFIG, name, "missing", "the setting of the run")
+    return {name: known[name] for name in wanted}
 
 
 def _settings_of(run: pathlib.Path) -> dict[str, Any]:

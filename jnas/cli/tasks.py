@@ -75,11 +75,10 @@ def evaluate(network: pathlib.Path, arguments: argparse.Namespace) -> int | None
     Raises:
       UserError: if the network cannot be read or the data do not fit it.
     """
-    from jnas.recipes import run_folder, train_network
+    from jnas.recipes import models
     from jnas.recipes.tasks import measure
 
-    facts = run_folder.read_json(network / train_network.NETWORK)
-    if facts.get("task", TASKS[0]) == TASKS[0]:
+    if models.read_facts(network).get("task", TASKS[0]) == TASKS[0]:
         return None
     enable_compilation_cache()
     print(json.dumps(measure.of_folder(network, arguments.data, arguments.split), ensure_ascii=False))

@@ -8,6 +8,7 @@ from typing import Any
 from jnas.distributed.cache import enable_compilation_cache
 from jnas.distributed.environment import environment
 from jnas.errors import UserError
+from jnas.files import schemas
 
 
 def add(commands) -> None:
@@ -149,7 +150,7 @@ def _show(arguments: argparse.Namespace) -> int:
 
     kind = entries.TABLES if arguments.name in entries.names(arguments.zoo, entries.TABLES) else entries.NETWORKS
     facts, _ = entries.read(arguments.zoo, kind, arguments.name)
-    costs, complaints = entries.notes(arguments.zoo, entries.COSTS, arguments.name)
+    costs, complaints = entries.notes(arguments.zoo, entries.COSTS, arguments.name, schema=schemas.Cost)
     if complaints:
         raise UserError(complaints[0])
     print(json.dumps({**facts, "costs": costs}, indent=1, ensure_ascii=False))

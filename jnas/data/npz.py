@@ -1,13 +1,12 @@
 """Data sets in one .npz file."""
 
 import pathlib
-import zipfile
-import zlib
 
 import numpy as np
 
 from jnas.data.arrays import Dataset, Splits
 from jnas.errors import UserError
+from jnas.files.reading import arrays_of, opened
 
 KEYS = ("x_train", "y_train", "x_test", "y_test")
 
@@ -55,26 +54,24 @@ def read_npz(path: pathlib.Path, name: str) -> Splits:
 
 
 def _arrays(path):
+    if not path.exists():
+        raise UserError(f"there is no file {path}: check the name")
     try:
-        with open(path, "rb") as handle:  # opened here: numpy.load leaves open what it cannot read
-            file = np.load(handle, allow_pickle=False)
-            if not isinstance(file, np.lib.npyio.NpzFile):
-                raise UserError(
-                    f"{path} holds a single array: save x_train, y_train, x_test and y_test with numpy.savez"
-                )
-            missing = [key for key in KEYS if key not in file.files]
-            if missing:
-                raise UserError(
-                    f"{path} has no array {', '.join(missing)} (it has {', '.join(file.files) or 'none'}): "
-                    f"save {', '.join(KEYS)} with numpy.savez"
-                )
-            return {key: file[key] for key in KEYS}
-    except FileNotFoundError:
-        raise UserError(f"there is no file {path}: check the name") from None
+        return arrays_of(path, KEYS)
+    except KeyError as error:
+        *missing, there = error.args
+        raise UserError(
+            f"{path} has no array {', '.join(missing)} (it has {', '.join(there) or 'none'}): "
+            f"save {', '.join(KEYS)} with numpy.savez"
+        ) from error
     except UserError:
         raise
-    except (OSError, ValueError, EOFError, KeyError, zipfile.BadZipFile, zlib.error) as error:
-        # NumPy's own words for a file that is no archive speak of pickles, which would lead the reader astray.
+    except ValueError as error:
+        with opened(path) as file:
+            if file.read(6) == b"\x93NUMPY":
+                raise UserError(
+                    f"{path} holds a single array: save x_train, y_train, x_test and y_test with numpy.savez"
+                ) from error
         raise UserError(
             f"{path} cannot be read ({type(error).__name__}): "
             "it must be an undamaged file of numpy.savez without objects"

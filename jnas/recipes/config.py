@@ -14,10 +14,10 @@ import yaml
 
 from jnas.errors import UserError
 from jnas.files.plain_yaml import plain_yaml
+from jnas.files.reading import yaml_of
 
 Settings = TypeVar("Settings")
 NULLS = ("null", "Null", "NULL", "~", "")
-LONGEST = 2**17  # characters of a file of settings
 PRESETS = pathlib.Path(__file__).parents[1] / "presets"
 KINDS = ("search", "grouped", "trials", "space_search", "quantised")  # of recipes; `cli.recipe_of` has their code
 
@@ -85,7 +85,7 @@ def kind_of(name: str) -> str:
     """
     path = PRESETS / f"{name}.yaml" if name in presets() else pathlib.Path(name)
     read_preset(name)  # says what is wrong with it
-    kind = _mapping(path).get("kind", "search")
+    kind = yaml_of(path, typed=False).get("kind", "search")
     if kind not in KINDS:
         raise UserError(f"{name} has settings of kind {kind!r}: give those of one of {', '.join(KINDS)}")
     return kind
@@ -102,34 +102,8 @@ def read_yaml(path: pathlib.Path) -> dict[str, Any]:
     Raises:
       UserError: if the file cannot be read or holds anything else.
     """
-    content = _mapping(path)
+    content = yaml_of(path, typed=False)
     content.pop("kind", None)  # config.yaml of a run says what kind of run it was
-    return content
-
-
-def _mapping(path: pathlib.Path) -> dict[str, Any]:
-    try:
-        with path.open(encoding="utf-8-sig") as file:
-            text = file.read(LONGEST + 1)
-        content = plain_yaml(text) if len(text) <= LONGEST else ""
-    except OSError as error:
-        raise UserError(f"cannot read {path}: {error.strerror}; name a YAML file or a preset") from error
-    except UnicodeDecodeError as error:
-        raise UserError(f"{path} is no text: give a YAML file of settings") from error
-    except (RecursionError, ValueError) as error:
-        raise UserError(f"{path} is nested too deeply for settings: correct it") from error
-    except yaml.YAMLError as error:
-        mark = getattr(error, "problem_mark", None)
-        where = f" at line {mark.line + 1}, column {mark.column + 1}" if mark else ""
-        raise UserError(f"{path} is not YAML{where}: correct it") from error
-    if len(text) > LONGEST:
-        raise UserError(f"{path} is longer than {LONGEST:,} characters: give a file of settings")
-    if content == "":
-        return {}
-    if not isinstance(content, dict):
-        raise UserError(
-            f"{path} holds a {type(content).__name__} and not a mapping: write lines of the form key: value"
-        )
     return content
 
 

@@ -3,6 +3,7 @@
 import json
 import os
 import pathlib
+import reprlib
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
@@ -12,6 +13,7 @@ import numpy as np
 
 from jnas import nets
 from jnas.errors import UserError
+from jnas.files import reading
 from jnas.nets.detection import detect as detect_boxes
 from jnas.recipes import chains, run_folder, train_network
 from jnas.recipes.config import build
@@ -50,11 +52,13 @@ def network_folder(path: str | os.PathLike[str]) -> pathlib.Path:
     """
     folder = pathlib.Path(path)
     result = run_folder.read_json(folder / run_folder.RESULT) or {}
-    chosen = str((result.get("found") or {}).get("name", "found"))
+    chosen = result.get("found", {}).get("name", "found")
+    if pathlib.PurePath(chosen).name != chosen:
+        raise reading.wrong(folder / run_folder.RESULT, "found.name", repr(chosen), "the name of a folder in train/")
     for place in (folder, *(folder / "train" / name for name in dict.fromkeys((chosen, "found", "named")))):
         if (place / train_network.NETWORK).is_file():
             return place
-    if not (folder / run_folder.CONFIG).is_file():
+    if not (folder / run_folder.CONFIG).exists():
         raise UserError(f"{folder} is no run: name the folder of one, as printed when it ended")
     if "quantised" in result:
         raise UserError(
@@ -78,17 +82,37 @@ def load_model(path: str | os.PathLike[str], *, space: networks.NetworkSpace | N
       UserError: if there is none, or its files are damaged.
     """
     folder = network_folder(path)
-    facts = run_folder.read_json(folder / train_network.NETWORK)
-    try:
-        task, shape, number = facts.get("task", CLASSIFICATION), tuple(facts["shape"]), facts["num_classes"]
-        with run_folder.as_user_input():
-            net = _rebuild(task, facts, space)
-        names = tuple(facts.get("class_names") or map(str, range(number)))
-    except (KeyError, TypeError, AttributeError) as error:
-        raise UserError(f"{folder / train_network.NETWORK} is damaged ({error}): train the network again") from error
-    params, stats = jax.eval_shape(lambda key: nets.initialise(net, key, shape), jax.random.key(0))
+    facts = read_facts(folder)
+    task, shape, number = facts.get("task", CLASSIFICATION), tuple(facts["shape"]), facts["num_classes"]
+    names = tuple(facts.get("class_names") or map(str, range(number)))
+    with run_folder.as_user_input():
+        net = _rebuild(task, facts, space)
+        params, stats = jax.eval_shape(lambda key: nets.initialise(net, key, shape), jax.random.key(0))
     weights = load_tree(folder / train_network.WEIGHTS, {"params": params, "batch_stats": stats})
     return Model(task, net, weights, shape, names, facts, folder)
+
+
+def read_facts(folder: pathlib.Path) -> dict[str, Any]:
+    """The `network.json` of a trained network, with what its task has and its parts agreeing with one another.
+
+    Raises:
+      UserError: if it is damaged.
+    """
+    path = folder / train_network.NETWORK
+    facts = run_folder.read_json(path)
+    if facts is None:
+        raise UserError(f"{folder} holds no trained network ({path.name} is missing): name a finished run")
+    part = "training" if facts.get("task", CLASSIFICATION) == CLASSIFICATION else "settings"
+    for name in (part, *(("gallery",) if facts.get("task") == recognise.TASK else ())):
+        if name not in facts:
+            raise reading.wrong(path, name, "missing", "what jnas writes there")
+    channels, number, names = facts["shape"][2], facts["num_classes"], facts.get("class_names") or ()
+    for name, most in (("mean", channels), ("std", channels), ("class_names", number)):
+        if len(facts.get(name) or ()) not in ({most, 0} if name == "class_names" else {1, most}):
+            raise reading.wrong(path, name, reprlib.repr(facts[name]), f"{most} entries")
+    if len(set(names)) < len(names):
+        raise reading.wrong(path, "class_names", reprlib.repr(names), "a name once")
+    return facts
 
 
 def answer(model: Model) -> Callable[[PyTree, Array], dict[str, Array]]:

@@ -28,5 +28,5 @@ def cells(space: spaces.CellSpace, splits: data.Splits, training: Training) -> d
       `{"cells": [{"kind", "genotype", "seed", "test_accuracy", "parameters"}, ...], "versions": {...}}`, the kind of a
       cell being "random" or its number of 3x3 convolutions. None of them has `none` on an edge.
     """
-    table = json.loads(TABLE.read_text())
+    table = json.loads(TABLE.read_text(encoding="utf-8"))
     return table if table["digest"] == digest(space, splits, training) else None

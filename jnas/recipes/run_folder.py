@@ -20,6 +20,7 @@ from jnas.distributed import from_first
 from jnas.distributed.environment import environment
 from jnas.errors import UserError
 from jnas.files.locks import exclusive
+from jnas.files.reading import json_of, yaml_of
 from jnas.report.reading import dotted
 
 CONFIG, RESULT = "config.yaml", "result.json"
@@ -86,7 +87,7 @@ def read_json(path: pathlib.Path) -> Any:
     """The content of a JSON file, or None where there is none.
 
     Raises:
-      UserError: if the file is damaged.
+      UserError: if the file is damaged, or not as `schemas.of` says.
     """
     return from_first(lambda: _read_json(path))
 
@@ -103,7 +104,7 @@ def load_data(name: str, image_size: int | None) -> data.Splits:
 
 def _begin(path: pathlib.Path, asked: str) -> None:
     stored = path / CONFIG
-    if stored.is_file():
+    if stored.exists():
         _check_same(stored, yaml.safe_load(asked))  # as the file was read: its lists are no tuples
         _check_version(path)
         files.prepare_folder(path)
@@ -116,12 +117,7 @@ def _begin(path: pathlib.Path, asked: str) -> None:
 
 
 def _read_json(path: pathlib.Path) -> Any:
-    if not path.is_file():
-        return None
-    try:
-        return json.loads(path.read_text())
-    except ValueError as error:
-        raise UserError(f"{path} is damaged: delete it and run the command again") from error
+    return json_of(path) if path.exists() else None
 
 
 def _write_json(path: pathlib.Path, value: Any) -> None:
@@ -130,9 +126,8 @@ def _write_json(path: pathlib.Path, value: Any) -> None:
 
 def _check_version(path: pathlib.Path) -> None:
     """Refuse to go on with a run whose checkpoints are laid out in another way; a finished one can be read."""
-    known = _read_json(path / "environment.json")
-    version = known.get("jnas") if isinstance(known, dict) else None
-    numbers = re.match(r"(\d+)\.(\d+)", version) if isinstance(version, str) else None
+    version = (_read_json(path / "environment.json") or {}).get("jnas", "")
+    numbers = re.match(r"(\d{1,9})\.(\d{1,9})", version)
     old = numbers is not None and tuple(map(int, numbers.groups())) < CHECKPOINTS_SINCE
     if old and not any((path / name).is_file() for name in (RESULT, "search/found.json")):
         raise UserError(
@@ -142,11 +137,7 @@ def _check_version(path: pathlib.Path) -> None:
 
 
 def _check_same(stored: pathlib.Path, wanted: dict[str, Any]) -> None:
-    try:
-        found = yaml.safe_load(stored.read_text())
-    except (OSError, ValueError, yaml.YAMLError) as error:
-        raise UserError(f"{stored} cannot be read: choose another folder with --out") from error
-    old, new = (dict(dotted(value)) for value in (found if isinstance(found, dict) else {}, wanted))
+    old, new = (dict(dotted(value)) for value in (yaml_of(stored, typed=True), wanted))
     old = {key: value for key, value in BEFORE.items() if key in new} | old
     for key in {**new, **old}:
         # Of a run that began before 0.7.0: what has gone, where it changed nothing, and what there was not.

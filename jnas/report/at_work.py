@@ -1,18 +1,20 @@
 """What a found network does on images: the part of a run's page about detection or recognition."""
 
 import base64
-import json
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
+from jnas.errors import UserError
+from jnas.files.reading import json_of
 from jnas.report.pictures import colour_of
 from jnas.report.plots import STYLE, Chart, to_svg
 from jnas.report.summary import escaped
 from jnas.report.tables import Table, as_html
 
 AT_WORK = "at_work.json"  # in the run folder
+LARGEST = 2**24  # bytes of a picture
 
 
 def at_work_section(folder: Path) -> str:
@@ -22,17 +24,17 @@ def at_work_section(folder: Path) -> str:
       folder: of the run.
 
     Returns:
-      HTML; empty where the run has no such file, or one that cannot be read.
+      HTML; empty where the run has no such file.
     """
     path = folder / AT_WORK
-    if not path.is_file():
+    if not path.exists():
         return ""
     try:
-        facts = json.loads(path.read_text(encoding="utf-8"))
-        parts = _detection(facts) if facts["task"] == "detection" else _recognition(facts)
-        return "\n".join([*parts, _pictures(folder, facts["pictures"])])
-    except (OSError, ValueError, KeyError, TypeError, AttributeError):
-        return f'<p class="note warn">{AT_WORK} could not be read and is left out.</p>'
+        facts = json_of(path)
+    except UserError as error:
+        return f'<p class="note warn">{AT_WORK} could not be read and is left out: {escaped(error)}.</p>'
+    parts = _detection(facts) if facts["task"] == "detection" else _recognition(facts)
+    return "\n".join([*parts, _pictures(folder, facts["pictures"])])
 
 
 def precision_recall_chart(curves: dict[str, dict[str, list[float]]]) -> Chart:
@@ -84,11 +86,24 @@ def _recognition(facts: dict[str, Any]) -> list[str]:
 
 def _pictures(folder: Path, pictures: list[dict[str, str]]) -> str:
     shown = []
-    for picture in pictures:
-        path = folder / picture["file"]
-        if path.is_file():
-            shown.append(_figure("image/jpeg", path.read_bytes(), picture["caption"], picture["caption"]))
+    for name, caption in ((picture["file"], picture["caption"]) for picture in pictures):
+        content = _within(folder, name)
+        if content is not None:
+            shown.append(_figure("image/jpeg", content, caption, caption))
     return f'<div class="grid">{"".join(shown)}</div>' if shown else ""
+
+
+def _within(folder: Path, name: str) -> bytes | None:
+    """A JPEG of the run itself: a page that is mailed must not carry another file of this machine away."""
+    try:
+        path = (folder / name).resolve()
+        inside = path.is_relative_to(folder.resolve()) and not {"..", "/"} & set(Path(name).parts) and path.is_file()
+        if not inside or path.stat().st_size > LARGEST:
+            return None
+        content = path.read_bytes()
+    except (OSError, ValueError):  # a name too long, or with a null character
+        return None
+    return content if content.startswith(b"\xff\xd8\xff") else None
 
 
 def _figure(kind: str, content: bytes, alt: str, caption: str = "") -> str:

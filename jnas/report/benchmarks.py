@@ -9,7 +9,7 @@ from typing import Any
 
 from jnas.errors import UserError
 from jnas.report.measurements import Benchmarks, Measured, read_benchmarks
-from jnas.report.page import figures
+from jnas.report.page import drawn, figures
 from jnas.report.predictions import prediction_charts, prediction_section, prediction_table
 from jnas.report.rooflines import bar_chart, roofline_chart
 from jnas.report.summary import escaped
@@ -64,14 +64,14 @@ def write_benchmarks(paths: Sequence[str | Path]) -> Path:
 def render_benchmarks(found: Benchmarks) -> str:
     """Return the page as HTML text; the same measurements give the same text."""
     good = [case for case in found.cases if not case.failed]
-    sections = [
-        ("cases", "Measurements", _tables(found) + _failures(found) if found.cases else ""),
-        ("charts", "Charts", figures(_charts(found, good)) if good else ""),
-        ("machine", "Machine", _machine(found) if found.cases else ""),
-        ("predictions", "Predictions", prediction_section(found.predictions)),
-        ("predicted", "Charts of predictions", figures(prediction_charts(found.predictions))),
+    parts = [
+        ("cases", "Measurements", lambda: _tables(found) + _failures(found) if found.cases else ""),
+        ("charts", "Charts", lambda: figures(_charts(found, good)) if good else ""),
+        ("machine", "Machine", lambda: _machine(found) if found.cases else ""),
+        ("predictions", "Predictions", lambda: prediction_section(found.predictions)),
+        ("predicted", "Charts of predictions", lambda: figures(prediction_charts(found.predictions))),
     ]
-    sections = [section for section in sections if section[2]]
+    sections = [(name, heading, body) for name, heading, draw in parts if (body := drawn(draw))]
     body = "\n".join(
         f'<section id="{name}" aria-label="{heading}">\n<h2>{heading}</h2>\n{text}\n</section>'
         for name, heading, text in sections

@@ -6,6 +6,8 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from jnas.errors import UserError
+from jnas.files.reading import checked, lines_of
+from jnas.files.schemas import of_line
 from jnas.report.reading import dotted
 
 
@@ -123,21 +125,13 @@ def _labels(records: Sequence[dict[str, Any]]) -> list[str]:
 
 
 def _records(path: Path) -> list[dict[str, Any]]:
-    try:
-        lines = path.read_bytes().splitlines()
-    except OSError as error:
-        raise UserError(f"{path} cannot be read ({error.strerror}); name a file that jnas bench wrote.") from None
-    records = []
-    for line in lines:
-        try:
-            record = json.loads(line)
-        except ValueError:
-            continue  # torn by a kill
-        if isinstance(record, dict) and {"kind", "devices", "dtype"} <= record.keys():
-            records.append(record)
+    if not path.is_file():
+        raise UserError(f"{path} is no file; name a file that jnas bench wrote.")
+    found, _ = lines_of(path, Any)  # without what was torn by a kill
+    records = [r for r in found if isinstance(r, dict) and {"kind", "devices", "dtype"} <= r.keys()]
     if not any(record["kind"] in ("case", "prediction") for record in records):
         raise UserError(f"{path} holds no measurement; name a file that jnas bench wrote.")
-    return records
+    return [checked(record, of_line(record), path) for record in records]
 
 
 def _short_names(paths: Sequence[Path]) -> list[str]:

@@ -4,6 +4,7 @@ import base64
 import importlib.resources
 import os
 import string
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -65,23 +66,23 @@ def render(run: Run, *, space: CellSpace | None = None) -> str:
       A whole document.
     """
     found = found_cell(run, space)
-    sections = [
-        ("summary", "Summary", summary(run, found)),
-        ("at_work", "At work", at_work_section(run.folder)),
-        ("cells", _heading(run, found), _cells(found)),
-        ("chain", "Network", figures([chart] if (chart := chain_chart(found.genotype)) else [])),
-        ("spaces", "Spaces", _spaces(run)),
-        ("runs", "Runs", _runs(run)),
-        ("trials", "Trials", _trials(run)),
-        ("groups", "Groups of operators", figures(group_charts(run.groups))),
-        ("quantised", "Quantised networks", quantised_section(run, figures)),
-        ("selection", "Selection", selection_section(run, figures)),
-        ("networks", "Trained networks", _networks(run)),
-        ("search", "Search", figures(search_charts(run.search))),
-        ("mixtures", "Mixtures", _mixtures(run, found)),
-        ("details", "Details", _details(run)),
+    parts: list[tuple[str, str, Callable[[], str]]] = [
+        ("summary", "Summary", lambda: summary(run, found)),
+        ("at_work", "At work", lambda: at_work_section(run.folder)),
+        ("cells", _heading(run, found), lambda: _cells(found)),
+        ("chain", "Network", lambda: figures([chart] if (chart := chain_chart(found.genotype)) else [])),
+        ("spaces", "Spaces", lambda: _spaces(run)),
+        ("runs", "Runs", lambda: _runs(run)),
+        ("trials", "Trials", lambda: _trials(run)),
+        ("groups", "Groups of operators", lambda: figures(group_charts(run.groups))),
+        ("quantised", "Quantised networks", lambda: quantised_section(run, figures)),
+        ("selection", "Selection", lambda: selection_section(run, figures)),
+        ("networks", "Trained networks", lambda: _networks(run)),
+        ("search", "Search", lambda: figures(search_charts(run.search))),
+        ("mixtures", "Mixtures", lambda: _mixtures(run, found)),
+        ("details", "Details", lambda: _details(run)),
     ]
-    sections = [section for section in sections if section[2]]
+    sections = [(name, heading, body) for name, heading, draw in parts if (body := drawn(draw))]
     title = f"{'Training' if only_trains(run) else 'Architecture search'} on {fact(run, 'data')}"
     links = "".join(f'<a href="#{name}">{escaped(heading)}</a>' for name, heading, _ in sections)
     started = run.environment.get("started")
@@ -99,6 +100,15 @@ def render(run: Run, *, space: CellSpace | None = None) -> str:
             f"Written by jnas {run.environment.get('jnas', '')}".strip() + f" from run folder {run.folder.name}."
         ),
     )
+
+
+def drawn(draw: Callable[[], str]) -> str:
+    """A part of the page; of files that were edited until they contradict themselves, the reason that it is missing."""
+    try:
+        return draw()
+    except (LookupError, TypeError, ValueError, AttributeError, ArithmeticError) as error:
+        why = f"{type(error).__name__}: {str(error)[:200]}"
+        return f'<p class="note warn">Files of this part could not be read, and it is left out ({escaped(why)}).</p>'
 
 
 def _heading(run: Run, found: Found) -> str:

@@ -1,11 +1,11 @@
 """What a joint search found: accuracy against size, each unit's method, the searches' progress, and sensitivities."""
 
-import json
 from collections.abc import Callable
 from typing import Any
 
 import numpy as np
 
+from jnas.files.reading import json_of
 from jnas.report.palette import INK
 from jnas.report.plots import STYLE, Chart, to_svg
 from jnas.report.reading import Run
@@ -28,19 +28,14 @@ def quantised_section(run: Run, figures: Callable[[list[Chart]], str]) -> str:
       HTML; empty where the run is of another kind.
     """
     parts, charts = [], []
-    try:
-        found = run.result["quantised"]
+    if found := run.result.get("quantised"):
         parts = [f"<p>{escaped(text)}</p>" for text in words(found)] + [as_html(networks_table(found))]
         parts += [as_html(policy_table(found))]
         charts = [accuracy_and_size(found), progress_chart(found), *front_charts(found["joint"])]
-    except (KeyError, TypeError, ValueError, AttributeError):
-        parts = []
+    stored = json_of(run.folder / SENSITIVITY) if (run.folder / SENSITIVITY).exists() else {}
     for name, title in (("methods", "Units"), ("operators", "Operators")):
-        try:
-            stored = json.loads((run.folder / SENSITIVITY).read_text(encoding="utf-8"))[name]
-            charts += [heat_map(stored, title, metric) for metric in stored["losses"]]
-        except (OSError, KeyError, TypeError, ValueError):
-            continue
+        if name in stored:
+            charts += [heat_map(stored[name], title, metric) for metric in stored[name]["losses"]]
     return "\n".join([*parts, figures(charts)]) if parts or charts else ""
 
 

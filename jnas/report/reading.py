@@ -1,6 +1,5 @@
 """Reading the folder of a run: whatever is there, of a finished run, of one under way and of one that was killed."""
 
-import json
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -8,7 +7,10 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from jnas.errors import UserError
+from jnas.files import schemas
+from jnas.files.reading import json_of, lines_of, yaml_of
 
+LARGEST = 1e40  # a metric beyond it, or NaN, is no number that a page can draw
 Metrics = dict[str, np.ndarray]  # "step" and every metric, each [num_rows] float64; NaN where a row lacks it
 
 
@@ -77,12 +79,12 @@ def read_run(folder: str | Path) -> Run:
         config=_mapping(folder / "config.yaml", notes),
         environment=_mapping(folder / "environment.json", notes),
         search=_metrics(search / "metrics.jsonl", notes),
-        genotypes=[row for _, row in sorted(_by_step(search / "genotypes.jsonl", notes).items())],
+        genotypes=[row for _, row in sorted(_by_step(search / "genotypes.jsonl", notes, schemas.Epoch).items())],
         train={
             name: Trained(
                 name,
                 _metrics(folder / "train" / name / "metrics.jsonl", notes),
-                _mapping(folder / "train" / name / "result.json", notes),
+                _mapping(folder / "train" / name / "result.json", notes, schemas.Shown),
             )
             for name in names
         },
@@ -136,34 +138,22 @@ def _search_folder(search: Path, result: dict[str, Any]) -> Path:
     return several[0] if several and not (search / "metrics.jsonl").is_file() else search
 
 
-def _text(path: Path) -> str:
-    return path.read_text(encoding="utf-8", errors="replace") if path.is_file() else ""
-
-
-def _mapping(path: Path, notes: list[str]) -> dict[str, Any]:
-    text = _text(path)
-    if not text.strip():
-        return {}
-    import yaml
-
+def _mapping(path: Path, notes: list[str], schema: Any = None) -> dict[str, Any]:
     try:
-        value = json.loads(text) if path.suffix == ".json" else yaml.safe_load(text)
-    except (ValueError, yaml.YAMLError):
-        notes.append(f"{path.name} of {path.parent.name} could not be read and is left out.")
-        return {}
-    return value if isinstance(value, dict) else {}
+        if path.exists():
+            return yaml_of(path, typed=True) if path.suffix == ".yaml" else json_of(path, schema)
+    except UserError as error:
+        notes.append(f"{path.name} of {path.parent.name} could not be read and is left out: {error}.")
+    return {}
 
 
-def _by_step(path: Path, notes: list[str]) -> dict[int, dict[str, Any]]:
+def _by_step(path: Path, notes: list[str], schema: Any) -> dict[int, dict[str, Any]]:
+    read, unreadable = lines_of(path, schema)
     rows: dict[int, dict[str, Any]] = {}
-    unreadable = 0
-    for line in _text(path).splitlines():
-        if not line.strip():
-            continue
-        try:
-            row = json.loads(line)
-            rows.setdefault(int(row["step"]), {}).update(row)
-        except (ValueError, TypeError, KeyError, OverflowError):
+    for row in read:
+        if all(-LARGEST <= value <= LARGEST for value in row.values() if _is_number(value)):
+            rows.setdefault(row["step"], {}).update(row)
+        else:
             unreadable += 1
     if unreadable:
         lines = "1 line" if unreadable == 1 else f"{unreadable} lines"
@@ -172,7 +162,7 @@ def _by_step(path: Path, notes: list[str]) -> dict[int, dict[str, Any]]:
 
 
 def _metrics(path: Path, notes: list[str]) -> Metrics:
-    rows = [row for _, row in sorted(_by_step(path, notes).items())]
+    rows = [row for _, row in sorted(_by_step(path, notes, schemas.Step).items())]
     names = dict.fromkeys(name for row in rows for name, value in row.items() if _is_number(value))
     return {
         name: np.array([float(row[name]) if _is_number(row.get(name)) else np.nan for row in rows]) for name in names

@@ -1,11 +1,12 @@
 """The section of a search over generated spaces: the spaces tried, what the model expected, the networks inside."""
 
-import json
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
+from jnas.files.reading import json_of
+from jnas.files.schemas import Level
 from jnas.report.palette import INK, QUIET, style
 from jnas.report.plots import FIRST, SECOND, STYLE, Chart, to_svg
 from jnas.report.tables import Table
@@ -20,18 +21,10 @@ def read_levels(folder: Path) -> dict[str, dict[str, Any]]:
       folder: of the run.
 
     Returns:
-      `found.json` of "spaces" and "networks", without the levels that are not finished or cannot be read.
+      `found.json` of "spaces" and "networks", without the levels that are not finished.
     """
-    levels = {}
-    for name in ("spaces", "networks"):
-        path = folder / name / "found.json"
-        try:
-            value = json.loads(path.read_text(encoding="utf-8"))
-        except (OSError, ValueError):
-            continue
-        if isinstance(value, dict) and isinstance(value.get("trials"), list) and isinstance(value.get("log"), list):
-            levels[name] = value
-    return levels
+    paths = {name: folder / name / "found.json" for name in ("spaces", "networks")}
+    return {name: json_of(path, Level) for name, path in paths.items() if path.exists()}
 
 
 def level_charts(levels: dict[str, dict[str, Any]]) -> list[Chart]:

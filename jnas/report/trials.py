@@ -1,11 +1,12 @@
 """The trials of a search: how the best score rose, the front of several objectives, and the trials in a table."""
 
-import json
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
+from jnas.files.reading import lines_of
+from jnas.files.schemas import Evaluated
 from jnas.report.palette import INK, QUIET
 from jnas.report.plots import FIRST, SECOND, STYLE, Chart, to_svg
 from jnas.report.tables import Table
@@ -16,17 +17,7 @@ MOST_ROWS = 20
 
 def read_trials(folder: Path) -> list[dict[str, Any]]:
     """The lines of `search/trials.jsonl`; none where the run has no such file, and without those that are damaged."""
-    path = folder / TRIALS
-    if not path.is_file():
-        return []
-    found = []
-    for line in path.read_text(encoding="utf-8").splitlines():
-        try:
-            row = json.loads(line)
-            found.append({**row, "trial": int(row["trial"]), "scores": [float(score) for score in row["scores"]]})
-        except (ValueError, KeyError, TypeError):
-            continue
-    return found
+    return lines_of(folder / TRIALS, Evaluated)[0]
 
 
 def trial_charts(trials: list[dict[str, Any]], names: list[str]) -> list[Chart]:

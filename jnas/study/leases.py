@@ -102,14 +102,17 @@ def _machine() -> str:
     """One name for all processes that see each other's numbers: a container has its own."""
     parts = [platform.node()]
     with contextlib.suppress(OSError):  # not Linux: the name must do
-        parts += [pathlib.Path("/proc/sys/kernel/random/boot_id").read_text()[:8], os.readlink("/proc/self/ns/pid")]
+        parts += [
+            pathlib.Path("/proc/sys/kernel/random/boot_id").read_text(encoding="utf-8")[:8],
+            os.readlink("/proc/self/ns/pid"),
+        ]
     return " ".join(parts)
 
 
 def _born(pid: int) -> str | None:
     """When a process began, so that its number, given again, is not mistaken for it; None if there is none."""
     try:
-        state, *rest = pathlib.Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
+        state, *rest = pathlib.Path(f"/proc/{pid}/stat").read_text(encoding="utf-8").rpartition(")")[2].split()
     except OSError:
         if pathlib.Path("/proc/self/stat").exists():
             return None

@@ -2,9 +2,9 @@
 
 import io
 import json
+import math
 import os
-import zipfile
-import zlib
+import pathlib
 from typing import Any
 
 import jax
@@ -12,7 +12,8 @@ import jax.numpy as jnp
 import numpy as np
 
 from jnas.errors import UserError
-from jnas.files.writing import atomic_write, explain
+from jnas.files import reading, schemas
+from jnas.files.writing import atomic_write
 from jnas.train.checkpoint import describe, first_difference
 from jnas.types import PyTree
 
@@ -61,22 +62,28 @@ def load_tree(path: str | os.PathLike[str], abstract: PyTree) -> PyTree:
     Raises:
       UserError: if the file is absent, damaged, or holds another tree.
     """
-    name = os.fspath(path)
-    with explain("read", path), open(path, "rb") as file:
-        content = io.BytesIO(file.read())
-    try:
-        with np.load(content, allow_pickle=False) as archive:
-            stored = json.loads(str(archive[_HEADER]))
-            found = {path: archive[f"tree{path}"] for path, _, _ in stored}
-    except (zipfile.BadZipFile, zlib.error, EOFError, ValueError, KeyError, TypeError) as error:
-        # A damaged archive fails in the zip reader, the decompressor, the array header or the JSON: one remedy for all.
-        raise UserError(f"{name} is damaged or no file of weights: write it again or name another file") from error
-    if (difference := first_difference(stored, describe(abstract))) is not None:
-        raise UserError(f"{name} holds other weights: {difference}; name the file that belongs to this network")
+    file, wanted = pathlib.Path(path), describe(abstract)
     leaves, tree = jax.tree_util.tree_flatten_with_path(abstract)
-    # A dtype that NumPy has not of its own, such as bfloat16, comes back as raw bytes.
-    filled = [
-        jnp.asarray(array.view(leaf.dtype) if (array := found[jax.tree_util.keystr(key)]).dtype.kind == "V" else array)
-        for key, leaf in leaves
-    ]
-    return jax.tree.unflatten(tree, filled)
+    names = [f"tree{jax.tree_util.keystr(key)}" for key, _ in leaves]
+    size = sum(math.prod(leaf.shape) * leaf.dtype.itemsize for _, leaf in leaves)
+    try:
+        header = str(reading.arrays_of(file, [_HEADER], most=reading.LONGEST)[_HEADER])
+        stored = reading.parsed(header, f"{file}:{_HEADER}", list[schemas.Leaf])
+        if (difference := first_difference(stored, wanted)) is not None:
+            raise UserError(f"{file} holds other weights: {difference}; name the file that belongs to this network")
+        found = reading.arrays_of(file, names, most=size + 2**12 * len(names))  # with the heads of the arrays
+        # A dtype that NumPy has not of its own, such as bfloat16, comes back as raw bytes.
+        arrays = [
+            array.view(leaf.dtype) if array.dtype.kind == "V" else array
+            for array, (_, leaf) in zip(found.values(), leaves, strict=True)
+        ]
+        filled = jax.tree.unflatten(tree, arrays)
+        if (difference := first_difference(describe(filled), wanted)) is not None:
+            raise ValueError(difference)
+    except UserError:
+        raise
+    except (ValueError, KeyError, TypeError) as error:
+        raise UserError(
+            f"{file} is damaged or no file of weights ({error}): write it again or name another file"
+        ) from error
+    return jax.tree.map(jnp.asarray, filled)

@@ -11,6 +11,8 @@ import numpy as np
 
 from jnas import data, nets, spaces
 from jnas.errors import Diverged
+from jnas.files.reading import lines_of
+from jnas.files.schemas import Scored
 from jnas.recipes import chains, trainer
 from jnas.recipes.classification import classifier_loss, evaluate
 from jnas.recipes.optimisers import sgd_of
@@ -65,12 +67,7 @@ class Kept:
 
     def __init__(self, path: pathlib.Path, judge: Judge):
         self.path, self.judge, self.rows = path, judge, {}
-        for line in path.read_text().splitlines() if path.is_file() else ():
-            try:
-                row = json.loads(line)
-                self.rows[row["genotype"]] = row
-            except (ValueError, KeyError, TypeError):  # torn by a kill: judged again
-                continue
+        self.rows |= {row["genotype"]: row for row in lines_of(path, Scored)[0]}  # what a kill tore is judged again
 
     def __call__(self, space: networks.NetworkSpace, arch) -> float:
         """The score of a network, from the file if it is there."""
@@ -82,7 +79,7 @@ class Kept:
             row = {"genotype": genotype, "score": said.score, **said.metrics, "seconds": seconds}
             self.path.parent.mkdir(parents=True, exist_ok=True)
             torn = self.path.is_file() and self.path.stat().st_size and not self.path.read_bytes().endswith(b"\n")
-            with self.path.open("a") as file:
+            with self.path.open("a", encoding="utf-8") as file:
                 file.write("\n" * bool(torn) + json.dumps(row) + "\n")
             self.rows[genotype] = row
         return self.rows[genotype]["score"]

@@ -1,17 +1,22 @@
 """Candidates of a zoo and exact limits on what they measured: which models a user can afford."""
 
+import contextlib
 import csv
 import math
 import os
 import pathlib
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any, NamedTuple
 
 from jnas.errors import UserError
+from jnas.files import schemas
+from jnas.files.reading import checked, decoded, parsed, wrong
 from jnas.recipes.zoo import entries
+from jnas.recipes.zoo.place import place_of
 
 ROUNDING = 1e-12  # relative
 INFERENCE, TRAINING = "inference", "training"
+LINES, WEIGHTS = "models.jsonl", "weights.npz"  # of a table, and of a network
 TIMED = ("img_size", "batch_size", "step_time", "samples_per_sec")  # columns of a benchmark, after infer_ or train_
 
 
@@ -174,18 +179,41 @@ def of_zoo(folder: str | os.PathLike[str]) -> tuple[list[Candidate], list[str]]:
     Raises:
       UserError: if there is no such folder.
     """
+    place = place_of(folder)
     networks, complaints = entries.scan(folder, entries.NETWORKS)
-    candidates = []
+    candidates: list[Candidate] = []
     for facts, _ in networks:
-        costs, more = entries.notes(folder, entries.COSTS, facts["name"])
+        costs, more = entries.notes(folder, entries.COSTS, facts["name"], schema=schemas.Cost)
         complaints += more
-        candidates.append(
-            from_facts(facts, [c for c in costs if c.get("sha256") == facts["sha256"].get("weights.npz")])
-        )
+        with _complaining(complaints):
+            checked(facts, schemas.ZooNetwork, place / entries.NETWORKS / facts["name"] / entries.ENTRY)
+            candidates.append(from_facts(facts, [c for c in costs if c["sha256"] == facts["sha256"].get(WEIGHTS)]))
     tables, more = entries.scan(folder, entries.TABLES)
+    complaints += more
     for facts, files in tables:
-        candidates += [from_json(row, facts["name"]) for row in entries.each_line(files["models.jsonl"])]
-    return candidates, complaints + more
+        path = place / entries.TABLES / facts["name"] / LINES
+        with _complaining(complaints):
+            if LINES not in files:
+                raise wrong(
+                    place / entries.TABLES / facts["name"] / entries.ENTRY, f"sha256.{LINES}", "missing", "its digest"
+                )
+            lines = enumerate(decoded(files[LINES], path).splitlines(), 1)
+            rows = [(parsed(line, f"{path}:{at}", schemas.Listed), f"{path}:{at}") for at, line in lines if line]
+            for row, where in rows:
+                checked(
+                    [dict(zip(Cost._fields, cost, strict=True)) for cost in row["costs"]], list[schemas.Time], where
+                )
+            candidates += [from_json(row, facts["name"]) for row, _ in rows]
+    return candidates, complaints
+
+
+@contextlib.contextmanager
+def _complaining(complaints: list[str]) -> Iterator[None]:
+    """What is wrong with one entry keeps from no other one."""
+    try:
+        yield
+    except UserError as error:
+        complaints.append(str(error))
 
 
 def from_facts(facts: Mapping[str, Any], costs: Sequence[Mapping[str, Any]] = ()) -> Candidate:

@@ -20,11 +20,12 @@ import pathlib
 import re
 import shutil
 import uuid
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from typing import Any
 
 from jnas.errors import UserError
-from jnas.files import atomic_write, explain, prepare_folder
+from jnas.files import atomic_write, explain, prepare_folder, schemas
+from jnas.files.reading import checked, decoded, parsed
 from jnas.files.urls import masked
 from jnas.recipes.zoo.place import Place, place_of, to_write
 
@@ -87,6 +88,7 @@ def read(zoo: str | os.PathLike[str], kind: str, name: str) -> tuple[Facts, dict
     Raises:
       UserError: if there is no such entry, or a file of it is missing, truncated or changed; the sentence names it.
     """
+    check_name(name)
     folder = place_of(zoo) / kind / name
     with explain("read", str(folder)):
         there = (folder / ENTRY).is_file()
@@ -96,7 +98,7 @@ def read(zoo: str | os.PathLike[str], kind: str, name: str) -> tuple[Facts, dict
     facts = read_entry(folder)
     contents = {}
     for file, expected in facts["sha256"].items():
-        if pathlib.PurePath(file).name != file:
+        if pathlib.PurePath(file).name != file or "\0" in file:
             raise UserError(f"{folder / ENTRY} names a file outside of its folder: remove the entry {name!r}")
         with explain("read", str(folder / file)):
             content = (folder / file).read_bytes()
@@ -188,8 +190,8 @@ def note(zoo: str | os.PathLike[str], *place: str, facts: Mapping[str, Any]) -> 
     return folder / f"{name}.json"
 
 
-def notes(zoo: str | os.PathLike[str], *place: str) -> tuple[list[Facts], list[str]]:
-    """The sound files that `note` left in a folder, by name, and a sentence for each that is not sound."""
+def notes(zoo: str | os.PathLike[str], *place: str, schema: Any = schemas.Mapping) -> tuple[list[Facts], list[str]]:
+    """The files that `note` left in a folder and that are as `schema` says, and a sentence for each that is not."""
     found, complaints = [], []
     folder = place_of(zoo)
     for name in place:
@@ -198,7 +200,7 @@ def notes(zoo: str | os.PathLike[str], *place: str) -> tuple[list[Facts], list[s
         files = [p for p in folder.iterdir() if p.name.endswith(".json")] if folder.is_dir() else []
     for path in sorted(files, key=lambda file: file.name):
         try:
-            found.append(unsealed(path))
+            found.append(checked(unsealed(path), schema, path))
         except UserError as error:
             complaints.append(str(error))
     return found, complaints
@@ -217,8 +219,8 @@ def unsealed(path: Place) -> Facts:
     """
     with explain("read", str(path)):
         content = path.read_bytes()
-    with contextlib.suppress(ValueError, TypeError, AttributeError):
-        facts = json.loads(content)
+    with contextlib.suppress(UserError):
+        facts = parsed(decoded(content, path), path, schemas.Mapping)
         if facts.pop("digest", None) == digest_of(facts):
             return facts
     raise UserError(f"{path} does not agree with its own checksum: it was truncated or changed; remove that entry")
@@ -235,9 +237,9 @@ def read_entry(folder: Place) -> Facts:
     Raises:
       UserError: if they are damaged.
     """
-    facts = unsealed(folder / ENTRY)
-    if facts.get("name") != folder.name or not isinstance(facts.get("sha256"), dict):
-        raise UserError(f"{folder / ENTRY} belongs to the entry {facts.get('name')!r}: remove it and add it again")
+    facts = checked(unsealed(folder / ENTRY), schemas.Sums, folder / ENTRY)
+    if facts["name"] != folder.name:
+        raise UserError(f"{folder / ENTRY} belongs to the entry {facts['name']!r}: remove it and add it again")
     return facts
 
 
@@ -254,8 +256,3 @@ def slug(text: str) -> str:
     'nvidia-h100-80gb'
     """
     return re.sub(r"[^a-z0-9]+", "-", text.lower()).strip("-") or "unnamed"
-
-
-def each_line(content: bytes) -> Iterator[Any]:
-    """The values of a file of JSON lines."""
-    return (json.loads(line) for line in content.decode().splitlines() if line)

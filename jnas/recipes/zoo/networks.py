@@ -19,6 +19,8 @@ import optax
 from jnas import nets
 from jnas.distributed.environment import environment
 from jnas.errors import UserError
+from jnas.files import schemas
+from jnas.files.reading import checked, wrong
 from jnas.recipes import models, run_folder, train_network
 from jnas.recipes.classification import classifier_loss
 from jnas.recipes.zoo import candidates, entries
@@ -93,6 +95,9 @@ def load(zoo_folder: str | os.PathLike[str], name: str) -> Pretrained:
     """
     facts, contents = entries.read(zoo_folder, entries.NETWORKS, name)
     place = zoo_place.place_of(zoo_folder)
+    checked(facts, schemas.ZooNetwork, place / entries.NETWORKS / name / entries.ENTRY)
+    if missing := [file for file in FILES if file not in contents]:
+        raise wrong(place / entries.NETWORKS / name / entries.ENTRY, f"sha256.{missing[0]}", "missing", "its digest")
     if isinstance(place, pathlib.Path):
         return Pretrained(facts, models.load_model(place / entries.NETWORKS / name))
     with tempfile.TemporaryDirectory() as folder:
@@ -136,7 +141,8 @@ def measure(
     image = jnp.zeros((1, *model.shape))
     forward = jax.jit(functools.partial(_forward, model.net))
     seconds = {(candidates.INFERENCE, 1): _median(lambda: forward(model.weights, image), repeats)}
-    batch = Examples(jnp.zeros((batch_size, *model.shape)), jnp.asarray(np.arange(batch_size) % facts["num_classes"]))
+    labels = jnp.asarray(np.arange(batch_size) % model.facts["num_classes"])
+    batch = Examples(jnp.zeros((batch_size, *model.shape)), labels)
     train = jax.jit(functools.partial(_training_step, model.net))
     seconds[candidates.TRAINING, batch_size] = _median(lambda: train(model.weights, batch), repeats)
     found = [candidates.Cost(device, kind, size, time, size / time) for (kind, size), time in seconds.items()]
@@ -153,7 +159,7 @@ def add_table(
     """Put records of others' models into a zoo, see `candidates.read_tables`; whether they were not there before."""
     lines = "".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows)
     facts = {"models": len(rows), "source": source, "licence": licence}
-    return entries.add(zoo_folder, entries.TABLES, name, facts, {"models.jsonl": lines.encode()})
+    return entries.add(zoo_folder, entries.TABLES, name, facts, {candidates.LINES: lines.encode()})
 
 
 def _forward(net, weights, image: Array) -> Array:

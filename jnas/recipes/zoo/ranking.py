@@ -8,6 +8,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from jnas.data.description import Description
+from jnas.files import schemas
 from jnas.recipes.zoo import candidates, entries
 from jnas.recipes.zoo.settings import FineTuning, Selection
 from jnas.searchers import hedge, importance, predictor
@@ -31,8 +32,8 @@ class Choice(NamedTuple):
 
 def records_of(folder: str) -> tuple[list[dict[str, Any]], list[str]]:
     """What fine-tunings came to so far, in a zoo; records of another version's features are left out."""
-    found, complaints = entries.notes(folder, entries.RECORDS)
-    return [record for record in found if set(NAMES) == set(record.get("features", ()))], complaints
+    found, complaints = entries.notes(folder, entries.RECORDS, schema=schemas.Record)
+    return [record for record in found if set(NAMES) == set(record["features"])], complaints
 
 
 def ranked(

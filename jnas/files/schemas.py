@@ -1,0 +1,232 @@
+"""What the files that jnas writes hold: the fields that it reads again, for `reading` to check; others may be there."""
+
+# ruff: noqa: UP013  a table of fields, several a line
+
+import pathlib
+from typing import Annotated, Any, Literal, Required
+
+from annotated_types import Interval, Len
+from typing_extensions import TypedDict  # as pydantic asks before Python 3.12
+
+Number = Annotated[float, Interval(ge=-1e40, le=1e40)]  # finite, and such that a page can draw it
+Positive = Annotated[float, Interval(gt=0, le=1e40)]
+Whole = Annotated[int, Interval(ge=-(2**53), le=2**53)]
+Count = Annotated[int, Interval(ge=0, le=2**53)]
+Some = Annotated[int, Interval(ge=1, le=2**16)]  # channels, layers, pixels of a side: what memory is taken by
+Texts, Numbers, Mapping = list[str], list[Number], dict[str, Any]
+
+# network.json: what rebuilds a network.
+Layers = Annotated[int, Interval(ge=1, le=2**8)]
+NetworkSize = TypedDict("NetworkSize", {
+    "channels": Some, "depth": Layers, "dimension": Some, "head_channels": Some, "head_depth": Layers,
+    "most_boxes": Some, "height": Some | None, "width": Some | None, "image_size": Some | None,
+}, total=False)  # fmt: skip
+Network = TypedDict("Network", {
+    "task": str, "genotype": Required[str], "space": Required[str], "num_classes": Required[Some],
+    "shape": Required[Annotated[list[Some], Len(3, 3)]], "class_names": Texts | None,
+    "mean": Required[Numbers], "std": Required[list[Positive]], "training": NetworkSize, "settings": NetworkSize,
+    "gallery": Count,
+}, total=False)  # fmt: skip
+
+# weights.npz, in its header: path, shape and dtype of an array.
+Leaf = Annotated[list[Any], Len(3, 3)]
+
+# result.json: what a page shows of a network, the file of a network, of a classifier, and of a run.
+Shown = TypedDict("Shown", {
+    "name": str, "genotype": str, "space": str, "parameters": Number, "channels": Number, "depth": Number,
+    "epochs": Number | None, "test_accuracy": Number, "test_loss": float, "train_accuracy": Number, "seconds": Number,
+    "seed": Whole,
+}, total=False)  # fmt: skip
+
+
+class Trained(Shown, total=False):
+    """Which has ended."""
+
+    genotype: Required[str]
+
+
+class Classifier(Trained, total=False):
+    """Whose accuracy is known."""
+
+    test_accuracy: Required[Number]
+
+
+Agreement = TypedDict("Agreement", {
+    "num_runs": Count, "distinct": Count, "distinct_up_to_names": Count, "identical_pairs": Number | None,
+    "isomorphic_pairs": Number | None, "kendall_tau_mean": Number | None, "kendall_tau_min": Number | None,
+})  # fmt: skip
+OneOfSeveral = TypedDict("OneOfSeveral", {
+    "seed": Required[Whole], "genotype": Required[str], "canonical": str, "diverged_at": Count | None,
+    "outer_accuracy": Required[Number | None], "test_accuracy": Number | None, "settings": dict[str, Number],
+}, total=False)  # fmt: skip
+Cell = TypedDict("Cell", {"kind": str, "genotype": str, "test_accuracy": Number, "parameters": Count})
+Reference = TypedDict("Reference", {"cells": list[Cell], "versions": dict[str, str]})
+Described = TypedDict("Described", {
+    "name": str, "train": Count, "validation": Count, "test": Count, "shape": list[Count], "num_classes": Count,
+}, total=False)  # fmt: skip
+Found = TypedDict("Found", {
+    "genotype": Required[str], "space": str, "steps": Count, "seconds": Number, "derivation": str, "connected": bool,
+    "runs": list[OneOfSeveral], "chosen": Whole, "agreement": Agreement, "edge_ops": dict[str, list[Texts]],
+    "stages": list[Mapping],
+}, total=False)  # fmt: skip
+
+
+class OfTask(Found, total=False):
+    """A run for a task other than classification."""
+
+    task: Required[str]
+    method: str
+    seed: Whole
+    found: Required[Trained]
+    random: Required[list[Trained]]
+    data: Required[Described]
+
+
+class Run(Found, total=False):
+    """A search, or a training of classifiers."""
+
+    method: str
+    seed: Whole
+    found: Required[Classifier]
+    random: Required[list[Classifier]]
+    data: Required[Described]
+    reference: Reference
+    selection: Mapping
+    quantised: dict[str, Mapping]
+
+
+# found.json of the parts of a search; searches.json, sensitivity.json and choice.json.
+Clusters = TypedDict("Clusters", {"groups": list[Texts], "representatives": Texts})
+Winners = TypedDict("Winners", {"groups": list[Texts], "winners": dict[str, list[Count | None]]})
+Trial = TypedDict("Trial", {
+    "score": Required[Number], "scores": Numbers, "genotypes": Texts, "genotype": str, "space": str, "strategy": str,
+}, total=False)  # fmt: skip
+Entry = TypedDict("Entry", {
+    "step": Count, "mean": Number, "std": Number, "moved_hyper": Number | None, "moved_posterior": Number | None,
+}, total=False)  # fmt: skip
+Level = TypedDict("Level", {
+    "trials": Required[list[Trial]], "log": Required[list[Entry]], "space": str, "genotype": str, "mean": Number,
+    "std": Number, "known": Count, "members": Count,
+}, total=False)  # fmt: skip
+Search = TypedDict("Search", {"evaluations": Count, "arch": list[Count], "columns": list[Count], "curve": Numbers})
+Measured = TypedDict("Measured", {
+    "units": Texts, "methods": Texts, "reference": dict[str, Number], "losses": dict[str, list[Numbers]],
+})  # fmt: skip
+Choice = TypedDict("Choice", {"model": str, "settings": Mapping})
+
+# Lines of logs: metrics.jsonl, genotypes.jsonl and trials.jsonl.
+Step = TypedDict("Step", {"step": Count})
+Epoch = TypedDict("Epoch", {
+    "step": Required[Count], "epoch": Number, "genotype": str, "alpha": dict[str, list[Numbers]],
+}, total=False)  # fmt: skip
+Evaluated = TypedDict("Evaluated", {
+    "trial": Required[Count], "scores": Required[Numbers], "seconds": Number, "error": str, "architecture": str,
+}, total=False)  # fmt: skip
+
+Scored = TypedDict("Scored", {"genotype": str, "score": Number})
+
+# at_work.json.
+Picture = TypedDict("Picture", {"file": str, "caption": str})
+AtWork = TypedDict("AtWork", {
+    "task": Required[Literal["detection", "recognition"]], "measured": Required[Mapping],
+    "pictures": Required[list[Picture]], "curves": dict[str, dict[str, Numbers]], "photos": Count, "queries": Count,
+    "gallery": Count,
+}, total=False)  # fmt: skip
+
+# A zoo: entry.json, a cost, what a fine-tuning came to, and a line of a table.
+Sums = TypedDict("Sums", {"name": str, "sha256": dict[str, str]})
+ZooNetwork = TypedDict("ZooNetwork", {
+    "name": Required[str], "sha256": Required[dict[str, str]], "accuracy": Required[Number],
+    "parameters": Required[Count], "flops": Required[Number | None],
+    "shape": Required[Annotated[list[Some], Len(3, 3)]], "data": str, "num_classes": Some,
+}, total=False)  # fmt: skip
+Time = TypedDict("Time", {"device": str, "kind": str, "batch_size": Count, "seconds": Number, "rate": Number})
+
+
+class Cost(Time):
+    """Of the network whose weights have this digest."""
+
+    sha256: str
+
+
+Record = TypedDict("Record", {
+    "task": str, "features": dict[str, Number], "score": Number, "model": str, "seconds": Number,
+})  # fmt: skip
+Listed = TypedDict("Listed", {
+    "name": Required[str], "accuracy": Number | None, "parameters": Count | None, "flops": Number | None,
+    "image_size": Count | None, "costs": Required[list[Annotated[list[Any], Len(5, 5)]]],
+}, total=False)  # fmt: skip
+
+# A line of jnas bench: what failed, or a case, the machine's ceilings, or a prediction for another machine.
+Line = TypedDict("Line", {
+    "kind": Required[Literal["case", "ceilings", "prediction"]], "devices": Required[Count], "dtype": Required[str],
+    "settings": Mapping | None, "environment": Mapping, "error": str, "bound": str, "reductions_only": bool,
+    "step_s": Positive, "step_iqr_s": Number | None, "images_per_s": Number | None, "compile_s": Number | None,
+    "compile_cold_s": Number | None, "compile_warm_s": Number | None, "peak_bytes": Number | None,
+    "device_peak_bytes": Number | None, "temp_bytes": Number | None, "flops": Number | None, "bytes": Number | None,
+    "flops_per_s": Number | None, "intensity": Number | None, "roofline": Number | None, "compute_s": Number,
+    "memory_s": Number, "interconnect_s": Number, "efficiency": Number | None, "compiler_s": Number | None,
+    "memory_bytes": Number, "memory_share": Number,
+}, total=False)  # fmt: skip
+Collective = TypedDict("Collective", {"kind": str, "count": Number, "bytes": Number})
+
+
+class Case(Line, total=False):
+    """Of a program."""
+
+    what: Required[str]
+
+
+class Prediction(Line, total=False):
+    """Of a program for a slice."""
+
+    topology: Required[str]
+    effort: Required[str]
+    settings: Required[Mapping]
+
+
+class GoodCase(Case, total=False):
+    """Which was measured."""
+
+    step_s: Required[Positive]
+
+
+class GoodPrediction(Prediction, total=False):
+    """Which was compiled."""
+
+    memory_bytes: Required[Number]
+    collectives: Required[list[Collective]]
+
+
+class Ceilings(Line, total=False):
+    """Of the machine."""
+
+    flops_per_s: Required[Positive]
+    bytes_per_s: Required[Positive]
+
+
+NAMED = {
+    "network.json": Network, "environment.json": TypedDict("Environment", {"jnas": str, "started": str}, total=False),
+    "searches.json": dict[str, Search], "sensitivity.json": dict[str, Measured], "choice.json": Choice,
+    "records.json": list[Record], "at_work.json": AtWork,
+}  # fmt: skip
+
+
+def of(path: pathlib.Path, value: Any) -> Any:
+    """The schema of a JSON file of a run, by its name and, where several recipes write it, by what is in it."""
+    has = value.keys() if isinstance(value, dict) else set()
+    if path.name == "result.json":
+        if has & {"found", "random", "data"}:
+            return OfTask if "task" in has else Run
+        return Trained if has & {"voc_ap50", "recall_at_1"} else Classifier
+    if path.name == "found.json":
+        marks = {"trials": Level, "log": Level, "winners": Winners, "representatives": Clusters}
+        return next((schema for mark, schema in marks.items() if mark in has), Found)
+    return NAMED.get(path.name, Mapping)
+
+
+def of_line(value: Any) -> Any:
+    """The schema of a line of jnas bench."""
+    kind, failed = (str(value.get("kind")), "error" in value) if isinstance(value, dict) else ("", True)
+    good = {"case": GoodCase, "prediction": GoodPrediction, "ceilings": Ceilings}
+    return ({"case": Case, "prediction": Prediction} if failed else good).get(kind, Line)
