@@ -11,6 +11,7 @@ from jnas.errors import UserError
 from jnas.recipes.zoo import entries
 
 ROUNDING = 1e-12  # relative
+MOST = 1e18  # of any number in a table
 INFERENCE, TRAINING = "inference", "training"
 TIMED = ("img_size", "batch_size", "step_time", "samples_per_sec")  # columns of a benchmark, after infer_ or train_
 
@@ -247,7 +248,7 @@ def read_tables(results: str | os.PathLike[str], benchmarks: Sequence[tuple[str,
 
 def _rows(path: str | os.PathLike[str]) -> list[dict[str, str]]:
     try:
-        with pathlib.Path(path).open(newline="", encoding="utf-8") as file:
+        with pathlib.Path(path).open(newline="", encoding="utf-8-sig") as file:
             return list(csv.DictReader(file))
     except (OSError, UnicodeDecodeError, csv.Error) as error:
         raise UserError(f"cannot read {path} ({error}): give a CSV file") from error
@@ -256,7 +257,7 @@ def _rows(path: str | os.PathLike[str]) -> list[dict[str, str]]:
 def _number(row: Mapping[str, str], column: str, path: str | os.PathLike[str]) -> float:
     try:
         value = float(row[column].replace(",", ""))
-        if not math.isfinite(value):
+        if not abs(value) < MOST:
             raise ValueError(column)
         return value
     except (KeyError, ValueError, AttributeError, TypeError) as error:
