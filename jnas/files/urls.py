@@ -1,5 +1,6 @@
 """What comes from outside, as it may be shown and recorded: addresses without credentials, names on one line."""
 
+import json
 import re
 import urllib.parse
 
@@ -29,12 +30,12 @@ def masked(text: str, known: str = "") -> str:
 
 
 def printable(text: str) -> str:
-    r"""The text on one line of a terminal, whoever made it: what moves the cursor or the colour is spelled out.
+    r"""The text on one line of a terminal, whoever made it: what moves the cursor or the colour is spelled as in JSON.
 
-    >>> printable("a\x1b[31m\nb")
-    'a\\x1b[31m\\nb'
+    >>> print(printable("a\x1b[31m\nb"))
+    a\u001b[31m\nb
     """
-    return "".join(char if char.isprintable() else char.encode("unicode_escape").decode() for char in text)
+    return "".join(char if char.isprintable() else json.dumps(char)[1:-1] for char in text)
 
 
 def _hidden(url: str) -> str:

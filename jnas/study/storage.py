@@ -91,6 +91,22 @@ def close_study(study: "optuna.Study") -> None:
     _close(study._storage)
 
 
+@contextlib.contextmanager
+def reached() -> Iterator[None]:
+    """Inside the block a storage that can no longer be reached or written, as on a full disk, is one sentence."""
+    import optuna
+
+    try:
+        yield
+    except BrokenPipeError:  # of a reader of our lines
+        raise
+    except (OSError, optuna.exceptions.StorageInternalError) as error:
+        said = getattr(error, "strerror", None) or masked(str(error.__cause__ or error)).partition("\n")[0]
+        raise UserError(
+            f"cannot keep the trials: {said}; see to their disk or server, and the same command goes on"
+        ) from error
+
+
 def _close(storage: "optuna.storages.BaseStorage") -> None:
     storage.remove_session()
     pool = getattr(getattr(storage, "_backend", storage), "engine", None)

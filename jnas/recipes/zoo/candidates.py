@@ -1,10 +1,11 @@
 """Candidates of a zoo and exact limits on what they measured: which models a user can afford."""
 
+import contextlib
 import csv
 import math
 import os
 import pathlib
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any, NamedTuple
 
 from jnas.errors import UserError
@@ -180,13 +181,36 @@ def of_zoo(folder: str | os.PathLike[str]) -> tuple[list[Candidate], list[str]]:
     for facts, _ in networks:
         costs, more = entries.notes(folder, entries.COSTS, facts["name"])
         complaints += more
-        candidates.append(
-            from_facts(facts, [c for c in costs if c.get("sha256") == facts["sha256"].get("weights.npz")])
-        )
+        with _left_out(facts["name"], complaints):
+            mine = [cost for cost in costs if cost.get("sha256") == facts["sha256"].get("weights.npz")]
+            candidates.append(_checked(from_facts(facts, mine)))
     tables, more = entries.scan(folder, entries.TABLES)
+    complaints += more
     for facts, files in tables:
-        candidates += [from_json(row, facts["name"]) for row in entries.each_line(files["models.jsonl"])]
-    return candidates, complaints + more
+        with _left_out(facts["name"], complaints):
+            rows = entries.each_line(files["models.jsonl"])
+            candidates += [_checked(from_json(row, facts["name"])) for row in rows]
+    return candidates, complaints
+
+
+@contextlib.contextmanager
+def _left_out(name: str, complaints: list[str]) -> Iterator[None]:
+    try:
+        yield
+    except (LookupError, TypeError, ValueError, AttributeError, RecursionError) as error:
+        complaints.append(f"entry {name!r} is malformed ({error!r}) and left out: remove it and add it again")
+
+
+def _checked(candidate: Candidate) -> Candidate:
+    """The same, if every value is of its kind."""
+    of_costs = [value for cost in candidate.costs for value in cost[2:]]
+    numbers = [*candidate[2:-1], *of_costs]
+    texts = [*candidate[:2], *(value for cost in candidate.costs for value in cost[:2])]
+    if None in of_costs or not all(isinstance(text, str) for text in texts):
+        raise TypeError("a value of another kind")
+    if not all(number is None or (type(number) in (int, float) and 0 <= number < MOST) for number in numbers):
+        raise ValueError("a number of another kind")
+    return candidate
 
 
 def from_facts(facts: Mapping[str, Any], costs: Sequence[Mapping[str, Any]] = ()) -> Candidate:
