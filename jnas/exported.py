@@ -14,10 +14,10 @@ import functools
 import hashlib
 import io
 import json
+import math
 import os
 import pathlib
 import zipfile
-import zlib
 from typing import Any
 
 import jax
@@ -27,12 +27,13 @@ from jnas.errors import UserError
 
 FORMAT, VERSION = "jnas-network", 1
 HEADER, PROGRAM, WEIGHTS, GALLERY = "header.json", "program.bin", "weights.npz", "gallery.npz"
-
-# How a damaged archive fails: in the zip reader, the decompressor, the JSON, or for what it lacks.
-_DAMAGE = (
-    zipfile.BadZipFile, zlib.error, EOFError, KeyError, TypeError, AttributeError, ValueError, NotImplementedError,
-    RuntimeError,
-)  # fmt: skip
+TASKS = ("classification", "recognition", "detection")
+MOST_SIDE = 2**14  # pixels
+# All that a network needs of the compiler beside arithmetic. Any other custom call names a function of the process that
+# loads the file, which would be called with whatever arguments the file says.
+CUSTOM_CALLS = {"shape_assertion", "stablehlo.dynamic_reduce_window", "stablehlo.dynamic_top_k"}
+DIALECTS = {"builtin", "func", "stablehlo", "chlo"}
+OUTWARD = {f"stablehlo.{name}" for name in ("infeed", "outfeed", "recv", "send")}
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -92,7 +93,10 @@ class ExportedNetwork:
         if images.dtype != np.uint8 or images.shape[1:] != self.shape or not len(images):
             sides = ", ".join(map(str, self.shape))
             raise ValueError(f"images are {images.dtype} {images.shape}: give uint8 of shape (batch, {sides})")
-        return {name: np.asarray(value) for name, value in self._compiled(images).items()}
+        said = {name: np.asarray(value) for name, value in self._compiled(images).items()}
+        if "label" in said and said["label"].max(initial=0) >= len(self.class_names):
+            raise UserError(f"the network knows more classes than its {len(self.class_names)} names: export it again")
+        return said
 
 
 def load(path: str | os.PathLike[str]) -> ExportedNetwork:
@@ -102,49 +106,155 @@ def load(path: str | os.PathLike[str]) -> ExportedNetwork:
       path: of the file.
 
     Returns:
-      The network.
+      The network; it is compiled when it is called.
 
     Raises:
-      UserError: if the file is absent, damaged, changed, or of another version.
+      UserError: if the file is absent, damaged, changed, of another version, or asks for more than a network needs.
     """
     name = os.fspath(path)
+    damaged = UserError(f"{name} is damaged, changed or no exported network: run jnas export again")
     try:
-        content = pathlib.Path(path).read_bytes()
+        if pathlib.Path(path).exists() and not pathlib.Path(path).is_file():  # a pipe would keep us waiting
+            raise damaged
+        with open(path, "rb") as file:
+            parts = _parts(file, os.fstat(file.fileno()).st_size)
+        header = json.loads(parts.pop(HEADER))
+        version = header["format"], header.get("version")
+        if version == (FORMAT, VERSION):
+            _check_digests(header, parts)
     except OSError as error:
         raise UserError(f"cannot read {name}: {error.strerror}; name a file that jnas export wrote") from error
-    try:
-        with zipfile.ZipFile(io.BytesIO(content)) as archive:
-            parts = {entry: archive.read(entry) for entry in archive.namelist()}
-        header = json.loads(parts[HEADER])
-        known = header["format"] == FORMAT
-        for entry, digest in header["digests"].items():
-            if hashlib.sha256(parts[entry]).hexdigest() != digest:
-                raise ValueError(entry)
-        if set(header["digests"]) != set(parts) - {HEADER}:
-            raise ValueError("other parts")
-    except _DAMAGE as error:
-        raise UserError(f"{name} is damaged, changed or no exported network: run jnas export again") from error
-    if not known or header.get("version") != VERSION:
+    except Exception as error:  # in the zip reader, the decompressor, the JSON, or for what it lacks
+        raise damaged from error
+    if version != (FORMAT, VERSION):
         raise UserError(
-            f"{name} is of format {header.get('format')} {header.get('version')} and this program reads {FORMAT} "
-            f"{VERSION}: export the network again with this version"
+            f"{name} is of format {version[0]} {version[1]} and this program reads {FORMAT} {VERSION}: export the "
+            "network again with this version"
         )
+    _check_header(name, header)
+    program = _program(name, parts[PROGRAM], header["jax"])
+    _check_against(name, header, program)
+    try:
+        weights = _arrays(parts[WEIGHTS])
+        gallery = _arrays(parts[GALLERY]) if GALLERY in parts else {}
+        ordered = tuple(weights[str(i)] for i in range(len(weights)))
+        if [(array.shape, array.dtype) for array in ordered] != [(a.shape, a.dtype) for a in program.in_avals[:-1]]:
+            raise ValueError("other weights")
+        if gallery and not 0 <= gallery["label"].min() <= gallery["label"].max() < len(header["class_names"]):
+            raise ValueError("other classes")
+    except Exception as error:
+        raise damaged from error
+    return ExportedNetwork(header, program, ordered, gallery)
+
+
+def digest_of(header: dict[str, Any]) -> str:
+    """SHA-256 of a header, its own digest left out."""
+    rest = {name: value for name, value in header.items() if name != "digest"}
+    return hashlib.sha256(json.dumps(rest, sort_keys=True).encode()).hexdigest()
+
+
+def _parts(file: io.BufferedReader, size: int) -> dict[str, bytes]:
+    """The members of an archive, if they are few and none takes memory out of proportion."""
+    with zipfile.ZipFile(file) as archive:
+        members = archive.infolist()
+        if len(members) > 4 or sum(member.file_size for member in members) > 2**26 + 16 * size:
+            raise ValueError("too much")
+        return {member.filename: archive.read(member) for member in members}
+
+
+def _check_digests(header: dict[str, Any], parts: dict[str, bytes]) -> None:
+    if header["digests"] != {entry: hashlib.sha256(content).hexdigest() for entry, content in parts.items()}:
+        raise ValueError("other parts")
+    if header.get("digest", digest_of(header)) != digest_of(header):  # before version 0.11 there was none
+        raise ValueError("another header")
+
+
+def _check_header(name: str, header: dict[str, Any]) -> None:
+    """Raises a UserError for the first field that is not what `jnas export` writes."""
+    texts = lambda value: isinstance(value, list) and all(isinstance(item, str) for item in value)
+    sides = lambda value: (
+        isinstance(value, list) and len(value) == 4 and value[0] == "batch"
+        and all(type(side) is int and 0 < side <= MOST_SIDE for side in value[1:])
+    )  # fmt: skip
+    table = lambda value: isinstance(value, dict)
+    rules = [
+        ("task", lambda value: value in TASKS, f"one of {', '.join(TASKS)}"),
+        ("class_names", texts, "a list of texts"),
+        ("platforms", texts, "a list of texts"),
+        *((field, lambda value: isinstance(value, str), "a text") for field in ("genotype", "space", "jax")),
+        ("input", table, "an object"),
+        ("input.shape", sides, f"[batch, height, width, channels], numbers from 1 to {MOST_SIDE}"),
+        ("outputs", table, "an object"),
+    ]
+    for path, right, expected in rules:
+        value = functools.reduce(lambda at, key: at.get(key), path.split("."), header)
+        if not right(value):
+            raise _wrong(name, path, value, expected)
+
+
+def _check_against(name: str, header: dict[str, Any], program: Any) -> None:
+    """Raises a UserError where the header says anything else than the program."""
+    described = lambda aval: {"shape": [str(aval.shape[0]), *map(int, aval.shape[1:])], "dtype": str(aval.dtype)}
+    *weights, images = program.in_avals
+    outputs = jax.tree.unflatten(program.out_tree, program.out_avals)
+    if program.in_tree != jax.tree.structure(((tuple(weights), images), {})):
+        raise _wrong(name, PROGRAM, program.in_tree, "a program of weights and images")
+    wanted = {"input": described(images), "outputs": {key: described(value) for key, value in outputs.items()}}
+    for path in ("input", "outputs"):
+        if header[path] != wanted[path]:
+            raise _wrong(name, path, header[path], f"{json.dumps(wanted[path])}, as its program has it")
+    if "probability" in outputs and len(header["class_names"]) != outputs["probability"].shape[1]:
+        raise _wrong(name, "class_names", header["class_names"], f"{outputs['probability'].shape[1]} names")
+
+
+def _wrong(name: str, path: str, value: Any, expected: str) -> UserError:
+    shown = "absent" if value is None else ascii(value)
+    return UserError(f"{name}: field {path} is {shown[:80]}{'...' * (len(shown) > 80)}; expected {expected}")
+
+
+def _program(name: str, content: bytes, version: str) -> Any:
+    """The program, if it is one of arithmetic alone; it is looked at before anything is compiled."""
     try:
         from jax import export  # here: it needs the package flatbuffers, which nothing else does
+        from jax.extend.mlir import ir
+        from jax.interpreters import mlir
 
-        program = export.deserialize(bytearray(parts[PROGRAM]))
+        program = export.deserialize(bytearray(content))
+        asked: set[str] = set()
+
+        def look(operation: Any) -> Any:
+            kind = operation.operation.name
+            if kind == "stablehlo.custom_call":
+                asked.add(ir.StringAttr(operation.attributes["call_target_name"]).value)
+            elif kind in OUTWARD or kind.partition(".")[0] not in DIALECTS:
+                asked.add(kind)
+            return ir.WalkResult.ADVANCE
+
+        with mlir.make_ir_context() as context, context.attach_diagnostic_handler(lambda _: True):  # it would print
+            program.mlir_module(serialized=False).operation.walk(look)
     except ImportError as error:
         raise UserError(f"{name} cannot be read without the package flatbuffers: pip install flatbuffers") from error
     except Exception as error:  # a program of a JAX too old or too new fails in many ways
         raise UserError(
-            f"{name} was exported with JAX {header.get('jax')} and JAX {jax.__version__} does not read it "
+            f"{name} was exported with JAX {version} and JAX {jax.__version__} does not read it "
             f"({type(error).__name__}): use a version closer to that"
         ) from error
-    weights = _arrays(parts[WEIGHTS])
-    gallery = _arrays(parts[GALLERY]) if GALLERY in parts else {}
-    return ExportedNetwork(header, program, tuple(weights[str(i)] for i in range(len(weights))), gallery)
+    if refused := sorted(asked - CUSTOM_CALLS):
+        raise _wrong(name, PROGRAM, refused, "a program that calls nothing but the arithmetic of a network")
+    return program
 
 
 def _arrays(content: bytes) -> dict[str, np.ndarray]:
-    with np.load(io.BytesIO(content), allow_pickle=False) as archive:
-        return dict(archive.items())
+    """The arrays of a file of NumPy, none of which says that it is larger than it is."""
+    arrays = {}
+    with zipfile.ZipFile(io.BytesIO(content)) as archive:
+        for member in archive.infolist():
+            with archive.open(member) as file:
+                if np.lib.format.read_magic(file) != (1, 0):
+                    raise ValueError("another version")
+                shape, _, dtype = np.lib.format.read_array_header_1_0(file)
+            if member.compress_type or math.prod(shape) * dtype.itemsize > len(content):
+                raise ValueError("too much")
+            with archive.open(member) as file:
+                arrays[member.filename.removesuffix(".npy")] = np.lib.format.read_array(file, allow_pickle=False)
+    return arrays

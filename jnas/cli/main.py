@@ -2,6 +2,7 @@
 
 import argparse
 import codecs
+import decimal
 import functools
 import io
 import json
@@ -15,6 +16,7 @@ from typing import Any, NoReturn
 from jnas.cli import export, hosts, predict, select, tasks, zoo
 from jnas.distributed.cache import enable_compilation_cache
 from jnas.errors import Diverged, Interrupted, UserError
+from jnas.files.urls import masked, printable
 
 EPILOG = (
     "Exit status: 2 after bad input, 1 if a run diverged, 143 or 130 after SIGTERM or Ctrl-C, with the state saved, "
@@ -26,7 +28,7 @@ class _Parser(argparse.ArgumentParser):
     """Says what is wrong in one line."""
 
     def error(self, message: str) -> NoReturn:
-        self.exit(2, f"{self.prog}: {message}; see {self.prog} --help\n")
+        self.exit(2, f"{self.prog}: {printable(masked(message))}; see {self.prog} --help\n")
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -323,7 +325,7 @@ def _spaces(arguments: argparse.Namespace) -> int:
     for name in names:
         space = networks.network_space(name)
         size = spaces.size(space)
-        shown = f"{size:,}" if size < 10**7 else f"{float(size):.2e}"
+        shown = f"{size:,}" if size < 10**7 else f"{decimal.Decimal(size):.2e}"  # a float ends at 10^308
         if isinstance(space, ChainSpace):
             print(f"{space.name}: {shown} chains of {len(space.layers)} layers")
             for number, words in enumerate(space.layers):
@@ -453,7 +455,7 @@ def _summary(result: dict[str, Any], folder: pathlib.Path) -> None:
 
 
 def _say(message: object, status: int) -> int:
-    print(f"jnas: {message}", file=sys.stderr)
+    print(f"jnas: {printable(masked(str(message)))}", file=sys.stderr)
     return status
 
 

@@ -9,6 +9,7 @@ from jnas.distributed.cache import enable_compilation_cache
 from jnas.distributed.environment import environment
 from jnas.errors import UserError
 from jnas.files import schemas
+from jnas.files.urls import printable
 
 
 def add(commands) -> None:
@@ -99,18 +100,20 @@ def _add(arguments: argparse.Namespace) -> int:
         arguments.zoo, arguments.what, name=arguments.name, data=arguments.data, licence=arguments.licence
     )
     print(
-        f"{'added' if facts.pop('new') else 'has'} {facts['name']}: {100 * facts['accuracy']:.2f} % on {facts['data']}"
+        f"{'added' if facts.pop('new') else 'has'} {facts['name']}: {100 * facts['accuracy']:.2f} % on "
+        + printable(facts["data"])
     )
     return 0
 
 
 def _list(arguments: argparse.Namespace) -> int:
+    from jnas.recipes import models
     from jnas.recipes.zoo import candidates
 
     limits = limits_of(arguments)
     found, complaints = candidates.of_zoo(arguments.zoo)
     for sentence in complaints:
-        print(f"jnas: {sentence}", file=sys.stderr)
+        print(f"jnas: {printable(sentence)}", file=sys.stderr)
     kept = sorted(candidates.within(found, limits), key=lambda c: -(c.accuracy or 0.0))
     device = limits.device or _this_device()
     if not arguments.json:
@@ -119,12 +122,12 @@ def _list(arguments: argparse.Namespace) -> int:
     for one in kept if arguments.json else kept[: arguments.top]:
         alone, most = candidates.latency(one, device), candidates.throughput(one, device)
         if arguments.json:
-            print(json.dumps(one._asdict() | {"costs": [cost._asdict() for cost in one.costs]}, ensure_ascii=False))
+            print(models.as_json(one._asdict() | {"costs": [cost._asdict() for cost in one.costs]}))
             continue
         numbers = ((one.accuracy, 100, 8, 2), (one.parameters, 1e-6, 10, 3), (one.flops, 1e-9, 8, 3),
                    (alone, 1e3, 11, 3), (most, 1, 10, 1))  # fmt: skip
         cells = " ".join("–".rjust(w) if v is None else f"{scale * v:{w}.{d}f}" for v, scale, w, d in numbers)
-        print(f"{(f'{one.table}/' if one.table else '') + one.name:48} {cells}")
+        print(f"{printable((f'{one.table}/' if one.table else '') + one.name):48} {cells}")
     return 0
 
 
@@ -153,7 +156,8 @@ def _show(arguments: argparse.Namespace) -> int:
     costs, complaints = entries.notes(arguments.zoo, entries.COSTS, arguments.name, schema=schemas.Cost)
     if complaints:
         raise UserError(complaints[0])
-    print(json.dumps({**facts, "costs": costs}, indent=1, ensure_ascii=False))
+    text = json.dumps({**facts, "costs": costs}, indent=1, ensure_ascii=False)
+    print(*map(printable, text.split("\n")), sep="\n")
     return 0
 
 

@@ -2,8 +2,10 @@
 
 import contextlib
 import fcntl
+import json
 import os
 from collections.abc import Iterator
+from typing import Any
 
 from jnas.files.writing import explain
 
@@ -25,7 +27,7 @@ def exclusive(path: str | os.PathLike[str], *, wait: bool = True) -> Iterator[bo
     """
     folder, how = os.path.isdir(path), fcntl.LOCK_EX | (0 if wait else fcntl.LOCK_NB)
     with explain("lock", path):
-        file = os.open(path, os.O_RDONLY if folder else os.O_RDWR | os.O_CREAT, 0o666)
+        file = os.open(path, os.O_RDONLY if folder else os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW, 0o666)
     try:
         try:
             fcntl.flock(file, how)
@@ -48,7 +50,7 @@ def exclusive(path: str | os.PathLike[str], *, wait: bool = True) -> Iterator[bo
 class JournalLock:
     """The lock of Optuna's journal file: the one it brings along outlives its holder by half a minute.
 
-    Before anybody writes, what a process left that was killed while writing, a line without its end, is taken off.
+    Before anybody writes, what a process or machine left that failed while writing, lines that are none, is taken off.
     """
 
     def __init__(self, path: str):
@@ -61,7 +63,7 @@ class JournalLock:
         held.__enter__()
         self._held = held
         try:
-            _drop_torn_line(self._path)
+            _drop_torn_lines(self._path)
         except BaseException:
             self.release()
             raise
@@ -74,16 +76,29 @@ class JournalLock:
             held.__exit__(None, None, None)
 
 
-def _drop_torn_line(path: str) -> None:
+def journal_record(line: bytes) -> dict[str, Any] | None:
+    """What a line of a journal holds; None of one that is torn, or overwritten by a machine that failed."""
+    with contextlib.suppress(ValueError, RecursionError):
+        if line.endswith(b"\n") and isinstance(record := json.loads(line), dict):
+            return record
+    return None
+
+
+def _drop_torn_lines(path: str) -> None:
     with open(path, "r+b") as file:
-        end = file.seek(0, os.SEEK_END)
-        start = end
-        while start:
-            start = max(start - 4096, 0)
+        end = size = file.seek(0, os.SEEK_END)
+        while end:
+            start = end - 1  # a line ends with its last byte
+            while start:
+                begin = max(start - 4096, 0)
+                file.seek(begin)
+                found = file.read(start - begin).rfind(b"\n")
+                start = begin + found + 1
+                if found >= 0:
+                    break
             file.seek(start)
-            found = file.read(end - start).rfind(b"\n")
-            if found >= 0:
-                start += found + 1
+            if journal_record(file.read(end - start)) is not None:
                 break
-        if start < end:
-            file.truncate(start)
+            end = start
+        if end < size:
+            file.truncate(end)

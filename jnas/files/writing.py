@@ -1,11 +1,15 @@
 """Files and folders of a run: what cannot be written is said in one sentence, and no reader sees half a file."""
 
 import contextlib
+import fcntl
 import math
 import os
 import pathlib
+import shutil
 import tempfile
-from collections.abc import Iterator
+import time
+import uuid
+from collections.abc import Callable, Iterable, Iterator
 from typing import Any
 
 import numpy as np
@@ -69,20 +73,79 @@ def atomic_write(path: str | os.PathLike[str], content: str | bytes) -> None:
       UserError: if it cannot be written.
     """
     target = pathlib.Path(path)
-    data = content.encode() if isinstance(content, str) else content
-    # In the same folder: a rename is atomic within one file system only.
-    temporary = target.with_name(f".{target.name}.{os.getpid()}.tmp")
     with explain("write", target):
-        try:
-            with open(temporary, "wb") as file:
-                file.write(data)
-                file.flush()
-                os.fsync(file.fileno())
-            os.replace(temporary, target)
-        except OSError:
-            with contextlib.suppress(OSError):
-                temporary.unlink()
-            raise
+        sweep(target.parent)
+        while True:
+            # In the same folder: a rename is atomic within one file system only.
+            temporary = target.with_name(left_name())
+            try:
+                with open(temporary, "xb") as file:  # x: what stands there, such as a link, is not opened
+                    with contextlib.suppress(OSError):  # for this process is alive, see `sweep`
+                        fcntl.flock(file, fcntl.LOCK_EX)
+                    file.write(content.encode() if isinstance(content, str) else content)
+                    file.flush()
+                    os.fsync(file.fileno())
+                    return os.replace(temporary, target)
+            except BaseException as error:
+                with contextlib.suppress(OSError):
+                    temporary.unlink()
+                if not isinstance(error, FileNotFoundError) or not target.parent.is_dir():
+                    raise  # and else it was swept away before it was locked
+
+
+def left_name() -> str:
+    """A name that no other process on no machine has, for what is going to be renamed or removed."""
+    return f".jnas-{uuid.uuid4().hex}.tmp"
+
+
+def sweep(folder: pathlib.Path) -> None:
+    """Remove what is named by `left_name` and locked by nobody: its writer was killed."""
+    for path in folder.glob(".jnas-*.tmp"):
+        with contextlib.suppress(OSError):
+            file = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK)
+            try:
+                fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                shutil.rmtree(path) if path.is_dir() else path.unlink()
+            finally:
+                os.close(file)
+
+
+def curves(
+    folder: str | os.PathLike[str], suffix: str, purge: int | None = None
+) -> tuple[Callable[[Iterable[tuple[str, float, int]]], None], Callable[[], None]]:
+    """A file of TensorBoard's events, written by this thread: what a disk refuses is an answer and no thread's end.
+
+    Args:
+      folder: for the file; made if absent.
+      suffix: of its name, which has a resolution of one second.
+      purge: the step from which on it hides what earlier files hold.
+
+    Returns:
+      `(write, close)`: `write` takes `(name, value, step)`s and flushes.
+
+    Raises:
+      UserError: if the file cannot be written, also of `write`.
+    """
+    from tensorboardX.event_file_writer import EventsWriter
+    from tensorboardX.proto.event_pb2 import Event, SessionLog
+    from tensorboardX.summary import scalar
+
+    with explain("write", folder):
+        file = EventsWriter(str(prepare_folder(folder) / "events"), suffix)
+    if purge is not None:
+        file.write_event(Event(wall_time=time.time(), step=purge, session_log=SessionLog(status=SessionLog.START)))
+
+    def write(rows: Iterable[tuple[str, float, int]]) -> None:
+        with explain("write", folder):
+            for name, value, step in rows:
+                file.write_event(Event(wall_time=time.time(), step=step, summary=scalar(name, value)))
+            file.flush()
+
+    def close() -> None:
+        with contextlib.suppress(OSError):  # it tries again what `write` has reported as refused
+            file.close()
+
+    return write, close
 
 
 def plain(value: Any) -> Any:

@@ -14,6 +14,7 @@ import numpy as np
 from jnas import nets
 from jnas.errors import UserError
 from jnas.files import reading
+from jnas.files.urls import printable
 from jnas.nets.detection import detect as detect_boxes
 from jnas.recipes import chains, run_folder, train_network
 from jnas.recipes.config import build
@@ -157,4 +158,4 @@ def _rebuild(task: str, facts: dict[str, Any], space: networks.NetworkSpace | No
 
 def as_json(value: Any) -> str:
     """A line of JSON."""
-    return json.dumps(value, ensure_ascii=False)
+    return printable(json.dumps(value, ensure_ascii=False))

@@ -100,7 +100,7 @@ def train(
     )
     source = data.supervised_source(splits.train, batch_size=training.batch_size, augment=prepared.augment)
     job = trainer.job_of(prepared.net, loss, functools.partial(sgd_of, training), source, splits.train, training)
-    started, key = time.time(), jax.random.fold_in(jax.random.key(seed), 1)
+    started, key = time.monotonic(), jax.random.fold_in(jax.random.key(seed), 1)
     weights = trainer.train(
         job, key, folder=folder, title=f"train {folder.name}", steps_per_call=steps_per_call, mesh=mesh
     )
@@ -115,7 +115,7 @@ def train(
         "name": folder.name, "genotype": prepared.genotype, "space": prepared.space.name,
         "parameters": nets.count_parameters(weights["params"]), "channels": training.channels, "depth": training.depth,
         "epochs": training.epochs, "test_accuracy": test["accuracy"], "test_loss": test["loss"],
-        "train_accuracy": seen["accuracy"], "seconds": round(time.time() - started, 2), "seed": seed,
+        "train_accuracy": seen["accuracy"], "seconds": round(time.monotonic() - started, 2), "seed": seed,
     }  # fmt: skip
     run_folder.write_json(folder / run_folder.RESULT, result)
     return result

@@ -6,7 +6,7 @@ import sys
 from collections.abc import Callable
 from typing import Any, TextIO
 
-from jnas.files.writing import atomic_write, prepare_folder
+from jnas.files.writing import atomic_write, curves, prepare_folder
 from jnas.study.trials import Progress, Trial
 
 TrialHook = Callable[[Progress], None]
@@ -61,23 +61,21 @@ def trials_tensorboard(path: str | os.PathLike[str]) -> TrialHook:
       path: the folder for the event files. A worker that takes up a study writes all its trials again, into a file of
         its own that hides the earlier ones: one worker at a time should.
     """
-    writer: Any = None
+    write: Any = None
 
-    def write(progress: Progress) -> None:
-        nonlocal writer
-        from tensorboardX import SummaryWriter
+    def show(progress: Progress) -> None:
+        nonlocal write
+        if write is None:
+            write, _ = curves(path, f".trials-{len(progress.trials)}-{os.getpid()}", 0)
+        rows = [
+            (f"score_{n}" if len(trial.scores) > 1 else "score", score, trial.number)
+            for trial in progress.new
+            for n, score in enumerate(trial.scores)
+        ]
+        best = [] if progress.best is None else [("best_score", progress.best.scores[0], progress.new[-1].number)]
+        write([*rows, *best])
 
-        if writer is None:
-            suffix = f".trials-{len(progress.trials)}-{os.getpid()}"
-            writer = SummaryWriter(str(prepare_folder(path)), filename_suffix=suffix, purge_step=0)
-        for trial in progress.new:
-            for n, score in enumerate(trial.scores):
-                writer.add_scalar(f"score_{n}" if len(trial.scores) > 1 else "score", score, trial.number)
-        if progress.best is not None:
-            writer.add_scalar("best_score", progress.best.scores[0], progress.new[-1].number)
-        writer.flush()
-
-    return write
+    return show
 
 
 def _line(trial: Trial, describe: Callable[[Any], str] | None) -> dict[str, Any]:

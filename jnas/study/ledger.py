@@ -14,7 +14,9 @@ if TYPE_CHECKING:
     import optuna
 
 State = Literal["waiting", "running", "complete", "failed", "dropped"]
-TRIAL, LEASE, RETRY, LOST, ERROR, METRICS = "trial", "lease", "retry", "lost", "error", "metrics"  # user attributes
+# User attributes of a trial.
+TRIAL, LEASE, RETRY, LOST, ERROR = "trial", "lease", "retry", "lost", "error"
+METRICS, SECONDS = "metrics", "seconds"
 
 
 class Row(NamedTuple):
@@ -131,5 +133,5 @@ def _row(trial: "optuna.trial.FrozenTrial") -> Row:
         attrs.get(LOST),
         error,
         attrs.get(LEASE),
-        trial.duration.total_seconds() if trial.duration else 0.0,
+        attrs.get(SECONDS, trial.duration.total_seconds() if trial.duration else 0.0),  # a clock may be set meanwhile
     )

@@ -10,7 +10,7 @@ from jnas.errors import Interrupted
 from jnas.files.signals import stop_on_signal
 from jnas.searchers.base import Objective, Searcher
 from jnas.study import leases
-from jnas.study.storage import open_study
+from jnas.study.storage import open_study, reached
 from jnas.study.trials import Progress, Result
 from jnas.study.worker import FIRST_PAUSE, LONGEST_PAUSE, Worker
 from jnas.types import Key
@@ -72,7 +72,8 @@ def search(
 
     Raises:
       ValueError: for a number below 1.
-      UserError: if too many trials failed; or of the objective, and then the trial is left to the next worker.
+      UserError: if too many trials failed, or the storage does; or of the objective, and then the trial is left to the
+        next worker.
       Interrupted: after SIGTERM or SIGINT, likewise.
     """
     for name, value in (("num_evaluations", num_evaluations), ("batch_size", batch_size)):
@@ -84,7 +85,7 @@ def search(
         searcher, objective, key, num_evaluations, open_study() if study is None else study, batch_size, describe,
         max_failures, max_retries, leases.Watch(lease_seconds),
     )  # fmt: skip
-    with stop_on_signal() as stop, leases.beating(lease_seconds, worker.beat):
+    with reached(), stop_on_signal() as stop, leases.beating(lease_seconds, worker.beat):
         pause, reported = FIRST_PAUSE, -1
         while True:
             rows = worker.look()

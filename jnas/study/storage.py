@@ -5,13 +5,14 @@ import json
 import logging
 import os
 import re
+import sys
 import time
 import warnings
 from collections.abc import Hashable, Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, Literal
 
 from jnas.errors import UserError
-from jnas.files.locks import JournalLock
+from jnas.files.locks import JournalLock, journal_record
 from jnas.files.urls import masked
 from jnas.files.writing import explain
 
@@ -19,6 +20,7 @@ if TYPE_CHECKING:
     import optuna
 
 CHOICES, ABOUT = "choices", "about"  # user attributes of a study
+_BEGIN = b'{"op_code":'  # of a journal
 MOST_LABELS = 32  # a choice with more options is kept as the index of the option: labels are stored with every trial
 
 
@@ -57,8 +59,9 @@ def open_study(
     objectives = objectives or {"score": "maximize"}
     labels = [[choice, [_label(option) for option in options]] for choice, options in choices]
     attrs = {CHOICES: labels, ABOUT: json.loads(json.dumps(dict(about or {})))}
-    shown = "memory" if storage is None else masked(os.fspath(storage))
-    with _explained(shown):
+    url = "memory" if storage is None else os.fspath(storage)
+    shown = masked(url)
+    with _explained(shown, url):
         import optuna
 
         opened = _storage(storage)
@@ -86,6 +89,22 @@ def open_study(
 def close_study(study: "optuna.Study") -> None:
     """Close the connections to a database; a study of another storage is left as it is."""
     _close(study._storage)
+
+
+@contextlib.contextmanager
+def reached() -> Iterator[None]:
+    """Inside the block a storage that can no longer be reached or written, as on a full disk, is one sentence."""
+    import optuna
+
+    try:
+        yield
+    except BrokenPipeError:  # of a reader of our lines
+        raise
+    except (OSError, optuna.exceptions.StorageInternalError) as error:
+        said = getattr(error, "strerror", None) or masked(str(error.__cause__ or error)).partition("\n")[0]
+        raise UserError(
+            f"cannot keep the trials: {said}; see to their disk or server, and the same command goes on"
+        ) from error
 
 
 def _close(storage: "optuna.storages.BaseStorage") -> None:
@@ -127,6 +146,10 @@ def _storage(storage: str | os.PathLike[str] | None) -> "optuna.storages.BaseSto
     if "://" not in url:
         with explain("write", url):
             lock: Any = JournalLock(url)
+            if os.path.lexists(url):
+                _check_journal(url)
+                lock.acquire()  # which takes off what is torn
+                lock.release()
             return optuna.storages.JournalStorage(journal.JournalFileBackend(url, lock_obj=lock))
     if url.startswith(("redis://", "rediss://")):
         with warnings.catch_warnings():
@@ -152,11 +175,31 @@ def _storage(storage: str | os.PathLike[str] | None) -> "optuna.storages.BaseSto
     raise AssertionError
 
 
+def _check_journal(path: str) -> None:
+    """Refuse a file that is no journal, or that is damaged before its end, in one sentence; nothing is written."""
+    from optuna.storages.journal._storage import JournalOperation
+
+    if not os.path.isfile(path):
+        raise UserError(f"{path} is no file: name a journal of trials, or a new file")
+    with open(path, "rb") as file:
+        if file.read(len(_BEGIN)) not in (_BEGIN, b""):
+            raise UserError(f"{path} is no journal of trials, and is left as it is: name one, or a new file")
+        file.seek(0)
+        damaged, line, known = 0, b"\n", set(JournalOperation)
+        for number, line in enumerate(file, start=1):
+            record = journal_record(line)
+            damaged = damaged or number * (record is None or record.get("op_code") not in known)
+            if damaged and (record is not None or (number == 1 and line.endswith(b"\n"))):
+                kept = f", or a copy of the {damaged - 1} lines before it with their trials" * (damaged > 1)
+                raise UserError(f"line {damaged} of {path} is damaged or of another program: name a new file{kept}")
+    if damaged and (b"\0" in line or line.endswith(b"\n")):  # not what a kill leaves
+        print(f"line {damaged} of {path} is damaged: the trials before it are kept", file=sys.stderr)
+
+
 @contextlib.contextmanager
-def _explained(shown: str) -> Iterator[None]:
+def _explained(shown: str, url: str) -> Iterator[None]:
     """What a storage refuses, in one sentence and without its password; and what Optuna has to say, left unsaid."""
     import optuna
-    import sqlalchemy.exc
 
     logger, level = logging.getLogger("optuna"), optuna.logging.get_verbosity()
     logger.setLevel(logging.ERROR)
@@ -168,16 +211,10 @@ def _explained(shown: str) -> Iterator[None]:
         missing = getattr(error, "name", None) or "its driver"
         hint = " (pip install 'jnas[postgres]')" if "psycopg" in str(missing) else ""
         raise UserError(f"{shown} needs {missing}, which is not installed: install it{hint}") from error
-    except (sqlalchemy.exc.SQLAlchemyError, optuna.exceptions.OptunaError, RuntimeError, ValueError) as error:
-        reason = masked(str(error.__cause__ or error)).strip().splitlines() or [type(error).__name__]
-        raise UserError(f"{shown} cannot hold a study ({reason[0]}): check the address and its server") from error
-    except Exception as error:
-        if not type(error).__module__.startswith(
-            "redis"
-        ):  # which may not be installed, so its errors have no name here
-            raise
-        raise UserError(
-            f"{shown} cannot hold a study ({masked(str(error))}): check the address and its server"
-        ) from error
+    except Exception as error:  # of Optuna, of a database, of a server, or of a journal that does not fit together
+        said = masked(str(error.__cause__ or error), url).strip().splitlines()
+        reason = said[0] if said and not isinstance(error, LookupError) else repr(error)
+        remedy = "check the address and its server" if "://" in url else "name another journal, or a new file"
+        raise UserError(f"{shown} cannot hold a study ({reason}): {remedy}") from error
     finally:
         logger.setLevel(level)

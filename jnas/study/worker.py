@@ -136,7 +136,7 @@ class Worker:
             row = self._with_code(row)
             if row.code is None:
                 return
-            code = np.array(row.code, np.int32)
+            code, started = np.array(row.code, np.int32), time.monotonic()
             try:
                 evaluation = self.objective(code, jax.random.fold_in(self.objective_key, row.ask))
                 scores = _checked(evaluation, len(self.signs))
@@ -146,6 +146,7 @@ class Worker:
                 self._write(row, ledger.ERROR, f"{type(error).__name__}: {error}"[:1000])
                 self._change(row, "FAIL")
                 return
+            self._write(row, ledger.SECONDS, time.monotonic() - started)
             if evaluation.metrics:
                 self._write(row, ledger.METRICS, plain(evaluation.metrics))
             self._change(row, "COMPLETE", scores)

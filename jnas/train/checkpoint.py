@@ -1,13 +1,18 @@
 """The checkpoints of a run: written in the background, complete or absent, the newest one restored."""
 
+import json
 import logging
 import os
 import re
+import sys
+import zlib
 from typing import Any, NamedTuple
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 
+from jnas.distributed.sharding import to_host
 from jnas.errors import UserError
 from jnas.files.writing import prepare_folder
 from jnas.types import PyTree, State
@@ -73,16 +78,16 @@ class Checkpoints:
         self._saving = step
         # Leaves by number: the tree is the caller's, who has it again when restoring. Empty arrays cannot be stored.
         leaves = {str(i): leaf for i, leaf in enumerate(jax.tree.leaves(state)) if leaf.size}
-        stored = self._args.Composite(
-            state=self._args.StandardSave(leaves), meta=self._args.JsonSave({"user": meta, "leaves": describe(state)})
-        )
+        about = {"user": meta, "leaves": describe(state)}
+        about["sum"] = _sum(about, leaves)
+        stored = {"state": self._args.StandardSave(leaves), "meta": self._args.JsonSave(about)}
         try:
-            self._manager.save(step, args=stored)
+            self._manager.save(step, args=self._args.Composite(**stored))
         except (OSError, ValueError) as error:
             self._refuse(error)
 
     def restore(self, abstract: State) -> tuple[int, State, dict[str, Any]]:
-        """Read the newest complete checkpoint.
+        """Read the newest complete checkpoint whose checksum is right; those after it are told of and removed.
 
         Args:
           abstract: the tree to fill, of `jax.ShapeDtypeStruct` with shardings, or of arrays.
@@ -91,31 +96,47 @@ class Checkpoints:
           The step, the state placed as `abstract` says, and what was saved as `meta`.
 
         Raises:
-          UserError: if there is none, if it belongs to another tree, or if it cannot be read.
+          UserError: if there is none, if it belongs to another tree, or if none can be read.
         """
-        step = self.latest()
-        if step is None:
+        damaged: dict[int, Exception] = {}
+        for step in sorted(self._manager.all_steps(), reverse=True):
+            try:
+                found = self._read(step, abstract)
+            except UserError:
+                raise
+            except Exception as error:  # whatever damage makes the reader stumble over
+                damaged[step] = error
+                continue
+            for bad, error in damaged.items():
+                self._manager.delete(bad)
+                if jax.process_index() == 0:
+                    what = f"the checkpoint of step {bad} in {self.folder} cannot be read ({type(error).__name__})"
+                    print(f"{what}: it is removed, and step {step} is taken up", file=sys.stderr)
+            return step, *found
+        if not damaged:
             raise UserError(f"{self.folder} holds no checkpoint: name the folder of a run that has saved one")
-        where = f"the checkpoint of step {step} in {self.folder}"
+        step, error = damaged.popitem()
+        raise UserError(
+            f"the checkpoint of step {step} in {self.folder} cannot be read ({type(error).__name__}), and there is none "
+            f"before it: delete {self.folder / str(step)} to begin anew"
+        ) from error
+
+    def _read(self, step: int, abstract: State) -> tuple[State, dict[str, Any]]:
         leaves, tree = jax.tree.flatten(abstract)
         wanted = {str(i): leaf for i, leaf in enumerate(leaves) if leaf.size}
-        try:
-            meta = self._manager.restore(step, args=self._args.Composite(meta=self._args.JsonRestore()))["meta"]
-            difference = first_difference(meta["leaves"], describe(abstract))
-            if difference is None:
-                read = self._args.Composite(state=self._args.StandardRestore(wanted))
-                found = self._manager.restore(step, args=read)["state"]
-        except (OSError, ValueError, KeyError, TypeError) as error:  # whatever damage makes the reader stumble over
+        about = self._manager.restore(step, args=self._args.Composite(meta=self._args.JsonRestore()))["meta"]
+        if (difference := first_difference(about["leaves"], describe(abstract))) is not None:
             raise UserError(
-                f"{where} cannot be read ({type(error).__name__}): "
-                f"delete {self.folder / str(step)} to go on from the one before it"
-            ) from error
-        if difference is not None:
-            raise UserError(
-                f"{where} belongs to another run: {difference}; restore its settings or choose another folder"
+                f"the checkpoint of step {step} in {self.folder} belongs to another run: {difference}; "
+                "restore its settings or choose another folder"
             )
+        read = self._args.Composite(state=self._args.StandardRestore(wanted))
+        found = self._manager.restore(step, args=read)["state"]
+        known = about.pop("sum", None)  # None: of a version that kept none
+        if known not in (None, _sum(about, found)):
+            raise ValueError("its checksum differs")
         filled = [found[str(i)] if leaf.size else _empty(leaf) for i, leaf in enumerate(leaves)]
-        return step, jax.tree.unflatten(tree, filled), meta["user"]
+        return jax.tree.unflatten(tree, filled), about["user"]
 
     def wait(self) -> None:
         """Return when the last `save` is on disk.
@@ -167,6 +188,16 @@ def first_difference(stored: list[list[Any]], wanted: list[list[Any]]) -> str | 
         if old.get(path) != new.get(path):
             return f"state{path} is {old.get(path, 'absent')} there and {new.get(path, 'absent')} here"
     return None
+
+
+def _sum(about: dict[str, Any], leaves: dict[str, jax.Array]) -> int:
+    """A checksum of values of JSON and of arrays, whatever devices these are spread over."""
+    total = zlib.crc32(json.dumps(about, sort_keys=True).encode())
+    for name in sorted(leaves):
+        leaf = leaves[name]
+        data = jax.random.key_data(leaf) if jnp.issubdtype(leaf.dtype, jax.dtypes.prng_key) else leaf
+        total = zlib.crc32(np.asarray(to_host(data)).tobytes(), total)
+    return total
 
 
 def _empty(leaf) -> jax.Array:

@@ -11,7 +11,7 @@ from typing import Any, NamedTuple, TextIO
 
 import numpy as np
 
-from jnas.files.writing import prepare_folder
+from jnas.files.writing import curves
 from jnas.types import State
 
 
@@ -119,22 +119,21 @@ def tensorboard(path: str) -> Hook:
     Returns:
       The hook; it raises UserError on starting if the folder cannot be written.
     """
-    writer: Any = None
+    write: Any = None
+    close: Any = None
 
     def start(step: int, num_steps: int) -> None:
-        nonlocal writer
-        from tensorboardX import SummaryWriter
-
-        # Its file names have a resolution of one second: without the suffix a quick resumption overwrites the file.
-        suffix, purge = f".after-{step}", step + 1 if step else None
-        writer = SummaryWriter(str(prepare_folder(path)), filename_suffix=suffix, purge_step=purge)
+        nonlocal write, close
+        write, close = curves(path, f".after-{step}", step + 1 if step else None)
 
     def steps(event: Event) -> None:
-        for name, values in event.metrics.items():
-            for step, value in enumerate(values.tolist(), event.step - len(values) + 1):
-                writer.add_scalar(name, value, step)
+        write(
+            (name, value, step)
+            for name, values in event.metrics.items()
+            for step, value in enumerate(values.tolist(), event.step - len(values) + 1)
+        )
 
-    return Hook(start, steps, lambda step: writer.flush(), lambda step: writer.close(), first_process_only=True)
+    return Hook(start, steps, end=lambda step: close(), first_process_only=True)
 
 
 def progress(

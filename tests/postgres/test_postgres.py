@@ -20,6 +20,6 @@ def test_another_search_of_the_same_name_is_refused(postgres):
 
 def test_a_server_that_is_not_there_is_one_sentence():
     with pytest.raises(
-        UserError, match=r"^postgresql.*:\*\*\*@127.0.0.1:9/x cannot hold a study .*: check the address"
+        UserError, match=r"^postgresql.*//\*\*\*@127.0.0.1:9/x cannot hold a study .*: check the address"
     ):
         open_study("postgresql+psycopg://ann:secret@127.0.0.1:9/x")

@@ -337,7 +337,7 @@ class TestStudies:
         [
             ("nonsense://x", "cannot hold a study"),
             ("/nonexistent/folder/journal.log", "cannot write /nonexistent/folder/journal.log"),
-            ("postgresql+nodriver://ann:secret@localhost/x", r"ann:\*\*\*@localhost"),
+            ("postgresql+nodriver://ann:secret@localhost/x", r"//\*\*\*@localhost"),
         ],
     )
     def test_a_storage_that_cannot_be_had_is_one_sentence(self, url, words):

@@ -73,9 +73,9 @@ class Kept:
         """The score of a network, from the file if it is there."""
         genotype = networks.to_string(space, arch)
         if genotype not in self.rows:
-            started = time.time()
+            started = time.monotonic()
             said = self.judge(space, arch)
-            seconds = round(time.time() - started, 3)
+            seconds = round(time.monotonic() - started, 3)
             row = {"genotype": genotype, "score": said.score, **said.metrics, "seconds": seconds}
             self.path.parent.mkdir(parents=True, exist_ok=True)
             torn = self.path.is_file() and self.path.stat().st_size and not self.path.read_bytes().endswith(b"\n")

@@ -114,7 +114,7 @@ def found(
       space: the searched space.
       measured: from `measure`.
       without: operators that are not derived.
-      started: when the search began, in seconds since 1970.
+      started: when the search began, by `time.monotonic`.
 
     Returns:
       As the result of a single search, with `runs`, `chosen` (its seed) and `agreement`.
@@ -133,7 +133,7 @@ def found(
     sound = [row for row in rows if row["diverged_at"] is None] or rows
     best = max(sound, key=lambda row: (row["connected"], row["outer_accuracy"]))
     return {
-        "genotype": best["genotype"], "seconds": round(time.time() - started, 2), "connected": best["connected"],
+        "genotype": best["genotype"], "seconds": round(time.monotonic() - started, 2), "connected": best["connected"],
         "chosen": best["seed"], "runs": rows,
         "agreement": report.agreement(
             space,

@@ -146,7 +146,7 @@ def search(config: Search, plan: Plan, path: pathlib.Path) -> dict[str, Any]:
 
 
 def _search_one(config: Search, plan: Plan, folder: pathlib.Path) -> dict[str, Any]:
-    space, key, started = plan.space, jax.random.key(config.seed), time.time()
+    space, key, started = plan.space, jax.random.key(config.seed), time.monotonic()
     _, outer = levels(config, plan.splits)
     unravel = flat.unravel_of(plan.net, plan.splits.train.shape)
 
@@ -194,13 +194,13 @@ def _search_one(config: Search, plan: Plan, folder: pathlib.Path) -> dict[str, A
     else:
         arch = spaces.discretise(space, alpha, without=plan.without)
     return {
-        "genotype": spaces.to_string(space, arch), "seconds": round(time.time() - started, 2),
+        "genotype": spaces.to_string(space, arch), "seconds": round(time.monotonic() - started, 2),
         "connected": spaces.is_connected(space, arch), "steps": int(state.step), "derivation": rule,
     }  # fmt: skip
 
 
 def _search_several(config: Search, plan: Plan, folder: pathlib.Path) -> dict[str, Any]:
-    started, every = time.time(), config.record_every or plan.steps_per_epoch
+    started, every = time.monotonic(), config.record_every or plan.steps_per_epoch
     state = train.fit(
         plan.learner,
         plan.source,

@@ -189,7 +189,7 @@ def _fit(config: GroupedSearch, plan: Plan, space: CellSpace, stage: Stage, fold
         return {"epoch": event.step // plan.steps_per_epoch, "genotype": derived(event), "alpha": alpha}
 
     settled, converged = until_settled(config, plan.steps_per_epoch, derived)
-    started = time.time()
+    started = time.monotonic()
     optimisers = (optimiser_of(level, num_steps) for level in (config.weights, config.alpha))
     state = train.fit(
         one_level(problem.inner, init, *optimisers),
@@ -209,7 +209,7 @@ def _fit(config: GroupedSearch, plan: Plan, space: CellSpace, stage: Stage, fold
     state = state._replace(point=state.point._replace(weights=unravel(state.point.weights)))
     steps = int(state.step)
     return state, {
-        "steps": steps, "seconds": round(time.time() - started, 2),
+        "steps": steps, "seconds": round(time.monotonic() - started, 2),
         "epochs": [steps // plan.steps_per_epoch, stage.epochs],  # and the most
         "ended": "converged" if converged() else "cap",
     }  # fmt: skip

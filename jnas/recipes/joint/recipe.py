@@ -72,7 +72,7 @@ def run(
     if result is not None and not worker:
         report.write_report(path)
         return result
-    started = time.time()
+    started = time.monotonic()
     with exclusive(path / ".supernet"):  # one trains, the others wait and find it done
         score = _supernet(config, plan, path / SUPERNET)
         with run_folder.as_user_input():
@@ -88,7 +88,7 @@ def run(
         result = {
             "genotype": main["genotype"], "space": plan.space.name, "method": describe(config), "seed": config.seed,
             "derivation": "best reward among the evaluated", "steps": found[JOINT]["evaluations"],
-            "seconds": round(time.time() - started, 2), "found": main, "random": [],
+            "seconds": round(time.monotonic() - started, 2), "found": main, "random": [],
             "quantised": {name: {**found[name], **trained[name]} for name in found},
             "data": train_network.describe(plan.splits, len(plan.validation)),
         }  # fmt: skip

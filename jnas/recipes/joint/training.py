@@ -94,7 +94,7 @@ def train(
     source = data.supervised_source(splits.train, batch_size=training.batch_size, augment=prepared.augment)
     loss, optimiser = quantised_loss(one, training.smoothing), functools.partial(sgd_of, training)
     job = trainer.job_of(one.net, loss, optimiser, source, splits.train, training)
-    started, key = time.time(), jax.random.fold_in(jax.random.key(seed), 1)
+    started, key = time.monotonic(), jax.random.fold_in(jax.random.key(seed), 1)
     weights = trainer.train(job, key, folder=folder, title=f"train {folder.name}", steps_per_call=steps_per_call)
     result = {
         "name": folder.name, "genotype": prepared.genotype, "space": prepared.space.name,
@@ -102,7 +102,7 @@ def train(
         "parameters": nets.count_parameters(weights["params"]), "channels": training.channels,
         "depth": training.depth, "epochs": training.epochs,
         **_measured(one, weights, splits, prepared.augment),
-        "seconds": round(time.time() - started, 2), "seed": seed,
+        "seconds": round(time.monotonic() - started, 2), "seed": seed,
     }  # fmt: skip
     distributed.from_first(lambda: save_tree(folder / train_network.WEIGHTS, weights))
     run_folder.write_json(folder / run_folder.RESULT, result)

@@ -68,6 +68,7 @@ def export_network(
         "jax": jax.__version__,
         "digests": {name: hashlib.sha256(content).hexdigest() for name, content in parts.items()},
     }  # fmt: skip
+    header["digest"] = exported.digest_of(header)
     files.atomic_write(pathlib.Path(path), _archive({exported.HEADER: json.dumps(header, indent=1).encode(), **parts}))
     return header
 

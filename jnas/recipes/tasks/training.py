@@ -66,7 +66,7 @@ def run(task: Task, config: Any, folder: str | pathlib.Path, *, mesh: Mesh | Non
             job = trainer.job_of(
                 plan.net, plan.loss, functools.partial(adamw, config.train), plan.source, plan.examples, config.train
             )
-            started, key = time.time(), jax.random.fold_in(jax.random.key(config.seed), 1)
+            started, key = time.monotonic(), jax.random.fold_in(jax.random.key(config.seed), 1)
             title, per_call = f"train {task.TASK}", config.steps_per_call
             weights = trainer.train(
                 job, key, folder=place, title=title, shown=task.SHOWN, steps_per_call=per_call, mesh=mesh
@@ -77,7 +77,7 @@ def run(task: Task, config: Any, folder: str | pathlib.Path, *, mesh: Mesh | Non
             result = {
                 "name": place.name, **names, "parameters": nets.count_parameters(weights["params"]),
                 "channels": config.channels, "depth": plan.facts["settings"]["depth"], "epochs": config.train.epochs,
-                **plan.measure(weights, path, place), "seconds": round(time.time() - started, 2),
+                **plan.measure(weights, path, place), "seconds": round(time.monotonic() - started, 2),
             }  # fmt: skip
             run_folder.write_json(place / run_folder.RESULT, result)
             summary = {"task": task.TASK, **names, "found": result, "random": [], "data": plan.data}

@@ -8,7 +8,7 @@ import hashlib
 import json
 import pathlib
 import time
-from typing import Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import jax
 import numpy as np
@@ -24,6 +24,9 @@ from jnas.recipes.trials.settings import TrialSearch
 from jnas.searchers.base import Objective, Searcher
 from jnas.study import close_study, open_study, search, trials_jsonl, trials_progress, trials_tensorboard
 from jnas.types import Array
+
+if TYPE_CHECKING:
+    import optuna
 
 SUPERNET, SEARCH = "supernet", "search"  # folders of a run
 JOURNAL, LINES = "trials.log", "trials.jsonl"  # of its search: the study, and what the report reads
@@ -82,13 +85,16 @@ def run(
         path = pathlib.Path(folder)
         files.prepare_folder(path.parent)
     with exclusive(path.parent):  # processes that begin at once
+        if storage is None or path.is_file() or any(path.glob("*")):  # else a storage that is refused leaves no folder
+            run_folder.begin(path, config, "trials")
+        result = run_folder.read_json(path / run_folder.RESULT)
+        if result is not None and not worker:
+            report.write_report(path)
+            return result
+        study = _study(config, plan, storage or files.prepare_folder(path / SEARCH) / JOURNAL)
         run_folder.begin(path, config, "trials")
-    result = run_folder.read_json(path / run_folder.RESULT)
-    if result is not None and not worker:
-        report.write_report(path)
-        return result
     files.prepare_folder(path / SEARCH)
-    found = _search(config, plan, path, storage)
+    found = _search(config, plan, path, study)
     if worker:
         return {"note": f"took part in a search of {found['evaluations']} trials"}
     with exclusive(path / ".last", wait=False) as mine:
@@ -186,18 +192,21 @@ def _objective(config: TrialSearch, plan: _Plan, path: pathlib.Path) -> Objectiv
     return judge
 
 
-def _search(config: TrialSearch, plan: _Plan, path: pathlib.Path, storage: str | None) -> dict[str, Any]:
+def _study(config: TrialSearch, plan: _Plan, storage: str | pathlib.Path) -> "optuna.Study":
     about = {name: value for name, value in dataclasses.asdict(config).items() if name not in _OWN}
     network = {name: config.train.__dict__[name] for name in ("channels", "depth", "stem")}  # of which costs are
     digest = hashlib.sha256(json.dumps([about, network], sort_keys=True).encode()).hexdigest()[:8]
-    study = open_study(
-        storage or path / SEARCH / JOURNAL,
+    return open_study(
+        storage,
         name=f"jnas-{plan.space.name}-{config.searcher}-{config.seed}-{digest}",
         objectives={"score": "maximize", **dict.fromkeys(config.beside, "minimize")},
         choices=plan.space.choices,
         about={**about, "network": network},
     )
-    started = time.time()
+
+
+def _search(config: TrialSearch, plan: _Plan, path: pathlib.Path, study: "optuna.Study") -> dict[str, Any]:
+    started = time.monotonic()
     name = functools.partial(spaces.to_string, plan.space)
     hooks = [trials_progress("trials"), trials_jsonl(path / SEARCH / LINES, name)]
     try:
@@ -222,5 +231,5 @@ def _search(config: TrialSearch, plan: _Plan, path: pathlib.Path, storage: str |
         "front": [{"trial": trial.number, "architecture": name(trial.code), "scores": list(trial.scores)}
                   for trial in found.front],
         "derivation": "the best score" + (" of the front" if config.beside else ""),
-        "seconds": round(time.time() - started, 2),
+        "seconds": round(time.monotonic() - started, 2),
     }  # fmt: skip

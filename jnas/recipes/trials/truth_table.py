@@ -2,6 +2,7 @@
 
 import csv
 import gzip
+import math
 import pathlib
 import zlib
 from collections.abc import Iterator
@@ -25,14 +26,14 @@ def table(path: str | pathlib.Path, space: spaces.CellSpace, *, column: str = "s
       column: of the score, larger is better.
 
     Returns:
-      An objective; an architecture that the file lacks fails its trial.
+      An objective; an architecture that the file lacks ends the search, for no retry finds it.
 
     Raises:
       UserError: if the file cannot be read, lacks a column, or holds an architecture twice.
     """
     rows: dict[bytes, dict[str, float]] = {}
     opened = gzip.open if str(path).endswith(".gz") else open
-    with files.explain("read", path), opened(path, "rt", newline="", encoding="utf-8") as file:
+    with files.explain("read", path), opened(path, "rt", newline="", encoding="utf-8-sig") as file:
         reader = csv.DictReader(file)
         lines = _readable(reader, path)
         columns = reader.fieldnames or () if next(lines) else ()
@@ -45,18 +46,20 @@ def table(path: str | pathlib.Path, space: spaces.CellSpace, *, column: str = "s
                     raise ValueError("it has more or fewer fields than the first line")
                 code = np.asarray(spaces.from_string(space, line.pop("architecture")), np.int32)
                 numbers = {name: number for name, text in line.items() if (number := _number(text)) is not None}
-                score = numbers[column]
+                if not math.isfinite(score := numbers[column]):
+                    raise ValueError(f"{column} is {line[column]}")
             except (ValueError, KeyError) as error:
                 raise UserError(f"line {reader.line_num} of {path} cannot be used: {error}") from error
             if code.tobytes() in rows:
                 raise UserError(f"line {reader.line_num} of {path} has an architecture again: keep one line of each")
-            rows[code.tobytes()] = {**numbers, column: score}
+            rows[code.tobytes()] = numbers | {column: score}
 
     def objective(arch: np.ndarray, key: Key) -> Evaluation:
         del key
         found = rows.get(np.asarray(arch, np.int32).tobytes())
         if found is None:
-            raise LookupError(f"{path} has no line for {spaces.to_string(space, arch)}")
+            name = spaces.to_string(space, arch)
+            raise UserError(f"{path} has no line for {name}: add it, or search a space of which every line is there")
         return Evaluation(found[column], found)
 
     return objective

@@ -15,6 +15,7 @@ from jnas.recipes.zoo import entries
 from jnas.recipes.zoo.place import place_of
 
 ROUNDING = 1e-12  # relative
+MOST = 1e18  # of any number in a table
 INFERENCE, TRAINING = "inference", "training"
 LINES, WEIGHTS = "models.jsonl", "weights.npz"  # of a table, and of a network
 TIMED = ("img_size", "batch_size", "step_time", "samples_per_sec")  # columns of a benchmark, after infer_ or train_
@@ -275,7 +276,7 @@ def read_tables(results: str | os.PathLike[str], benchmarks: Sequence[tuple[str,
 
 def _rows(path: str | os.PathLike[str]) -> list[dict[str, str]]:
     try:
-        with pathlib.Path(path).open(newline="", encoding="utf-8") as file:
+        with pathlib.Path(path).open(newline="", encoding="utf-8-sig") as file:
             return list(csv.DictReader(file))
     except (OSError, UnicodeDecodeError, csv.Error) as error:
         raise UserError(f"cannot read {path} ({error}): give a CSV file") from error
@@ -284,7 +285,7 @@ def _rows(path: str | os.PathLike[str]) -> list[dict[str, str]]:
 def _number(row: Mapping[str, str], column: str, path: str | os.PathLike[str]) -> float:
     try:
         value = float(row[column].replace(",", ""))
-        if not math.isfinite(value):
+        if not abs(value) < MOST:
             raise ValueError(column)
         return value
     except (KeyError, ValueError, AttributeError, TypeError) as error:

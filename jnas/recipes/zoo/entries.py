@@ -19,14 +19,16 @@ import os
 import pathlib
 import re
 import shutil
-import uuid
+import time
 from collections.abc import Mapping
 from typing import Any
 
 from jnas.errors import UserError
 from jnas.files import atomic_write, explain, prepare_folder, schemas
+from jnas.files.locks import exclusive
 from jnas.files.reading import checked, decoded, parsed
 from jnas.files.urls import masked
+from jnas.files.writing import left_name, sweep
 from jnas.recipes.zoo.place import Place, place_of, to_write
 
 ENTRY, NETWORKS, TABLES, COSTS, RECORDS = "entry.json", "networks", "tables", "costs", "records"
@@ -54,14 +56,16 @@ def add(
     check_name(name)
     sums = {file: hashlib.sha256(content).hexdigest() for file, content in files.items()}
     folder = prepare_folder(to_write(zoo) / kind)
-    staged, place = folder / f".{name}.{uuid.uuid4().hex}", folder / name
+    sweep(folder)
+    staged, place = folder / left_name(), folder / name
     with explain("write", place):
         try:
             staged.mkdir()
-            for file, content in files.items():
-                atomic_write(staged / file, content)
-            atomic_write(staged / ENTRY, sealed({**facts, "name": name, "sha256": sums}))
-            staged.rename(place)  # fails if that folder is there and has anything in it
+            with exclusive(staged, wait=False):  # for this process is alive, see `sweep`
+                for file, content in files.items():
+                    atomic_write(staged / file, content)
+                atomic_write(staged / ENTRY, sealed({**facts, "name": name, "sha256": sums}))
+                staged.rename(place)  # fails if that folder is there and has anything in it
             return True
         except OSError:
             if not place.is_dir():
@@ -89,6 +93,17 @@ def read(zoo: str | os.PathLike[str], kind: str, name: str) -> tuple[Facts, dict
       UserError: if there is no such entry, or a file of it is missing, truncated or changed; the sentence names it.
     """
     check_name(name)
+    said = ""
+    for pause in (0.0, 0.01, 0.03, 0.1):  # while others take it out and add it again
+        time.sleep(pause)
+        try:
+            return _read(zoo, kind, name)
+        except UserError as error:
+            said = str(error)
+    raise UserError(said)
+
+
+def _read(zoo: str | os.PathLike[str], kind: str, name: str) -> tuple[Facts, dict[str, bytes]]:
     folder = place_of(zoo) / kind / name
     with explain("read", str(folder)):
         there = (folder / ENTRY).is_file()
@@ -162,10 +177,11 @@ def remove(zoo: str | os.PathLike[str], name: str) -> None:
     for kind in (NETWORKS, TABLES):
         folder = place / kind / name
         if name in names(zoo, kind):
-            gone = folder.with_name(f".{name}.{uuid.uuid4().hex}")
+            gone = folder.with_name(left_name())
             with explain("remove", folder):
                 folder.rename(gone)
-                shutil.rmtree(gone)
+                shutil.rmtree(gone, ignore_errors=True)
+                sweep(folder.parent)
                 shutil.rmtree(place / COSTS / name, ignore_errors=True)
             return
     known = ", ".join([*names(zoo, NETWORKS), *names(zoo, TABLES)]) or "none"
@@ -195,6 +211,7 @@ def notes(zoo: str | os.PathLike[str], *place: str, schema: Any = schemas.Mappin
     found, complaints = [], []
     folder = place_of(zoo)
     for name in place:
+        check_name(name)
         folder = folder / name
     with explain("read", str(folder)):
         files = [p for p in folder.iterdir() if p.name.endswith(".json")] if folder.is_dir() else []

@@ -63,11 +63,11 @@ def fine_tune(
     )
     source = data.supervised_source(train, batch_size=size, augment=augment)
     files.prepare_folder(folder)
-    started, key = time.time(), jax.random.fold_in(jax.random.key(seed), 2)
+    started, key = time.monotonic(), jax.random.fold_in(jax.random.key(seed), 2)
     job = trainer.Job(learner, lambda weights: weights, source, size, len(train) // size, num_steps)
     weights = trainer.train(job, key, folder=folder, title=f"fine-tune {folder.name}")
     measured = evaluate(net, weights, validation, augment)
-    seconds = round(time.time() - started, 2)
+    seconds = round(time.monotonic() - started, 2)
     save_tree(folder / train_network.WEIGHTS, weights)
     facts = model.facts | {
         "training": dataclasses.asdict(training), "num_classes": train.num_classes, "shape": train.shape,

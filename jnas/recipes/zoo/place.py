@@ -26,7 +26,7 @@ class Remote:
     label: str  # for sentences; no password in it
 
     def __truediv__(self, name: str) -> "Remote":
-        return Remote(self.system, posixpath.join(self.path, name), posixpath.join(self.label, name))
+        return Remote(self.system, _joined(self.path, name), _joined(self.label, name))
 
     def __str__(self) -> str:
         return self.label
@@ -34,7 +34,7 @@ class Remote:
     @property
     def name(self) -> str:
         """The last part of the path."""
-        return posixpath.basename(self.path.rstrip("/"))
+        return posixpath.basename(_without_query(self.path).rstrip("/"))
 
     def is_dir(self) -> bool:
         """Whether it is a folder."""
@@ -55,7 +55,7 @@ class Remote:
         """What is in the folder."""
         with _as_os_error():
             found = self.system.ls(self.path, detail=False)
-        return iter([self / posixpath.basename(name.rstrip("/")) for name in found])
+        return iter([self / posixpath.basename(_without_query(name).rstrip("/")) for name in found])
 
 
 Place = pathlib.Path | Remote
@@ -112,6 +112,16 @@ def to_write(zoo: str | os.PathLike[str]) -> pathlib.Path:
         f"{place} can be read only, for no storage behind a URL renames a whole folder at once: "
         "write to a folder of this machine and copy that there"
     )
+
+
+def _joined(path: str, name: str) -> str:
+    """What stands under a folder, with the same query, in which services expect a signature."""
+    folder = _without_query(path)
+    return posixpath.join(folder, name) + path[len(folder) :]
+
+
+def _without_query(path: str) -> str:
+    return path.partition("?")[0] if "://" in path else path
 
 
 @contextlib.contextmanager

@@ -40,7 +40,7 @@ def run(config: Selection, folder: str | pathlib.Path) -> dict[str, Any]:
     Raises:
       UserError: if nothing keeps the limits, or the data or the zoo cannot be used.
     """
-    started = time.time()
+    started = time.monotonic()
     with run_folder.as_user_input():
         splits = run_folder.load_data(config.data, config.image_size)
         train, validation = data.split(splits.train, jax.random.key(config.seed), 1 - config.validation)
@@ -244,7 +244,7 @@ def finish(config, path, best, trials, ranking, kept, splits, num_validation, st
     ]  # fmt: skip
     return {
         "genotype": best["genotype"], "space": best["space"], "method": "selection", "seed": config.seed,
-        "seconds": round(time.time() - started, 2), "found": found, "random": [],
+        "seconds": round(time.monotonic() - started, 2), "found": found, "random": [],
         "data": finetune.train_network.describe(splits, num_validation),
         "selection": {"ranking": ranking, "trials": trials, "candidates": front,
                       "ended": datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds")},

@@ -1,6 +1,9 @@
 """An exported network in a process that knows nothing of the search, and files that were damaged or changed."""
 
+import hashlib
+import io
 import json
+import os
 import subprocess
 import sys
 import zipfile
@@ -8,6 +11,7 @@ import zipfile
 import jax
 import numpy as np
 import pytest
+from jax import export as jax_export
 
 from jnas import exported, nets, spaces
 from jnas.cli.main import main
@@ -178,3 +182,99 @@ def test_a_file_that_is_not_whole_is_one_sentence(file, tmp_path, damage, senten
 def test_an_export_that_cannot_be_written(model, tmp_path):
     with pytest.raises(UserError, match="cannot write"):
         export.export_network(model, tmp_path / "nowhere" / "net.jnas", platforms=("cpu",))
+
+
+def forge(path, program=None, **changes):
+    """The file with other parts, every digest computed anew: what somebody makes who means harm."""
+    with zipfile.ZipFile(path) as archive:
+        parts = {name: archive.read(name) for name in archive.namelist()}
+    header = json.loads(parts.pop(exported.HEADER)) | changes
+    if program is not None:
+        parts[exported.PROGRAM] = program
+    header["digests"] = {name: hashlib.sha256(content).hexdigest() for name, content in parts.items()}
+    header["digest"] = exported.digest_of(header)
+    rewrite(path, header=lambda _: json.dumps(header).encode(), program=lambda _: parts[exported.PROGRAM])
+
+
+def test_a_program_that_calls_into_the_process_is_refused_before_it_is_compiled(file, tmp_path):
+    def calls(weights, images):
+        del weights
+        shape = jax.ShapeDtypeStruct((5, 3), np.float32)
+        return {"probability": jax.ffi.ffi_call(target, shape)(images, index=np.uint64(0))}
+
+    weights = tuple(jax.ShapeDtypeStruct(array.shape, array.dtype) for array in exported.load(file).weights)
+    images = jax.ShapeDtypeStruct((5, *SHAPE), np.uint8)
+    target = "xla_ffi_python_cpu_callback"
+    unchecked = [jax_export.DisabledSafetyCheck.custom_call(target)]
+    crafted = jax_export.export(jax.jit(calls), platforms=["cpu"], disabled_checks=unchecked)(weights, images)
+    path = tmp_path / "net.jnas"
+    path.write_bytes(file.read_bytes())
+    program = bytes(crafted.serialize())
+    forge(path, program)
+    with pytest.raises(UserError, match=rf"net\.jnas: field program\.bin is \['{target}'\]; expected a program that"):
+        exported.load(path)
+
+
+@pytest.mark.parametrize(
+    ("changes", "sentence"),
+    [
+        ({"class_names": ["bee", "ape"]}, r"field class_names is \['bee', 'ape'\]; expected 3 names"),
+        ({"class_names": None}, "field class_names is absent; expected a list of texts"),
+        ({"class_names": [1, 2, 3]}, r"field class_names is \[1, 2, 3\]; expected a list of texts"),
+        ({"task": "magic"}, "field task is 'magic'; expected one of classification"),
+        ({"input": 5}, "field input is 5; expected an object"),
+        ({"input": {"shape": ["batch", 10**9, 7, 3]}}, r"field input\.shape is .*1000000000.*; expected \[batch, height"),
+        ({"input": {"shape": ["batch", 6, 7, 1], "dtype": "uint8"}}, r"field input is .*; expected .*\[\"batch\", 6, 7, 3"),
+        ({"outputs": {}}, "field outputs is {}; expected .*probability.*, as its program has it"),
+        ({"genotype": "x", "space": []}, r"field space is \[\]; expected a text"),
+    ],
+)  # fmt: skip
+def test_a_field_that_is_not_what_export_writes_is_named(file, tmp_path, changes, sentence):
+    path = tmp_path / "net.jnas"
+    path.write_bytes(file.read_bytes())
+    forge(path, **changes)
+    with pytest.raises(UserError, match=rf"^\S*net\.jnas: {sentence}"):
+        exported.load(path)
+
+
+def test_class_names_that_changed_places_are_noticed(file, tmp_path):
+    path = tmp_path / "net.jnas"
+    path.write_bytes(file.read_bytes())
+    rewrite(path, header=header_with(class_names=["bee", "ape", "cat"]))
+    with pytest.raises(UserError, match="damaged, changed"):
+        exported.load(path)
+
+
+def test_a_file_from_before_headers_had_a_digest_is_read(file, tmp_path):
+    path = tmp_path / "net.jnas"
+    path.write_bytes(file.read_bytes())
+    without = lambda content: json.dumps({k: v for k, v in json.loads(content).items() if k != "digest"}).encode()
+    rewrite(path, header=without)
+    assert exported.load(path).class_names == ("ape", "bee", "cat")
+
+
+def test_what_unpacks_to_more_than_a_network_is_not_unpacked(file, tmp_path, monkeypatch):
+    path = tmp_path / "net.jnas"
+    with zipfile.ZipFile(path, "w", zipfile.ZIP_DEFLATED) as archive:
+        archive.writestr(exported.HEADER, bytes(2**27))
+    monkeypatch.setattr(zipfile.ZipFile, "read", lambda *_: pytest.fail("it was unpacked"))
+    with pytest.raises(UserError, match="damaged, changed or no exported network"):
+        exported.load(path)
+    monkeypatch.undo()
+    array = io.BytesIO()
+    np.lib.format.write_array_header_1_0(array, {"descr": "<f8", "fortran_order": False, "shape": (10**13,)})
+    archive = io.BytesIO()
+    with zipfile.ZipFile(archive, "w") as inner:
+        inner.writestr("0.npy", array.getvalue())
+    path.write_bytes(file.read_bytes())
+    rewrite(path, weights=lambda _: archive.getvalue())
+    forge(path)
+    with pytest.raises(UserError, match="damaged, changed or no exported network"):
+        exported.load(path)
+
+
+def test_a_folder_and_a_pipe_are_no_exported_network(tmp_path):
+    os.mkfifo(tmp_path / "pipe")
+    for path in (tmp_path, tmp_path / "pipe"):
+        with pytest.raises(UserError, match="no exported network"):
+            exported.load(path)

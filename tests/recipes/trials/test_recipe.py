@@ -203,4 +203,4 @@ class TestWords:
 
     def test_passwords_are_kept_out_of_records(self, monkeypatch):
         monkeypatch.setattr("sys.argv", ["jnas", "search", "--storage", "postgresql://ann:secret@host/x", "a=b:c@d"])
-        assert environment()["argv"][3:] == ["postgresql://ann:***@host/x", "a=b:c@d"]
+        assert environment()["argv"][3:] == ["postgresql://***@host/x", "a=b:c@d"]

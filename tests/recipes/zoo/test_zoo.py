@@ -178,7 +178,7 @@ def test_a_zoo_behind_a_url_is_not_written(folder, remote, capsys):
         ("nope://zoo", "cannot open nope://zoo: ValueError: Protocol not known: nope"),
         ("memory://nothing", "memory://nothing is no folder"),
         ("zip://zoo::file:///nothing.zip", "cannot open zip://zoo::file:///nothing.zip"),
-        ("ftp://ann:secret@localhost:1/zoo", "cannot open ftp://ann:***@localhost:1/zoo"),
+        ("ftp://ann:secret@localhost:1/zoo", "cannot open ftp://***@localhost:1/zoo"),
     ],
 )
 def test_bad_urls(url, sentence, capsys):
