@@ -11,6 +11,7 @@ from collections.abc import Callable, Sequence
 from typing import Any, NoReturn
 
 from jnas.cli import export, hosts, predict, select, tasks, zoo
+from jnas.cli.folders import folder_of
 from jnas.distributed.cache import enable_compilation_cache
 from jnas.errors import Diverged, Interrupted, UserError
 
@@ -109,7 +110,7 @@ def _add_search(commands) -> None:
         "words", nargs="*", metavar="PRESET | FILE.yaml | key=value", help="settings, the later over the earlier"
     )
     search.add_argument(
-        "--out", metavar="DIR", help="folder of the run (runs/search-SPACE-SEED); an unfinished one goes on"
+        "--out", metavar="DIR", help="folder of the run (runs/search-SPACE-SEED or so); an unfinished one goes on"
     )
     search.add_argument("--show", action="store_true", help="print the settings as YAML and stop")
     search.add_argument(
@@ -128,7 +129,7 @@ def _add_train(commands) -> None:
         "what", metavar="RUN | GENOTYPE", help="the folder of a finished search, DARTS_V2, or a genotype in quotes"
     )
     train.add_argument("words", nargs="*", metavar="FILE.yaml | key=value", help="settings, the later over the earlier")
-    train.add_argument("--out", metavar="DIR", help="folder of the run (runs/train-SPACE-SEED)")
+    train.add_argument("--out", metavar="DIR", help="folder of the run (runs/train-SPACE-SEED or so)")
     train.add_argument("--show", action="store_true", help="print the settings as YAML and stop")
     tasks.add_arguments(train)
     hosts.add_arguments(train)
@@ -210,10 +211,12 @@ def _search(arguments: argparse.Namespace) -> int:
     settings = config.build(kind, *_layers(arguments.words))
     if arguments.show:
         return _show(settings)
-    folder = pathlib.Path(arguments.out or f"runs/search-{settings.space}-{settings.seed}")
+    method = name if name != "search" else settings.estimator if settings.estimator != kind.estimator else ""
     _prepare_machine()
-    with hosts.joined_mesh(arguments) as mesh, _profiling(arguments, folder):
-        result = run(settings, folder, mesh=mesh, **shared)
+    with hosts.joined_mesh(arguments) as mesh:
+        folder = folder_of(arguments.out, settings, name, "search", method)
+        with _profiling(arguments, folder):
+            result = run(settings, folder, mesh=mesh, **shared)
     _summary(result, folder)
     return 0
 
@@ -227,10 +230,11 @@ def _train(arguments: argparse.Namespace) -> int:
     settings = config.build(train_one.TrainOne, _what(arguments.what), *layers)
     if arguments.show:
         return _show(settings)
-    folder = pathlib.Path(arguments.out or f"runs/train-{settings.space.partition(':')[0]}-{settings.seed}")
     _prepare_machine()
-    with hosts.joined_mesh(arguments) as mesh, _profiling(arguments, folder):
-        result = train_one.run(settings, folder, mesh=mesh)
+    with hosts.joined_mesh(arguments) as mesh:
+        folder = folder_of(arguments.out, settings, "train", "train")
+        with _profiling(arguments, folder):
+            result = train_one.run(settings, folder, mesh=mesh)
     _summary(result, folder)
     return 0
 

@@ -20,6 +20,7 @@ from jnas.distributed import from_first
 from jnas.distributed.environment import environment
 from jnas.errors import UserError
 from jnas.files.locks import exclusive
+from jnas.recipes.config import renamed
 from jnas.report.reading import dotted
 
 CONFIG, RESULT = "config.yaml", "result.json"
@@ -59,9 +60,18 @@ def begin(folder: str | os.PathLike[str], settings: Any, kind: str) -> pathlib.P
       UserError: if the folder cannot be written or holds another run.
     """
     path = pathlib.Path(folder)
-    asked = yaml.safe_dump({"kind": kind, **dataclasses.asdict(settings)}, sort_keys=False, allow_unicode=True)
-    from_first(lambda: _begin(path, asked))
+    from_first(lambda: _begin(path, _asked(settings, kind)))
     return path
+
+
+def is_free(folder: pathlib.Path, settings: Any, kind: str) -> bool:
+    """Whether `begin` would find this very run in a folder, or nothing."""
+    if not (folder / CONFIG).is_file():
+        return not folder.exists() or (folder.is_dir() and not any(folder.iterdir()))
+    with contextlib.suppress(UserError):
+        _check_same(folder / CONFIG, yaml.safe_load(_asked(settings, kind)))
+        return True
+    return False
 
 
 @contextlib.contextmanager
@@ -99,6 +109,10 @@ def write_json(path: pathlib.Path, value: Any) -> None:
 def load_data(name: str, image_size: int | None) -> data.Splits:
     """The data set of a run, see `data.load`."""
     return load(name, size=None if image_size is None else (image_size, image_size))
+
+
+def _asked(settings: Any, kind: str) -> str:
+    return yaml.safe_dump({"kind": kind, **dataclasses.asdict(settings)}, sort_keys=False, allow_unicode=True)
 
 
 def _begin(path: pathlib.Path, asked: str) -> None:
@@ -146,7 +160,7 @@ def _check_same(stored: pathlib.Path, wanted: dict[str, Any]) -> None:
         found = yaml.safe_load(stored.read_text())
     except (OSError, ValueError, yaml.YAMLError) as error:
         raise UserError(f"{stored} cannot be read: choose another folder with --out") from error
-    old, new = (dict(dotted(value)) for value in (found if isinstance(found, dict) else {}, wanted))
+    old, new = (dict(dotted(value)) for value in (renamed(found) if isinstance(found, dict) else {}, wanted))
     old = {key: value for key, value in BEFORE.items() if key in new} | old
     for key in {**new, **old}:
         # Of a run that began before 0.7.0: what has gone, where it changed nothing, and what there was not.
