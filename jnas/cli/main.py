@@ -14,6 +14,7 @@ from jnas.cli import export, hosts, predict, select, tasks, zoo
 from jnas.cli.folders import folder_of
 from jnas.distributed.cache import enable_compilation_cache
 from jnas.errors import Diverged, Interrupted, UserError
+from jnas.files.text import check_text, shortened
 
 EPILOG = (
     "Exit status: 2 after bad input, 1 if a run diverged, 143 or 130 after SIGTERM or Ctrl-C, with the state saved, "
@@ -37,6 +38,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     if rest:
         arguments.words += rest  # settings may stand on both sides of an option
     try:
+        for word in sys.argv[1:] if argv is None else argv:
+            check_text(word, "a word of the command")
         return arguments.command(arguments) or 0
     except UserError as error:
         return _say(error, 2)
@@ -53,10 +56,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         if error.filename is None or error.strerror is None:
             raise
         name = os.fsdecode(error.filename) if isinstance(error.filename, bytes) else str(error.filename)
-        shown = name if len(name) <= 120 else f"{name[:60]}... ({len(name):,} characters)"
-        return _say(UserError(f"{shown!r}: {error.strerror.lower()}; give another path"), 2)
-    except UnicodeEncodeError as error:
-        return _say(UserError(f"{str(error.object)[:60]!r} is no UTF-8 text: give another name"), 2)
+        return _say(UserError(f"{shortened(name)!r}: {error.strerror.lower()}; give another path"), 2)
 
 
 def entry() -> NoReturn:

@@ -100,6 +100,8 @@ def _summary(result: dict[str, Any], folder: pathlib.Path) -> list[str]:
         lines.append(f"COCO      {100 * found['coco_ap']:.1f} % at .5 to .95, {100 * found['coco_ap50']:.1f} % at .5")
         if result["data"]["dropped_boxes"]:
             lines.append(f"boxes     {result['data']['dropped_boxes']} without width or height left out")
+        if missed := result["data"].get("unreached_boxes"):
+            lines.append(f"boxes     {missed['train']} to train on and {missed['test']} to measure on are too small")
     else:
         lines.append(f"recall    {100 * found['recall_at_1']:.2f} % of nearest neighbours are of the class")
         lines.append(f"MAP at R  {100 * found['map_at_r']:.2f} %")

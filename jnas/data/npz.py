@@ -1,19 +1,22 @@
 """Data sets in one .npz file."""
 
 import pathlib
-import zipfile
-import zlib
 
 import numpy as np
 
 from jnas.data.arrays import Dataset, Splits
+from jnas.data.memory import check_memory
 from jnas.errors import UserError
 
+MOST_CHANNELS = 4  # beyond which the last axis is hardly that of the channels
 KEYS = ("x_train", "y_train", "x_test", "y_test")
 
 
 def read_npz(path: pathlib.Path, name: str) -> Splits:
     """Reads the arrays x_train, y_train, x_test and y_test of an .npz file.
+
+    Images of more than four channels are refused, for most of them are channels first, unless the file says the number
+    in an array `channels`.
 
     Args:
         path: the file.
@@ -26,8 +29,8 @@ def read_npz(path: pathlib.Path, name: str) -> Splits:
         UserError: The file is missing or damaged, or an array of it is missing or unfit.
     """
     arrays = _arrays(path)
-    train = _checked(arrays["x_train"], arrays["y_train"], "train", path)
-    test = _checked(arrays["x_test"], arrays["y_test"], "test", path)
+    train = _checked(arrays, "train", path)
+    test = _checked(arrays, "test", path)
     if train[0].shape[1:] != test[0].shape[1:]:
         raise UserError(
             f"x_train of {path} has images of shape {train[0].shape[1:]} and x_test of {test[0].shape[1:]}: "
@@ -68,12 +71,12 @@ def _arrays(path):
                     f"{path} has no array {', '.join(missing)} (it has {', '.join(file.files) or 'none'}): "
                     f"save {', '.join(KEYS)} with numpy.savez"
                 )
-            return {key: file[key] for key in KEYS}
-    except FileNotFoundError:
-        raise UserError(f"there is no file {path}: check the name") from None
+            size = sum(member.file_size for member in file.zip.infolist())
+            check_memory(size, f"the arrays of {path}: leave some examples out")
+            return {key: file[key] for key in (*KEYS, "channels") if key in file.files}
     except UserError:
         raise
-    except (OSError, ValueError, EOFError, KeyError, zipfile.BadZipFile, zlib.error) as error:
+    except Exception as error:  # whatever zip, its decompressors and NumPy's reader of headers raise
         # NumPy's own words for a file that is no archive speak of pickles, which would lead the reader astray.
         raise UserError(
             f"{path} cannot be read ({type(error).__name__}): "
@@ -81,8 +84,12 @@ def _arrays(path):
         ) from error
 
 
-def _checked(images, labels, part, path):
+def _checked(arrays, part, path):
     """Images `[N, H, W, C]` and labels `[N]`, checked."""
+    images, labels = arrays[f"x_{part}"], arrays[f"y_{part}"]
+    for key in ("x", "y"):
+        if not isinstance(arrays[f"{key}_{part}"], np.ndarray):
+            raise UserError(f"{key}_{part} of {path} is no array: save it with numpy.savez")
     where = f"x_{part} of {path}"
     if images.dtype != np.uint8:
         raise UserError(f"{where} is {images.dtype}: give the pixels as uint8, from 0 to 255")
@@ -90,9 +97,13 @@ def _checked(images, labels, part, path):
         images = images[..., None]
     if images.ndim != 4 or not images.size:
         raise UserError(f"{where} has the shape {images.shape}: give [N, H, W, C] or [N, H, W], none of them 0")
-    if images.shape[1] in (1, 3) and images.shape[-1] not in (1, 3):
+    first, last = images.shape[1], images.shape[-1]
+    unusual = last > MOST_CHANNELS or (first in (1, 3) and last not in (1, 3))
+    if unusual and not np.array_equal(arrays.get("channels"), last):
+        guess = "channels first" if first <= MOST_CHANNELS else f"{last} channels"
         raise UserError(
-            f"{where} has the shape {images.shape}, channels first: numpy.moveaxis(x, 1, -1) puts them last"
+            f"{where} has the shape {images.shape}, {guess}: numpy.moveaxis(x, 1, -1) puts them last; if that is where "
+            f"they are, save channels={last} beside it"
         )
     where = f"y_{part} of {path}"
     if labels.ndim == 2 and labels.shape[1] == 1:

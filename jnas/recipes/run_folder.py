@@ -107,8 +107,15 @@ def write_json(path: pathlib.Path, value: Any) -> None:
 
 
 def load_data(name: str, image_size: int | None) -> data.Splits:
-    """The data set of a run, see `data.load`."""
-    return load(name, size=None if image_size is None else (image_size, image_size))
+    """The data set of a run, see `data.load`.
+
+    Raises:
+      UserError: as `data.load`, and if there is nothing to tell apart.
+    """
+    splits = load(name, size=None if image_size is None else (image_size, image_size))
+    if splits.train.num_classes < 2:
+        raise UserError(f"{splits.train.name} has one class, which leaves nothing to tell apart: give two or more")
+    return splits
 
 
 def _asked(settings: Any, kind: str) -> str:

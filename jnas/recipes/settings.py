@@ -19,8 +19,7 @@ BOUNDS: dict[str, tuple[float, float]] = {
     "seed": (0, 2**32 - 1), "epochs": (1, 10**5),
     **dict.fromkeys(["steps", "batch_size", "steps_per_call", "checkpoint_every", "record_every"], (1, MANY)),
     **dict.fromkeys(("eigenvalue_every", "patience", "train_images", "num_evaluations"), (1, MANY)),
-    **dict.fromkeys(("image_size", "height", "width", "shrink"), (1, 2**13)),
-    **dict.fromkeys(("channels", "head_channels", "dimension"), (1, 2**12)),
+    **dict.fromkeys(["image_size", "height", "width", "shrink", "channels", "head_channels", "dimension"], (1, 2**12)),
     **dict.fromkeys(("depth", "head_depth", "inner_steps", "num_runs"), (1, 1000)),
     **dict.fromkeys(("terms", "random_cells", "crop", "cutout"), (0, 2**13)),
     **dict.fromkeys(["learning_rate", "final_learning_rate", "weight_decay", "auxiliary", "damping"], (0, LARGE)),
@@ -37,11 +36,11 @@ def bounded(settings: Any, **own: tuple[float, float]) -> None:
     for name, value in vars(settings).items():
         low, high = own.get(name) or BOUNDS.get(name, (-LARGE, LARGE))
         for number in (leaf for leaf in jax.tree.leaves(value) if type(leaf) in (int, float)):
-            if not low <= number <= high:  # NaN is not
+            if not low <= number <= high:  # as NaN
                 shown = number if isinstance(number, float) or abs(number) < 10**40 else "an integer of many digits"
                 most = "a number below 1" if high == BELOW_ONE else f"at most {high:,}"
                 least = "a positive number" if low == POSITIVE else f"at least {low:,}"
-                what = "a finite number" if abs(number) == math.inf else most if number > high else least
+                what = (most if number > high else least) if abs(number) < math.inf else "a finite number"
                 raise ValueError(f"{name} is {shown}: give {what}")
             if name == "validation" and (1 <= number < 2 or (number > 1 and number != int(number))):
                 raise ValueError(f"validation is {number}: give a share below 1, or a number of images from 2 on")

@@ -40,8 +40,8 @@ def test_lists_and_tables_are_read_too():
 @pytest.mark.parametrize(
     ("word", "said"),
     [
-        ("damping=nan", "damping is nan: give at least 0"),
-        ("weights.learning_rate=nan", "weights.learning_rate is nan: give at least 0"),
+        ("damping=nan", "damping is nan: give a finite number"),
+        ("weights.learning_rate=nan", "weights.learning_rate is nan: give a finite number"),
         ("beta_decay=inf", "beta_decay is inf: give a finite number"),
         ("weights.coefficient.power=-inf", "weights.coefficient.power is -inf: give a finite number"),
         ("channels=true", "channels is 'true': give a valid integer"),
