@@ -38,6 +38,7 @@ from jnas.errors import Diverged, Interrupted, UserError
 from jnas.recipes import config, run_folder
 from jnas.recipes.gradient import recipe as gradient
 from jnas.recipes.gradient.settings import Search
+from jnas.recipes.settings import share
 
 PER_DEVICE = 64
 MEAN, STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)  # of ImageNet's channels
@@ -75,7 +76,9 @@ def search(settings: Search, side: int, fraction: float, folder: pathlib.Path) -
     source, num_classes = open_tfds(settings.data)
     if fraction < 1:
         source, _ = split_stream(source, jax.random.fold_in(key, 0), fraction)
-    inner, outer = split_stream(Square(source, side), jax.random.fold_in(key, 1), settings.inner_fraction)
+    inner, outer = split_stream(
+        Square(source, side), jax.random.fold_in(key, 1), 1 - share(settings.validation, len(source))
+    )
     shape = (side, side, np.asarray(inner[0]["image"]).shape[2])
     change = settings.augmentation
     batches = bilevel_stream_source(

@@ -119,7 +119,8 @@ def _splits(settings: Search) -> data.Splits:
     if described is None:
         return run_folder.load_data(settings.data, settings.image_size)
     height, width, channels, classes = described
-    count = max(1024, int(4 * settings.batch_size / min(settings.inner_fraction, 1 - settings.inner_fraction)))
+    part = settings.validation if settings.validation < 1 else 0.5
+    count = max(1024, int(2 * settings.validation), int(4 * settings.batch_size / min(part, 1 - part)))
     random = np.random.default_rng(settings.seed)
     images = random.integers(0, 256, (count, height * width * channels), np.uint8)
     labels = random.integers(0, classes, count, np.int32)

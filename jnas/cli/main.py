@@ -14,8 +14,10 @@ from collections.abc import Callable, Sequence
 from typing import Any, NoReturn
 
 from jnas.cli import export, hosts, predict, select, tasks, zoo
+from jnas.cli.folders import folder_of
 from jnas.distributed.cache import enable_compilation_cache
 from jnas.errors import Diverged, Interrupted, UserError
+from jnas.files.text import check_text, shortened
 from jnas.files.urls import masked, printable
 
 EPILOG = (
@@ -40,6 +42,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     if rest:
         arguments.words += rest  # settings may stand on both sides of an option
     try:
+        for word in sys.argv[1:] if argv is None else argv:
+            check_text(word, "a word of the command")
         return arguments.command(arguments) or 0
     except UserError as error:
         return _say(error, 2)
@@ -56,10 +60,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         if error.filename is None or error.strerror is None:
             raise
         name = os.fsdecode(error.filename) if isinstance(error.filename, bytes) else str(error.filename)
-        shown = name if len(name) <= 120 else f"{name[:60]}... ({len(name):,} characters)"
-        return _say(UserError(f"{shown!r}: {error.strerror.lower()}; give another path"), 2)
-    except UnicodeEncodeError as error:
-        return _say(UserError(f"{str(error.object)[:60]!r} is no UTF-8 text: give another name"), 2)
+        return _say(UserError(f"{shortened(name)!r}: {error.strerror.lower()}; give another path"), 2)
 
 
 def entry() -> NoReturn:
@@ -117,7 +118,7 @@ def _add_search(commands) -> None:
         "words", nargs="*", metavar="PRESET | FILE.yaml | key=value", help="settings, the later over the earlier"
     )
     search.add_argument(
-        "--out", metavar="DIR", help="folder of the run (runs/search-SPACE-SEED); an unfinished one goes on"
+        "--out", metavar="DIR", help="folder of the run (runs/search-SPACE-SEED or so); an unfinished one goes on"
     )
     search.add_argument("--show", action="store_true", help="print the settings as YAML and stop")
     search.add_argument(
@@ -136,7 +137,7 @@ def _add_train(commands) -> None:
         "what", metavar="RUN | GENOTYPE", help="the folder of a finished search, DARTS_V2, or a genotype in quotes"
     )
     train.add_argument("words", nargs="*", metavar="FILE.yaml | key=value", help="settings, the later over the earlier")
-    train.add_argument("--out", metavar="DIR", help="folder of the run (runs/train-SPACE-SEED)")
+    train.add_argument("--out", metavar="DIR", help="folder of the run (runs/train-SPACE-SEED or so)")
     train.add_argument("--show", action="store_true", help="print the settings as YAML and stop")
     tasks.add_arguments(train)
     hosts.add_arguments(train)
@@ -218,10 +219,12 @@ def _search(arguments: argparse.Namespace) -> int:
     settings = config.build(kind, *_layers(arguments.words))
     if arguments.show:
         return _show(settings)
-    folder = pathlib.Path(arguments.out or f"runs/search-{settings.space}-{settings.seed}")
+    method = name if name != "search" else settings.estimator if settings.estimator != kind.estimator else ""
     _prepare_machine()
-    with hosts.joined_mesh(arguments) as mesh, _profiling(arguments, folder):
-        result = run(settings, folder, mesh=mesh, **shared)
+    with hosts.joined_mesh(arguments) as mesh:
+        folder = folder_of(arguments.out, settings, name, "search", method)
+        with _profiling(arguments, folder):
+            result = run(settings, folder, mesh=mesh, **shared)
     _summary(result, folder)
     return 0
 
@@ -235,10 +238,11 @@ def _train(arguments: argparse.Namespace) -> int:
     settings = config.build(train_one.TrainOne, _what(arguments.what), *layers)
     if arguments.show:
         return _show(settings)
-    folder = pathlib.Path(arguments.out or f"runs/train-{settings.space.partition(':')[0]}-{settings.seed}")
     _prepare_machine()
-    with hosts.joined_mesh(arguments) as mesh, _profiling(arguments, folder):
-        result = train_one.run(settings, folder, mesh=mesh)
+    with hosts.joined_mesh(arguments) as mesh:
+        folder = folder_of(arguments.out, settings, "train", "train")
+        with _profiling(arguments, folder):
+            result = train_one.run(settings, folder, mesh=mesh)
     _summary(result, folder)
     return 0
 

@@ -1,10 +1,12 @@
 """`jnas select`: a network of a zoo for a new task, fine-tuned."""
 
 import argparse
-import pathlib
+import dataclasses
 
 from jnas.cli import zoo
+from jnas.cli.folders import folder_of
 from jnas.distributed.cache import enable_compilation_cache
+from jnas.files.urls import masked
 
 
 def add(commands) -> None:
@@ -29,7 +31,6 @@ def add(commands) -> None:
 
 def _run(arguments: argparse.Namespace) -> int:
     from jnas.recipes import config
-    from jnas.recipes.zoo import entries as store
     from jnas.recipes.zoo import selection
     from jnas.recipes.zoo.settings import Selection
 
@@ -39,8 +40,7 @@ def _run(arguments: argparse.Namespace) -> int:
     files = [config.read_preset(word) for word in arguments.words if "=" not in word]
     words = config.read_words(word for word in arguments.words if "=" in word)
     settings = config.build(Selection, {"data": arguments.data, "zoo": arguments.zoo}, *files, words, given)
-    stem = store.slug(pathlib.PurePath(settings.data).stem)
-    folder = pathlib.Path(arguments.out or f"runs/select-{stem}-{settings.seed}")
+    folder = folder_of(arguments.out, dataclasses.replace(settings, zoo=masked(settings.zoo)), "select", "select")
     enable_compilation_cache()
     result = selection.run(settings, folder)
     for line in result["selection"]["ranking"]:

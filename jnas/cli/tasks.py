@@ -7,6 +7,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from jnas.cli import hosts
+from jnas.cli.folders import folder_of
 from jnas.distributed.cache import enable_compilation_cache
 from jnas.errors import UserError
 
@@ -53,9 +54,9 @@ def train(arguments: argparse.Namespace, what: Mapping[str, Any], layers: Sequen
         raise UserError("detection needs photos with boxes: give --data FOLDER in the layout of VOC or COCO")
     if getattr(arguments, "profile", None):
         raise UserError("--profile traces classification and search: leave it out here")
-    folder = pathlib.Path(arguments.out or f"runs/{arguments.task}-{settings.space}-{settings.seed}")
     enable_compilation_cache()
     with hosts.joined_mesh(arguments) as mesh:
+        folder = folder_of(arguments.out, settings, "train", arguments.task)
         result = training.run(task, settings, folder, mesh=mesh)
     if distributed.is_first():
         print("\n".join(_summary(result, folder)))
@@ -98,6 +99,8 @@ def _summary(result: dict[str, Any], folder: pathlib.Path) -> list[str]:
         lines.append(f"COCO      {100 * found['coco_ap']:.1f} % at .5 to .95, {100 * found['coco_ap50']:.1f} % at .5")
         if result["data"]["dropped_boxes"]:
             lines.append(f"boxes     {result['data']['dropped_boxes']} without width or height left out")
+        if missed := result["data"].get("unreached_boxes"):
+            lines.append(f"boxes     {missed['train']} to train on and {missed['test']} to measure on are too small")
     else:
         lines.append(f"recall    {100 * found['recall_at_1']:.2f} % of nearest neighbours are of the class")
         lines.append(f"MAP at R  {100 * found['map_at_r']:.2f} %")

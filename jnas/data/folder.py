@@ -2,22 +2,28 @@
 
 import dataclasses
 import pathlib
+import sys
 
 import numpy as np
 
 from jnas.data.arrays import Dataset, Splits
+from jnas.data.memory import check_memory
+from jnas.distributed import is_first
 from jnas.errors import UserError
 from jnas.files.images import ENDINGS, GREY, opened, pixels_of
+from jnas.files.text import check_text
 
+PARTS = ("train", "test", "valid", "val", "validation")  # the second that is there has the test images
 HELD_OUT = 5  # without a test folder, one image in five is a test image
 
 
 def read_folder(path: pathlib.Path, size: tuple[int, int] | None) -> Splits:
     """Reads `train/CLASS/*.png` and `test/CLASS/*.png`, or `CLASS/*.png` alone; .jpg, .webp and .bmp likewise.
 
-    Classes are numbered in the order of their names. Without `train` and `test`, images 0, 5, 10, ... of each class, in
-    the order of their names, are the test images: no random number is involved, so that every machine divides alike.
-    Images have one channel if all of them are grey, otherwise three; transparency is dropped.
+    Classes are numbered in the order of their names. Beside `train`, a folder `val`, `valid` or `validation` is taken
+    for `test` where there is none. Without either, images 0, 5, 10, ... of each class, in the order of their names, are
+    the test images: no random number is involved, so that every machine divides alike. Images have one channel if all
+    of them are grey, otherwise three; transparency is dropped. What is left out is said.
 
     Args:
         path: the folder.
@@ -31,16 +37,20 @@ def read_folder(path: pathlib.Path, size: tuple[int, int] | None) -> Splits:
     """
     if size is not None and not (len(size) == 2 and all(side >= 1 for side in size)):
         raise UserError(f"size {size} of the images: give (height, width) in pixels, each at least 1")
-    parts = {part: path / part for part in ("train", "test") if (path / part).is_dir()}
-    if len(parts) == 1:
-        (there,) = parts
-        raise UserError(f"{path} has a folder {there} alone: give it both train and test, or neither")
+    below = {entry.name.lower(): entry for entry in sorted(path.iterdir()) if entry.is_dir()}
+    parts = [below[part] for part in PARTS if part in below] if below.keys() & {"train", "test"} else []
+    if parts and ("train" not in below or len(parts) == 1):
+        raise UserError(f"{path} has a folder {parts[0].name} alone: give it both train and test, or neither")
     if parts:
-        train, test = (_classes(folder) for folder in parts.values())
+        train, test, *others = map(_classes, parts)
+        if "test" not in below:
+            _say(f"{path} has no folder test: the images of {parts[1].name} are the test images")
+        for folder, groups in zip(parts[2:], others, strict=True):
+            _say(f"{path} has test images: the {sum(map(len, groups.values()))} images of {folder.name} are left out")
         if train.keys() != test.keys():
             odd = ", ".join(sorted(train.keys() ^ test.keys()))
             raise UserError(
-                f"the classes of {path}/train and {path}/test differ in {odd}: give both the same class folders"
+                f"the classes of {parts[0]} and {parts[1]} differ in {odd}: give both the same class folders"
             )
     else:
         train, test = _hold_out(_classes(path))
@@ -64,17 +74,27 @@ def read_folder(path: pathlib.Path, size: tuple[int, int] | None) -> Splits:
 
 def _classes(folder) -> dict[str, list[pathlib.Path]]:
     """The image files of each class, both in the order of their names."""
-    groups = {
-        entry.name: sorted(file for file in entry.iterdir() if file.suffix.lower() in ENDINGS)
-        for entry in sorted(folder.iterdir())
-        if entry.is_dir() and not entry.name.startswith(".")
-    }
+    groups, others = {}, []
+    for entry in sorted(folder.iterdir()):
+        if entry.is_dir() and not entry.name.startswith("."):
+            inside = sorted(entry.iterdir())
+            groups[entry.name] = [file for file in inside if file.suffix.lower() in ENDINGS]
+            others += [file for file in inside if file.suffix.lower() not in ENDINGS and file.name[0] != "."]
+    for name in (folder.resolve().name, *groups):
+        check_text(name, "the name of a folder of images")
+    if others:
+        _say(f"{len(others)} files of {folder} are left out, such as {others[0].name!r}: {', '.join(ENDINGS)} are read")
     if not groups:
         raise UserError(f"{folder} has no class folders: put the images in one folder a class")
     for name, files in groups.items():
         if not files:
             raise UserError(f"class folder {folder / name} has no image: add {', '.join(ENDINGS)} files or remove it")
     return groups
+
+
+def _say(sentence: str) -> None:
+    if is_first():
+        print(sentence, file=sys.stderr)
 
 
 def _hold_out(groups):
@@ -94,9 +114,11 @@ def _read(files, size) -> np.ndarray:
         if size is None and own != shape:
             raise UserError(
                 f"image {file} is {own[0]} x {own[1]} pixels and {files[0]} is {shape[0]} x {shape[1]}: "
-                "make all images one size, or resize them with image_size=SIDE"
+                "make all images one size, or resize them with image_size=SIDE, such as image_size=32"
             )
     channels = 1 if all(grey for grey, _ in heads) else 3
+    size = f"{len(files)} images of {shape[0]} x {shape[1]} pixels: resize them with a smaller image_size"
+    check_memory(2 * len(files) * shape[0] * shape[1] * channels, size)  # and once more on the device
     images = np.empty((len(files), *shape, channels), np.uint8)
     for row, file in zip(images, files, strict=True):
         with opened(file) as image:

@@ -2,6 +2,7 @@
 
 import dataclasses
 import hashlib
+import os
 import pathlib
 
 import numpy as np
@@ -11,6 +12,7 @@ from jnas.data.folder import read_folder
 from jnas.data.npz import read_npz
 from jnas.data.tfds import read_tfds
 from jnas.errors import UserError
+from jnas.files.text import shortened
 
 EMBEDDED, SLICE = "fashion-mnist-5k", "fashion-mnist-slice"
 _CLASSES = (
@@ -30,8 +32,9 @@ def load(name: str, *, size: tuple[int, int] | None = None) -> Splits:
     `fashion-mnist-slice`       the same training images and 1,000 of the test images
     `FILE.npz`                  arrays x_train, y_train, x_test, y_test; images uint8 `[N, H, W, C]` or `[N, H, W]`,
                                 labels whole numbers `[N]` or `[N, 1]`
-    a folder                    `train/CLASS/*.png` and `test/CLASS/*.png`, or `CLASS/*.png`, whose every fifth image
-                                (by name, within its class) is then a test image; also .jpg and .jpeg
+    a folder                    `train/CLASS/*.png` and `test/CLASS/*.png` (or valid, val, validation in place of test),
+                                or `CLASS/*.png`, whose every fifth image (by name, within its class) is then a test
+                                image; also .jpg, .jpeg, .webp and .bmp
     `tfds:NAME`,                a data set of TensorFlow Datasets that is prepared as array_record, in its default
     `tfds:NAME:DATA_DIR`        place or in DATA_DIR; TensorFlow itself is not needed
     ==========================  ================================================================================
@@ -51,10 +54,10 @@ def load(name: str, *, size: tuple[int, int] | None = None) -> Splits:
     >>> load("fashion-mnist-5k").test
     Dataset(name='fashion-mnist-5k', num_examples=10000, shape=(28, 28, 1), num_classes=10)
     """
-    path = pathlib.Path(name).expanduser()
-    is_folder = name not in ("", EMBEDDED, SLICE) and not name.startswith("tfds:") and path.is_dir()
+    path = pathlib.Path(os.path.expanduser(name))
+    is_folder = name not in ("", EMBEDDED, SLICE) and not name.startswith("tfds:") and os.path.isdir(path)
     if size is not None and not is_folder:
-        raise UserError(f"size {size} resizes the images of a folder and {name!r} is none: leave it out")
+        raise UserError(f"size {size} resizes the images of a folder and {shortened(name)!r} is none: leave it out")
     if name in (EMBEDDED, SLICE):
         train, test = read_npz(pathlib.Path(__file__).with_name("fashion_mnist_5k.npz"), name)
         test = test.part(_smallest(test.labels, 100)) if name == SLICE else test
@@ -64,9 +67,11 @@ def load(name: str, *, size: tuple[int, int] | None = None) -> Splits:
     if is_folder:
         return read_folder(path, size)
     if path.suffix == ".npz":
+        if not os.path.isfile(path):  # also a pipe, which would keep us waiting
+            raise UserError(f"there is no file {shortened(name)}: check the name")
         return read_npz(path, path.stem)
     raise UserError(
-        f"no data set is called {name!r} and no folder either: "
+        f"no data set is called {shortened(name)!r} and no folder either: "
         f"give {EMBEDDED}, FILE.npz, an existing folder of class folders, tfds:NAME or tfds:NAME:DATA_DIR"
     )
 

@@ -8,11 +8,15 @@ from jnas.data.arrays import Dataset, Splits
 from jnas.errors import UserError
 from jnas.files.reading import arrays_of, opened
 
+MOST_CHANNELS = 4  # beyond which the last axis is hardly that of the channels
 KEYS = ("x_train", "y_train", "x_test", "y_test")
 
 
 def read_npz(path: pathlib.Path, name: str) -> Splits:
     """Reads the arrays x_train, y_train, x_test and y_test of an .npz file.
+
+    Images of more than four channels are refused, for most of them are channels first, unless the file says the number
+    in an array `channels`.
 
     Args:
         path: the file.
@@ -25,8 +29,8 @@ def read_npz(path: pathlib.Path, name: str) -> Splits:
         UserError: The file is missing or damaged, or an array of it is missing or unfit.
     """
     arrays = _arrays(path)
-    train = _checked(arrays["x_train"], arrays["y_train"], "train", path)
-    test = _checked(arrays["x_test"], arrays["y_test"], "test", path)
+    train = _checked(arrays, "train", path)
+    test = _checked(arrays, "test", path)
     if train[0].shape[1:] != test[0].shape[1:]:
         raise UserError(
             f"x_train of {path} has images of shape {train[0].shape[1:]} and x_test of {test[0].shape[1:]}: "
@@ -57,7 +61,7 @@ def _arrays(path):
     if not path.exists():
         raise UserError(f"there is no file {path}: check the name")
     try:
-        return arrays_of(path, KEYS)
+        return arrays_of(path, KEYS, optional=("channels",))
     except KeyError as error:
         *missing, there = error.args
         raise UserError(
@@ -78,8 +82,12 @@ def _arrays(path):
         ) from error
 
 
-def _checked(images, labels, part, path):
+def _checked(arrays, part, path):
     """Images `[N, H, W, C]` and labels `[N]`, checked."""
+    images, labels = arrays[f"x_{part}"], arrays[f"y_{part}"]
+    for key in ("x", "y"):
+        if not isinstance(arrays[f"{key}_{part}"], np.ndarray):
+            raise UserError(f"{key}_{part} of {path} is no array: save it with numpy.savez")
     where = f"x_{part} of {path}"
     if images.dtype != np.uint8:
         raise UserError(f"{where} is {images.dtype}: give the pixels as uint8, from 0 to 255")
@@ -87,9 +95,13 @@ def _checked(images, labels, part, path):
         images = images[..., None]
     if images.ndim != 4 or not images.size:
         raise UserError(f"{where} has the shape {images.shape}: give [N, H, W, C] or [N, H, W], none of them 0")
-    if images.shape[1] in (1, 3) and images.shape[-1] not in (1, 3):
+    first, last = images.shape[1], images.shape[-1]
+    unusual = last > MOST_CHANNELS or (first in (1, 3) and last not in (1, 3))
+    if unusual and not np.array_equal(arrays.get("channels"), last):
+        guess = "channels first" if first <= MOST_CHANNELS else f"{last} channels"
         raise UserError(
-            f"{where} has the shape {images.shape}, channels first: numpy.moveaxis(x, 1, -1) puts them last"
+            f"{where} has the shape {images.shape}, {guess}: numpy.moveaxis(x, 1, -1) puts them last; if that is where "
+            f"they are, save channels={last} beside it"
         )
     where = f"y_{part} of {path}"
     if labels.ndim == 2 and labels.shape[1] == 1:

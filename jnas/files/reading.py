@@ -199,12 +199,15 @@ def lines_of(path: pathlib.Path, schema: Any) -> tuple[list[Any], int]:
     return found, unreadable
 
 
-def arrays_of(path: pathlib.Path, names: Collection[str], *, most: int | None = None) -> dict[str, np.ndarray]:
+def arrays_of(
+    path: pathlib.Path, names: Collection[str], *, optional: Collection[str] = (), most: int | None = None
+) -> dict[str, np.ndarray]:
     """Arrays of an `.npz` file, whose sizes are looked at before memory is taken; nothing is unpickled.
 
     Args:
       path: of the file.
       names: of the arrays.
+      optional: names of those that it may lack.
       most: bytes that they may have together; None: what the machine has of memory.
 
     Returns:
@@ -223,6 +226,7 @@ def arrays_of(path: pathlib.Path, names: Collection[str], *, most: int | None = 
                 there = {info.filename.removesuffix(".npy"): info for info in archive.infolist()}
                 if missing := [name for name in names if name not in there]:
                     raise KeyError(*missing, list(there))
+                names = [*names, *(name for name in optional if name in there)]
                 if (total := sum(there[name].file_size for name in names)) > most:
                     raise ValueError(f"arrays of {total:,} bytes, at most {most:,} can be read")
                 return {name: _array(archive, there[name]) for name in names}

@@ -147,22 +147,50 @@ def assign(where: Places, boxes: Array, label: Array, ignored: Array, *, radius:
 
     Reference: Tian et al., "FCOS: fully convolutional one-stage object detection", ICCV 2019, with centre sampling.
     """
+    chosen, positive, inside = _chosen(where, boxes, label, ignored, radius)
+    in_ignored = (inside & ((label >= 0) & ignored)[None]).any(-1)
+    return Targets(
+        jnp.where(positive, label[chosen], -1),
+        jnp.where(positive[:, None], boxes[chosen], 0.0),
+        positive | ~in_ignored,
+    )
+
+
+def reached(where: Places, boxes: Array, label: Array, ignored: Array, *, radius: float = 1.5) -> Array:
+    """Which boxes some place has to find, as `assign` gives them out.
+
+    A box that is smaller than the finest stride may hold no place, and the places of one may all have smaller ones.
+
+    >>> from jnas.nets.boxes import places
+    >>> boxes = jnp.array([[1.0, 1, 7, 7], [5.0, 5, 11, 11]])
+    >>> reached(places((16, 16), (8,)), boxes, jnp.array([0, 0]), jnp.array([False, False])).tolist()
+    [True, False]
+
+    Args:
+      where: as for `assign`.
+      boxes: as for `assign`.
+      label: as for `assign`.
+      ignored: as for `assign`.
+      radius: as for `assign`.
+
+    Returns:
+      `[most_boxes]` bool; False where there is no box.
+    """
+    chosen, positive, _ = _chosen(where, boxes, label, ignored, radius)
+    return jnp.zeros(len(label), bool).at[chosen].max(positive)
+
+
+def _chosen(where: Places, boxes: Array, label: Array, ignored: Array, radius: float) -> tuple[Array, Array, Array]:
+    """The box of each place, whether there is one, and which boxes it lies in."""
     centre = jnp.asarray(where.centre)[:, None]
     distances = to_distances(centre, boxes[None])
     middle = (boxes[None, :, :2] + boxes[None, :, 2:]) / 2
     near = jnp.max(jnp.abs(centre - middle), -1) <= radius * jnp.asarray(where.stride)[:, None]
     inside, largest = distances.min(-1) > 0, distances.max(-1)
     of_size = (largest >= jnp.asarray(where.least)[:, None]) & (largest < jnp.asarray(where.most)[:, None])
-    there = (label >= 0)[None]
-    candidate = inside & near & of_size & there & ~ignored[None]
+    candidate = inside & near & of_size & ((label >= 0) & ~ignored)[None]
     size = jnp.where(candidate, area(boxes)[None], jnp.inf)
-    chosen, positive = jnp.argmin(size, -1), candidate.any(-1)
-    in_ignored = (inside & there & ignored[None]).any(-1)
-    return Targets(
-        jnp.where(positive, label[chosen], -1),
-        jnp.where(positive[:, None], boxes[chosen], 0.0),
-        positive | ~in_ignored,
-    )
+    return jnp.argmin(size, -1), candidate.any(-1), inside
 
 
 def detection_loss(

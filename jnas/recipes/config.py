@@ -1,8 +1,8 @@
 """Settings from presets, YAML files and `key=value` words, checked against the dataclasses that describe them."""
 
+import contextlib
 import dataclasses
 import difflib
-import math
 import os
 import pathlib
 import types
@@ -18,6 +18,7 @@ from jnas.files.reading import yaml_of
 
 Settings = TypeVar("Settings")
 NULLS = ("null", "Null", "NULL", "~", "")
+RENAMED = {"inner_fraction": "validation", "validation_images": "validation", "examples": "train_images"}
 PRESETS = pathlib.Path(__file__).parents[1] / "presets"
 KINDS = ("search", "grouped", "trials", "space_search", "quantised")  # of recipes; `cli.recipe_of` has their code
 
@@ -41,25 +42,41 @@ def build(kind: type[Settings], *layers: Mapping[str, Any]) -> Settings:
     from pydantic import TypeAdapter, ValidationError
 
     values = _defaults(kind)
-    for layer in layers:
+    for layer in map(renamed, layers):
         _check_keys(kind, layer, "", kind)
         values = _merge(values, layer)
     for name, hint in typing.get_type_hints(kind).items():
         if typing.get_origin(hint) is dict and isinstance(values.get(name), Mapping):
             values[name] = dict(_flat(values[name]))
     try:
-        return _checked(TypeAdapter(kind).validate_python(_read(kind, values, "")))
+        return TypeAdapter(kind).validate_python(_read(kind, values, ""))
     except ValidationError as error:
         first = error.errors()[0]
         where = ".".join(str(part) for part in first["loc"])
         if first["type"] == "value_error":  # of a __post_init__, a sentence of ours
             sentence = str(first.get("ctx", {}).get("error"))
-            known = sentence.partition(" is ")[0].isidentifier()  # it begins with the setting, and not with its group
+            name, verb = [*sentence.split(" ", 2), ""][:2]
+            known = name.isidentifier() and verb == "is"  # it begins with the setting, and not with its group
             raise UserError(f"{where}.{sentence}" if where and known else sentence) from error
         if first["type"] == "missing":
             raise UserError(f"{where} is not set: give {where}=...") from error
         message = first["msg"].removeprefix("Input should be ")
         raise UserError(f"{where} is {_short(first['input'])}: give {message}") from error
+
+
+def renamed(values: Mapping[str, Any]) -> dict[str, Any]:
+    """Settings with those of older versions under the names and in the units of this one.
+
+    >>> renamed({"inner_fraction": "0.6", "seed": "1"})
+    {'validation': 0.4, 'seed': '1'}
+    """
+    found = dict[str, Any]()
+    for name, value in values.items():
+        if name == "inner_fraction":  # of the training images, the lower level's; validation is the rest
+            with contextlib.suppress(TypeError, ValueError):
+                value = round(1 - float(value), 12)
+        found[RENAMED.get(name, name)] = value
+    return found
 
 
 def read_preset(name: str) -> dict[str, Any]:
@@ -159,22 +176,6 @@ def _read(hint: Any, value: Any, name: str) -> Any:
     if isinstance(value, Mapping):
         return {key: _read(typing.get_args(table)[-1], part, f"{name}{key}.") for key, part in value.items()}
     return value
-
-
-def _checked(settings: Settings) -> Settings:
-    """The settings, whose numbers are finite and of a size that a computer can count to.
-
-    Raises:
-      UserError: for one that is not.
-    """
-    for name, value in _flat(dataclasses.asdict(typing.cast(Any, settings))):
-        for number in value if isinstance(value, list | tuple) else (value,):
-            if isinstance(number, float) and not math.isfinite(number):
-                raise UserError(f"{name} is {number}: give a finite number")
-            most = 2**32 if name == "seed" else 2**31  # keys are made from 32 bits
-            if isinstance(number, int) and not -most < number < most:
-                raise UserError(f"{name} is {_short(number)}: give a number below {most:,}")
-    return settings
 
 
 def _short(value: Any) -> str:

@@ -21,6 +21,7 @@ from jnas.distributed.environment import environment
 from jnas.errors import UserError
 from jnas.files.locks import exclusive
 from jnas.files.reading import json_of, yaml_of
+from jnas.recipes.config import renamed
 from jnas.report.reading import dotted
 
 CONFIG, RESULT = "config.yaml", "result.json"
@@ -60,9 +61,18 @@ def begin(folder: str | os.PathLike[str], settings: Any, kind: str) -> pathlib.P
       UserError: if the folder cannot be written or holds another run.
     """
     path = pathlib.Path(folder)
-    asked = yaml.safe_dump({"kind": kind, **dataclasses.asdict(settings)}, sort_keys=False, allow_unicode=True)
-    from_first(lambda: _begin(path, asked))
+    from_first(lambda: _begin(path, _asked(settings, kind)))
     return path
+
+
+def is_free(folder: pathlib.Path, settings: Any, kind: str) -> bool:
+    """Whether `begin` would find this very run in a folder, or nothing."""
+    if not (folder / CONFIG).is_file():
+        return not folder.exists() or (folder.is_dir() and not any(folder.iterdir()))
+    with contextlib.suppress(UserError):
+        _check_same(folder / CONFIG, yaml.safe_load(_asked(settings, kind)))
+        return True
+    return False
 
 
 @contextlib.contextmanager
@@ -98,8 +108,19 @@ def write_json(path: pathlib.Path, value: Any) -> None:
 
 
 def load_data(name: str, image_size: int | None) -> data.Splits:
-    """The data set of a run, see `data.load`."""
-    return load(name, size=None if image_size is None else (image_size, image_size))
+    """The data set of a run, see `data.load`.
+
+    Raises:
+      UserError: as `data.load`, and if there is nothing to tell apart.
+    """
+    splits = load(name, size=None if image_size is None else (image_size, image_size))
+    if splits.train.num_classes < 2:
+        raise UserError(f"{splits.train.name} has one class, which leaves nothing to tell apart: give two or more")
+    return splits
+
+
+def _asked(settings: Any, kind: str) -> str:
+    return yaml.safe_dump({"kind": kind, **dataclasses.asdict(settings)}, sort_keys=False, allow_unicode=True)
 
 
 def _begin(path: pathlib.Path, asked: str) -> None:
@@ -137,7 +158,7 @@ def _check_version(path: pathlib.Path) -> None:
 
 
 def _check_same(stored: pathlib.Path, wanted: dict[str, Any]) -> None:
-    old, new = (dict(dotted(value)) for value in (yaml_of(stored, typed=True), wanted))
+    old, new = (dict(dotted(value)) for value in (renamed(yaml_of(stored, typed=True)), wanted))
     old = {key: value for key, value in BEFORE.items() if key in new} | old
     for key in {**new, **old}:
         # Of a run that began before 0.7.0: what has gone, where it changed nothing, and what there was not.

@@ -4,30 +4,54 @@ Names are looked up in one place each (`learner_of`, `spaces.by_name`, `data.loa
 """
 
 import dataclasses
-from typing import Literal
+import math
+from typing import Any, Literal
+
+import jax
 
 from jnas import data
 
+MANY, LARGE = 2**31 - 1, 10**9
+POSITIVE, BELOW_ONE = math.nextafter(0.0, 1.0), math.nextafter(1.0, 0.0)
+# The least and the greatest value of a number by its name. The greatest are far beyond use: they keep a slip of a key
+# from taking all time and memory.
+BOUNDS: dict[str, tuple[float, float]] = {
+    "seed": (0, 2**32 - 1), "epochs": (1, 10**5),
+    **dict.fromkeys(["steps", "batch_size", "steps_per_call", "checkpoint_every", "record_every"], (1, MANY)),
+    **dict.fromkeys(("eigenvalue_every", "patience", "train_images", "num_evaluations"), (1, MANY)),
+    **dict.fromkeys(["image_size", "height", "width", "shrink", "channels", "head_channels", "dimension"], (1, 2**12)),
+    **dict.fromkeys(("depth", "head_depth", "inner_steps", "num_runs"), (1, 1000)),
+    **dict.fromkeys(("terms", "random_cells", "crop", "cutout"), (0, 2**13)),
+    **dict.fromkeys(["learning_rate", "final_learning_rate", "weight_decay", "auxiliary", "damping"], (0, LARGE)),
+    **dict.fromkeys(("alpha_scale", "beta_decay", "tolerance"), (0, LARGE)),
+    **dict.fromkeys(("clip", "offset", "neumann_step", "temperature"), (POSITIVE, LARGE)),
+    **dict.fromkeys(("warmup", "heavy_ball", "drop_path", "smoothing"), (0, BELOW_ONE)),
+    "validation": (POSITIVE, MANY), "initial": (POSITIVE, 1), "floor": (0, 1), "power": (0, 100),
+    "eigenvalue_growth": (1, LARGE),
+}  # fmt: skip
 
-def at_least(bound, settings, *names: str) -> None:
-    """Refuses settings of these names that are below a bound, or no numbers; null is none."""
-    for name in names:
-        if getattr(settings, name) is not None and not getattr(settings, name) >= bound:
-            raise ValueError(f"{name} is {getattr(settings, name)}: give at least {bound}")
+
+def bounded(settings: Any, **own: tuple[float, float]) -> None:
+    """Refuses numbers of a dataclass outside `BOUNDS` or its own ones, also inside lists and tables; null is none."""
+    for name, value in vars(settings).items():
+        low, high = own.get(name) or BOUNDS.get(name, (-LARGE, LARGE))
+        for number in (leaf for leaf in jax.tree.leaves(value) if type(leaf) in (int, float)):
+            if not low <= number <= high:  # as NaN
+                shown = number if isinstance(number, float) or abs(number) < 10**40 else "an integer of many digits"
+                most = "a number below 1" if high == BELOW_ONE else f"at most {high:,}"
+                least = "a positive number" if low == POSITIVE else f"at least {low:,}"
+                what = (most if number > high else least) if abs(number) < math.inf else "a finite number"
+                raise ValueError(f"{name} is {shown}: give {what}")
+            if name == "validation" and (1 <= number < 2 or (number > 1 and number != int(number))):
+                raise ValueError(f"validation is {number}: give a share below 1, or a number of images from 2 on")
 
 
-def positive(settings, *names: str) -> None:
-    """Refuses settings of these names that are not above 0; null is none."""
-    for name in names:
-        if getattr(settings, name) is not None and not getattr(settings, name) > 0:
-            raise ValueError(f"{name} is {getattr(settings, name)}: give a positive number")
-
-
-def within(low, high, settings, *names: str) -> None:
-    """Refuses settings of these names outside [low, high)."""
-    for name in names:
-        if not low <= getattr(settings, name) < high:
-            raise ValueError(f"{name} is {getattr(settings, name)}: give a number in [{low}, {high})")
+def share(validation: float, total: int) -> float:
+    """The share of so many training images that `validation` says: itself below 1, and else so many of them."""
+    part = validation if validation < 1 else validation / total
+    if not 0 < round(part * total) < total:
+        raise ValueError(f"validation is {validation:g} and the data have {total} training images: leave some of both")
+    return part
 
 
 @dataclasses.dataclass(frozen=True)
@@ -38,6 +62,11 @@ class Coefficient:
     offset: float | None = None  # steps; null: a quarter of the planned ones, and at most 100
     power: float = 2 / 3  # 0: the coefficient stays as it is
     floor: float = 0.0  # below which it never falls
+
+    def __post_init__(self):
+        bounded(self)
+        if self.floor > self.initial:
+            raise ValueError(f"floor is {self.floor} and initial {self.initial}: give a floor that is no higher")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -54,9 +83,7 @@ class Level:
     coefficient: Coefficient = Coefficient()  # of the momentum of the search
 
     def __post_init__(self):
-        at_least(0, self, "learning_rate", "final_learning_rate", "heavy_ball", "weight_decay")
-        within(0, 1, self, "warmup")
-        positive(self, "clip")
+        bounded(self)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -68,7 +95,7 @@ class Augmentation:
     cutout: int = 0  # side of the blanked square
 
     def __post_init__(self):
-        at_least(0, self, "crop", "cutout")
+        bounded(self)
 
     def of(self, examples: data.Dataset) -> data.Augment:
         """What happens to these images, normalised by their mean and deviation."""
@@ -96,7 +123,4 @@ class Training:
     augmentation: Augmentation = Augmentation()
 
     def __post_init__(self):
-        at_least(1, self, "channels", "depth", "epochs", "batch_size")
-        at_least(0, self, "learning_rate", "final_learning_rate", "weight_decay", "auxiliary")
-        positive(self, "clip")
-        within(0, 1, self, "drop_path", "smoothing", "heavy_ball")
+        bounded(self)

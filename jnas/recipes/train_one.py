@@ -8,7 +8,7 @@ from jax.sharding import Mesh
 
 from jnas import distributed
 from jnas.recipes import chains, run_folder, train_network
-from jnas.recipes.settings import Training, at_least
+from jnas.recipes.settings import Training, bounded
 from jnas.spaces import networks
 
 
@@ -25,8 +25,7 @@ class TrainOne:
     steps_per_call: int | None = None
 
     def __post_init__(self):
-        at_least(0, self, "seed")
-        at_least(1, self, "steps_per_call", "image_size")
+        bounded(self)
 
 
 def run(config: TrainOne, folder: str | pathlib.Path, *, mesh: Mesh | None = None) -> dict[str, Any]:

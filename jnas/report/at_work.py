@@ -71,7 +71,8 @@ def _detection(facts: dict[str, Any]) -> list[str]:
     cells = tuple((name, str(row.get("boxes", "–")), *(_percent(row[key]) for key in keys)) for name, row in rows)
     title = f"Average precision on {facts['photos']} {facts['measured_on']} photos"
     chart = precision_recall_chart(facts["curves"])
-    return [as_html(Table(title, columns, cells)), _figure("image/svg+xml", chart.svg.encode(), chart.alt)]
+    note = [f'<p class="note">{escaped(str(facts["note"]))}.</p>'] if facts.get("note") else []
+    return [as_html(Table(title, columns, cells)), *note, _figure("image/svg+xml", chart.svg.encode(), chart.alt)]
 
 
 def _recognition(facts: dict[str, Any]) -> list[str]:

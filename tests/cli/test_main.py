@@ -41,7 +41,7 @@ def yaml_file(tmp_path, text):
         (["search", "data=missing.npz"], "missing.npz"),
         (["search", "batch_size=100000"], "batch size 100000 with 2500 examples"),
         (["search", "momentum=storm", "weights.heavy_ball=0.9"], "heavy_ball is 0.9 under momentum=storm"),
-        (["search", "inner_fraction=1.5"], "inner_fraction is 1.5"),
+        (["search", "validation=1.5"], "validation is 1.5: give a share below 1, or a number of images from 2 on"),
         (["search", "train.batch_size=100000"], "batch size 100000"),
         (["search", "damping=-1"], "damping is -1.0: give at least 0"),
         (["search", "estimator=neumann", "neumann_step=-1"], "step_size is -1.0"),

@@ -1,3 +1,5 @@
+import os
+
 import numpy as np
 import pytest
 from PIL import Image
@@ -81,9 +83,53 @@ def test_reads_jpeg_and_resizes(tmp_path):
 def test_refuses_images_of_different_sizes_and_says_how_to_resize(two_parts):
     folder, _ = two_parts
     write(folder / "test" / "cat" / "z.png", picture(height=5))
-    with pytest.raises(UserError, match=r"z.png is 5 x 6 pixels and .*a.png is 4 x 6: .* image_size=SIDE"):
+    with pytest.raises(
+        UserError, match=r"z.png is 5 x 6 pixels and .*a.png is 4 x 6: .* image_size=SIDE, such as image_size=32"
+    ):
         load(str(folder))
     assert load(str(folder), size=(3, 3)).test.shape == (3, 3, 3)
+
+
+@pytest.mark.parametrize("name", ["val", "valid", "Validation"])
+def test_validation_images_stand_in_for_test_images(two_parts, name, capsys):
+    folder, pixels = two_parts
+    (folder / "test").rename(folder / name)
+    train, test = load(str(folder))
+    expected = np.stack([pixels[file] for file in ("test/bird/a.png", "test/cat/z.png")])
+    np.testing.assert_array_equal(test.images.reshape(2, 4, 6, 3), expected)
+    assert len(train) == 3
+    assert f"has no folder test: the images of {name} are the test images" in capsys.readouterr().err
+    write(folder / "test" / "bird" / "b.png", picture())
+    write(folder / "test" / "cat" / "b.png", picture())
+    assert len(load(str(folder)).test) == 2
+    assert f"the 2 images of {name} are left out" in capsys.readouterr().err
+
+
+def test_a_class_may_be_called_valid(tmp_path):
+    for i in range(3):
+        write(tmp_path / "valid" / f"{i}.png", picture())
+        write(tmp_path / "invalid" / f"{i}.png", picture())
+    assert load(str(tmp_path)).train.class_names == ("invalid", "valid")
+
+
+def test_files_that_are_no_images_are_counted(two_parts, capsys):
+    folder, _ = two_parts
+    for name in ("notes.txt", "scan.tiff", ".hidden"):
+        (folder / "train" / "cat" / name).write_text("", encoding="utf-8")
+    load(str(folder))
+    assert "2 files of" in capsys.readouterr().err
+
+
+def test_names_that_are_no_utf8_are_refused_first(two_parts):
+    folder, _ = two_parts
+    (folder / "train" / os.fsdecode(b"cr\xeape")).mkdir()
+    with pytest.raises(UserError, match="the name of a folder of images is no UTF-8 text"):
+        load(str(folder))
+
+
+def test_images_that_do_not_fit_into_memory_are_refused(two_parts):
+    with pytest.raises(UserError, match=r"5 images of 200000 x 200000 pixels take .* GiB .* with a smaller image_size"):
+        load(str(two_parts[0]), size=(200_000, 200_000))
 
 
 @pytest.mark.parametrize("damage", ["text", "short", "empty"])

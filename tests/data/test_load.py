@@ -1,4 +1,5 @@
 import hashlib
+import os
 import pathlib
 import subprocess
 import sys
@@ -50,6 +51,21 @@ def test_an_unknown_name_is_answered_with_the_known_ones(name):
     with pytest.raises(UserError, match=r"give fashion-mnist-5k, FILE.npz, an existing folder") as caught:
         load(name)
     assert repr(name) in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    "name", ["x" * 5000, "a/" * 3000 + "x.npz", "~nobody-of-this-name/x", "a\0b", "http://[x", "\udce9"]
+)
+def test_no_name_is_too_odd_for_a_sentence(name):
+    with pytest.raises(UserError, match=r"^[^\n]+$") as caught:
+        load(name)
+    assert len(str(caught.value)) < 300
+
+
+def test_a_pipe_is_no_file(tmp_path):
+    os.mkfifo(tmp_path / "pipe.npz")
+    with pytest.raises(UserError, match="there is no file"):
+        load(str(tmp_path / "pipe.npz"))
 
 
 @pytest.mark.parametrize("name", ["fashion-mnist-slice", "some.npz", "tfds:mnist"])

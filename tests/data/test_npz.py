@@ -1,4 +1,5 @@
 import pathlib
+import zipfile
 
 import numpy as np
 import pytest
@@ -67,6 +68,61 @@ def test_refuses_unfit_arrays(tmp_path, changes, words):
         load(path)
     assert path in str(caught.value)
     assert "\n" not in str(caught.value)
+
+
+def test_more_than_four_channels_are_refused_unless_the_file_says_them(tmp_path):
+    """[N, 4, 16, 16] is channels first more often than 4 x 16 pixels of 16 channels."""
+    for shape, guess in (((4, 16, 16), "channels first"), ((2, 9, 9), "channels first"), ((16, 16, 13), "13 channels")):
+        wide = {part: np.zeros((len(GOOD[part]), *shape), np.uint8) for part in ("x_train", "x_test")}
+        with pytest.raises(UserError, match=rf"{guess}: numpy.moveaxis\(x, 1, -1\) puts them last"):
+            load(saved(tmp_path, **wide))
+        assert load(saved(tmp_path, **wide, channels=np.array(shape[-1]))).train.shape == shape
+        with pytest.raises(UserError, match=guess):
+            load(saved(tmp_path, **wide, channels=np.array(3)))
+
+
+def member(header, tail=b""):
+    return b"\x93NUMPY\x01\x00" + len(header + b"\n").to_bytes(2, "little") + header + b"\n" + tail
+
+
+@pytest.mark.parametrize(
+    "content",
+    [
+        member(b"{'descr': '|u1', 'fortran_order': False, 'shape': (64000000000, 1000)}"),
+        member(b"{'descr': '|u1', 'fortran_order': False, 'shape': (%d,)}" % 2**70),
+        member(b"{'descr': ',,,', 'fortran_order': False, 'shape': (1,)}"),
+        member(b"(" * 3000),
+        b"no array",
+    ],
+    ids=["58 TiB", "2^70", "dtype", "brackets", "text"],
+)
+def test_refuses_a_member_that_lies(tmp_path, content):
+    with zipfile.ZipFile(saved(tmp_path)) as file:
+        members = {name: file.read(name) for name in file.namelist()}
+    with zipfile.ZipFile(tmp_path / "lies.npz", "w") as file:
+        for name, stored in (members | {"x_train.npy": content}).items():
+            file.writestr(name, stored)
+    with pytest.raises(UserError, match=r"lies.npz cannot be read|x_train of .*lies.npz is no array"):
+        load(str(tmp_path / "lies.npz"))
+
+
+@pytest.mark.parametrize(("offset", "value"), [(6, 1), (8, 77)], ids=["encrypted", "method"])
+def test_refuses_a_member_that_no_one_can_unpack(tmp_path, offset, value):
+    content = bytearray(pathlib.Path(saved(tmp_path)).read_bytes())
+    for magic, shift in ((b"PK\x03\x04", 0), (b"PK\x01\x02", 2)):
+        at = -1
+        while (at := content.find(magic, at + 1)) >= 0:
+            content[at + offset + shift] = value
+    (tmp_path / "odd.npz").write_bytes(content)
+    with pytest.raises(UserError, match=r"odd.npz cannot be read"):
+        load(str(tmp_path / "odd.npz"))
+
+
+def test_refuses_more_than_the_memory_holds(tmp_path, monkeypatch):
+    path = saved(tmp_path)
+    monkeypatch.setattr("jnas.data.memory.memory", lambda: 500)
+    with pytest.raises(UserError, match=r"the arrays of .* take 0.0 GiB of the 0.0 that are there: leave some"):
+        load(path)
 
 
 def test_refuses_a_missing_file(tmp_path):

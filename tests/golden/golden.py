@@ -62,7 +62,7 @@ GRADIENT = (
 SMALL = (*GRADIENT, f"space={SPACE}")
 TRIALS = (
     "search", "trials", DATA, f"space={SPACE}", "num_evaluations=3", "population=2", "train_images=24",
-    "validation_images=16", "random_cells=0", "trial.channels=2", "trial.depth=1", "trial.epochs=1",
+    "validation=16", "random_cells=0", "trial.channels=2", "trial.depth=1", "trial.epochs=1",
     "trial.batch_size=8", "trial.augmentation.crop=1", *TRAIN,
 )  # fmt: skip
 GROUPED = (
@@ -246,7 +246,7 @@ MISTAKES = [
     ["search", "--worker"],
     ["search", "grouped", "groups=skip_connect"],
     ["search", "trials", "objective=table"],
-    ["search", "trials", DATA, "train_images=24", "validation_images=16", "objective=table", "table=list.yaml"],
+    ["search", "trials", DATA, "train_images=24", "validation=16", "objective=table", "table=list.yaml"],
     ["search", "joint", "methods=w9"],
     ["search", "space-search", "outer.initial=1"],
     ["train", SKIPS, DATA, f"space={SPACE}", *TRAIN, "--out", "photos"],

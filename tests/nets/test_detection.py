@@ -10,7 +10,7 @@ import pytest
 from jnas import nets, spaces
 from jnas.nets.boxes import places
 from jnas.nets.chain import chain_network
-from jnas.nets.detection import Detector, Predictions, assign, detect, detection_loss
+from jnas.nets.detection import Detector, Predictions, assign, detect, detection_loss, reached
 from jnas.nets.embedding import Embedder
 from jnas.spaces import networks
 
@@ -38,6 +38,23 @@ def loss(where):
 
 def in_batch(tree):
     return jax.tree.map(lambda x: np.asarray(x)[None], tree)
+
+
+def test_boxes_that_are_targets_are_those_that_some_place_has(where, targets):
+    found = jax.device_get(reached(where, BOXES, LABEL, IGNORED))
+    wanted = {tuple(box) for box in targets.boxes[targets.label >= 0].tolist()}
+    assert found.tolist() == [tuple(box) in wanted for box in BOXES.tolist()]
+    assert found.any()
+
+
+@pytest.mark.parametrize("side", [3.0, 6.0])
+def test_a_box_below_the_stride_is_a_target_where_it_holds_a_place(side):
+    """Along an axis a share of side / stride of all positions does."""
+    start = 8 + np.arange(0.125, 8, 0.25, np.float32)
+    left, top = (axis.ravel() for axis in np.meshgrid(start, start))
+    boxes = np.stack([left, top, left + side, top + side], -1)
+    alone = jax.vmap(lambda box: reached(places((32, 32), (8,)), box[None], jnp.zeros(1, int), jnp.zeros(1, bool))[0])
+    assert np.asarray(alone(boxes)).mean() == (side / 8) ** 2
 
 
 def test_targets_are_those_of_plain_loops(where, targets):

@@ -29,6 +29,8 @@ def test_a_detection_run_shows_figures_curve_and_pictures(tmp_path):
     section = at_work_section(tmp_path)
     for text in ("50.0", "25.0", "–", "2 test photos", "&lt;one&gt;", "data:image/jpeg;base64,", "data:image/svg+xml"):
         assert text in section
+    (tmp_path / "at_work.json").write_text(json.dumps(DETECTION | {"note": "3 of 4 boxes & more"}), encoding="utf-8")
+    assert "3 of 4 boxes &amp; more." in at_work_section(tmp_path)
     assert "disc reaches recall 0.75" in precision_recall_chart(DETECTION["curves"]).alt
 
 

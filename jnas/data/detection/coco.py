@@ -1,12 +1,14 @@
 """Photos and boxes as COCO lays them out: one JSON file for all the photos of a part."""
 
 import json
+import os
 import pathlib
 from typing import Any
 
 from jnas.data.detection.annotations import Box, Parts, Photo
 from jnas.data.detection.photos import photo_size
 from jnas.errors import UserError
+from jnas.files.text import shortened
 
 _NAMES = {"train": ("train",), "val": ("val", "valid", "validation"), "test": ("test",)}
 
@@ -39,7 +41,8 @@ def read_coco(folder: pathlib.Path) -> tuple[tuple[str, ...], Parts] | None:
             number, name = category["id"], str(category["name"])
             if names.setdefault(number, name) != name:
                 raise UserError(
-                    f"{present[part]} calls category {number} {name!r} and another part {names[number]!r}: use one"
+                    f"{present[part]} calls category {number} {shortened(name)!r} and another part "
+                    f"{shortened(names[number])!r}: use one"
                 )
     used = {entry["category_id"] for content in read.values() for entry in content["annotations"]}
     if not used <= names.keys():
@@ -68,8 +71,8 @@ def _file(folder: pathlib.Path, names: tuple[str, ...]) -> pathlib.Path | None:
 
 def _read(path: pathlib.Path) -> dict[str, list[dict[str, Any]]]:
     try:
-        content = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
+        content = json.loads(path.read_text(encoding="utf-8-sig"))
+    except (OSError, ValueError, RecursionError) as error:
         where = f" at line {error.lineno}" if isinstance(error, json.JSONDecodeError) else ""
         raise UserError(f"annotations {path} are not JSON{where}: correct the file") from error
     try:
@@ -83,8 +86,8 @@ def _read(path: pathlib.Path) -> dict[str, list[dict[str, Any]]]:
                 raise ValueError(entry["bbox"])
     except (KeyError, TypeError, ValueError) as error:
         raise UserError(
-            f"annotations {path} lack what COCO's have ({type(error).__name__}: {error}): give lists images (id, "
-            "file_name), categories (id, name) and annotations (image_id, category_id, bbox of 4 numbers)"
+            f"annotations {path} lack what COCO's have ({type(error).__name__}: {shortened(str(error))}): give lists "
+            "images (id, file_name), categories (id, name) and annotations (image_id, category_id, bbox of 4 numbers)"
         ) from error
     return content
 
@@ -93,6 +96,8 @@ def _photos(folder: pathlib.Path, path: pathlib.Path, content, names: dict[int, 
     part = path.stem.removeprefix("instances_") if path.parent.name == "annotations" else path.parent.name
     places = [path.parent, folder, folder / part, folder / "images", folder / "images" / part]
     boxes: dict[int, list[Box]] = {image["id"]: [] for image in content["images"]}
+    if len(boxes) < len(content["images"]):
+        raise UserError(f"annotations {path} give one id to two photos: number them")
     for entry in content["annotations"]:
         if entry["image_id"] not in boxes:
             raise UserError(f"annotations {path} have a box of image {entry['image_id']}, which is not listed: add it")
@@ -107,8 +112,9 @@ def _photos(folder: pathlib.Path, path: pathlib.Path, content, names: dict[int, 
         )
     photos = []
     for image in sorted(content["images"], key=lambda image: image["id"]):
-        found = [place / image["file_name"] for place in places if (place / image["file_name"]).is_file()]
+        found = [place / image["file_name"] for place in places if os.path.isfile(place / image["file_name"])]
         if not found:
-            raise UserError(f"photo {image['file_name']} of {path} is not there: put it into {folder / part}")
+            name = shortened(image["file_name"])
+            raise UserError(f"photo {name} of {path} is not there: put it into {folder / part}")
         photos.append(Photo(found[0], photo_size(found[0]), tuple(boxes[image["id"]])))
     return photos

@@ -1,6 +1,7 @@
 """Photos with boxes: one shape of images, rows of boxes filled up to one length, and the scale that leads back."""
 
 import dataclasses
+import os
 import pathlib
 from collections.abc import Sequence
 from typing import NamedTuple
@@ -12,8 +13,11 @@ from jnas.data.detection.annotations import Photo
 from jnas.data.detection.coco import read_coco
 from jnas.data.detection.photos import fit_photo
 from jnas.data.detection.voc import read_voc
+from jnas.data.memory import check_memory
 from jnas.errors import UserError
+from jnas.files.text import check_text, shortened
 
+MOST_BOXES, LONGEST = 5000, 200  # boxes in a photo, characters of a class's name
 PARTS = ("train", "val", "test")
 
 
@@ -109,9 +113,11 @@ def load_detection(folder: str | pathlib.Path, size: tuple[int, int]) -> Detecti
     """
     if not (len(size) == 2 and all(side >= 1 for side in size)):
         raise UserError(f"size {size} of the photos: give (height, width) in pixels, each at least 1")
-    path = pathlib.Path(folder).expanduser()
-    if not path.is_dir():
-        raise UserError(f"{folder} is not a folder: name one with photos and boxes in the layout of VOC or COCO")
+    path = pathlib.Path(os.path.expanduser(folder))
+    if not os.path.isdir(path):
+        raise UserError(
+            f"{shortened(str(folder))} is not a folder: name one with photos and boxes in the layout of VOC or COCO"
+        )
     found = read_voc(path) or read_coco(path)
     if found is None:
         raise UserError(
@@ -131,7 +137,16 @@ def load_detection(folder: str | pathlib.Path, size: tuple[int, int]) -> Detecti
             other = part_of.setdefault(pathlib.Path(photo.file).resolve(), part)
             if other != part:
                 raise UserError(f"{photo.file} is both a {other} and a {part} photo: take it out of one list")
-    most = max(len(photo.boxes) for photos in parts.values() for photo in photos)
+    most, crowded = max((len(photo.boxes), photo.file) for photos in parts.values() for photo in photos)
+    if most > MOST_BOXES:
+        raise UserError(f"{crowded} has {most:,} boxes: leave at most {MOST_BOXES:,} in it")
+    for name in names:
+        check_text(name, f"the name of a class in {folder}")
+        if len(name) > LONGEST:
+            raise UserError(f"a class in {folder} has the name {shortened(name)!r}: give {LONGEST} characters at most")
+    count = sum(map(len, parts.values()))
+    what = f"{count:,} photos of {size[0]} x {size[1]} pixels: give a smaller height and width"
+    check_memory(2 * count * (3 * size[0] * size[1] + 21 * most), what)  # and once more on the device
     read = {part: _dataset(photos, names, size, max(most, 1), path.resolve().name) for part, photos in parts.items()}
     return DetectionSplits(read["train"], read.get("val"), read["test"])
 

@@ -1,13 +1,16 @@
 """Photos and boxes as Pascal VOC lays them out: one XML file a photo, and lists of names."""
 
+import os
 import pathlib
 import xml.etree.ElementTree as ElementTree
 
 from jnas.data.detection.annotations import Box, Parts, Photo
 from jnas.data.detection.photos import photo_size
 from jnas.errors import UserError
+from jnas.files import images
+from jnas.files.text import shortened
 
-ENDINGS = (".jpg", ".jpeg", ".png", ".JPG", ".JPEG", ".PNG")
+ENDINGS = (".jpg", *images.ENDINGS, *(ending.upper() for ending in images.ENDINGS))
 HELD_OUT = 5  # without lists, one photo in five is a test photo
 
 
@@ -49,7 +52,7 @@ def _root(folder: pathlib.Path) -> pathlib.Path | None:
 def _lists(root: pathlib.Path) -> dict[str, list[str]]:
     """The names of the photos of each part."""
     where = root / "ImageSets" / "Main"
-    lists = {part: _read_list(where / f"{part}.txt") for part in ("train", "val", "trainval", "test")}
+    lists = {part: _read_list(root, where / f"{part}.txt") for part in ("train", "val", "trainval", "test")}
     if not any(lists.values()):
         names = sorted(path.stem for path in (root / "Annotations").glob("*.xml"))
         if len(names) < 2:
@@ -66,26 +69,34 @@ def _lists(root: pathlib.Path) -> dict[str, list[str]]:
     return lists
 
 
-def _read_list(path: pathlib.Path) -> list[str]:
+def _read_list(root: pathlib.Path, path: pathlib.Path) -> list[str]:
+    """The names in a list, each once; a line may end in a number that says whether a class is there."""
     if not path.is_file():
         return []
     try:
-        return [line.split()[0] for line in path.read_text(encoding="utf-8").splitlines() if line.strip()]
+        lines = [line.strip() for line in path.read_text(encoding="utf-8-sig").splitlines() if line.strip()]
     except (OSError, UnicodeDecodeError) as error:
         raise UserError(f"{path} is no list of photos ({type(error).__name__}): write one name a line") from error
+    marked = lambda line: line.split()[-1] in ("-1", "0", "1") and not _has(root, line)
+    return list(dict.fromkeys(line.rsplit(None, 1)[0] if marked(line) else line for line in lines))
+
+
+def _has(root: pathlib.Path, name: str) -> bool:
+    return os.path.isfile(root / "Annotations" / f"{name}.xml")
 
 
 def _photo(root: pathlib.Path, name: str) -> Photo:
     files = [root / "JPEGImages" / f"{name}{ending}" for ending in ENDINGS]
-    file = next((path for path in files if path.is_file()), None)
+    file = next((path for path in files if os.path.isfile(path)), None)
     if file is None:
-        raise UserError(f"photo {files[0]} is listed and not there: add it or take it out of the list")
+        photo = shortened(str(files[0]))
+        raise UserError(f"photo {photo} is listed and not there: add it or take it out of the list")
     path = root / "Annotations" / f"{name}.xml"
+    if not _has(root, name):
+        raise UserError(f"annotation {path} is not there: add it or take {name} out of the list")
     try:
         tree = ElementTree.parse(path).getroot()
-    except FileNotFoundError:
-        raise UserError(f"annotation {path} is not there: add it or take {name} out of the list") from None
-    except (OSError, ElementTree.ParseError) as error:
+    except (OSError, LookupError, ValueError, ElementTree.ParseError) as error:  # the second and third: its encoding
         line = f" at line {error.position[0]}" if isinstance(error, ElementTree.ParseError) else ""
         raise UserError(f"annotation {path} is not XML{line}: correct it or take {name} out of the list") from error
     return Photo(file, photo_size(file), tuple(_box(path, element) for element in tree.iter("object")))

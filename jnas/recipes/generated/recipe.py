@@ -20,6 +20,7 @@ from jnas.recipes.generated.evaluator import Judge, Kept, draw, from_scratch
 from jnas.recipes.generated.model_search import Criterion, Found, clipped, incumbent, search_until_settled
 from jnas.recipes.generated.settings import ModelLevel, SpaceSearch
 from jnas.recipes.generated.strategies import family_of
+from jnas.recipes.settings import share
 from jnas.searchers.base import Evaluation, Searcher
 from jnas.spaces import descriptors, networks
 from jnas.spaces.chain import ChainSpace
@@ -144,17 +145,17 @@ def _plan(config: SpaceSearch, mesh: Mesh | None) -> _Plan:
                 check_groups(member.space, channels)
     _kernel(descriptors.describe(family))
     splits = run_folder.load_data(config.data, config.image_size)
-    wanted = config.examples + config.validation
+    wanted = config.train_images + round(share(config.validation, len(splits.train)) * len(splits.train))
     if wanted > len(splits.train):
         raise ValueError(
-            f"examples {config.examples} and validation {config.validation} are {wanted} images and {config.data} has "
-            f"{len(splits.train)} for training: ask for fewer"
+            f"train_images and validation are {wanted} images together and {config.data} has {len(splits.train)} for "
+            "training: ask for fewer"
         )
     order = jax.random.permutation(jax.random.fold_in(jax.random.key(config.seed), 3), len(splits.train))
     rows = np.asarray(order)
     part, held = (
         dataclasses.replace(splits.train, images=splits.train.images[chosen], labels=splits.train.labels[chosen])
-        for chosen in (rows[: config.examples], rows[config.examples : wanted])
+        for chosen in (rows[: config.train_images], rows[config.train_images : wanted])
     )
     member = members[0]  # before hours are spent
     arch = draw(member.space, jax.random.key(0), 1)[0]

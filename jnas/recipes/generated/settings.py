@@ -1,10 +1,12 @@
 """The settings of a search over generated spaces, and inside the one that it chooses."""
 
 import dataclasses
+import math
 from typing import Literal
 
-from jnas.recipes.settings import Training, at_least
+from jnas.recipes.settings import MANY, POSITIVE, Training, bounded
 
+_SETS = ("kernels", "widths", "expansions", "groups", "dilations")  # of the strategy convolutions
 _SHORT, _LONG = Training(channels=4, epochs=2), Training()
 
 
@@ -21,10 +23,9 @@ class ModelLevel:
     patience: int = 3  # iterations, see tolerance
 
     def __post_init__(self):
-        if not 2 <= self.initial <= self.budget:
+        bounded(self, initial=(2, MANY), budget=(2, MANY))
+        if self.initial > self.budget:
             raise ValueError(f"initial is {self.initial} of a budget of {self.budget}: give at least 2 and no more")
-        at_least(1, self, "patience")
-        at_least(0, self, "tolerance")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -47,6 +48,17 @@ class Strategies:
     operators: str = "skip_connect nor_conv_1x1 nor_conv_3x3 avg_pool_3x3"  # of the strategy topologies
     nodes: tuple[int, ...] = (2,)  # of its cells
 
+    def __post_init__(self):
+        bounded(self, **{**dict.fromkeys((*_SETS, "depths"), (1, 1000)), "nodes": (1, 8), "widths": (POSITIVE, 100)})
+        for name in ("names", "types", "operators", "depths", "nodes", *_SETS):
+            value = getattr(self, name)
+            values = value.split() if isinstance(value, str) else value
+            if not 0 < len(values) <= 10 or () in values:  # 2^10 sets of types
+                raise ValueError(f"{name} is {value!r}: give 1 to 10 values")
+        count = math.prod(sum(map(len, getattr(self, name))) for name in _SETS)
+        if count > 10**5:
+            raise ValueError(f"{', '.join(_SETS)} combine to {count:,} layers: give fewer values")
+
 
 @dataclasses.dataclass(frozen=True)
 class SpaceSearch:
@@ -64,8 +76,8 @@ class SpaceSearch:
     # What the model of spaces learns from: the score of every network drawn, or only the summary of each space.
     evidence: Literal["networks", "summaries"] = "networks"
     # the score of a network: accuracy on images held out of the training ones, after a short training on others
-    examples: int = 1000  # images to train on
-    validation: int = 500  # images held out
+    train_images: int = 1000  # images to train on
+    validation: float = 500  # share of the training images that is held out; from 2 on: so many of them
     judge: Training = _SHORT  # the short training
     # the two levels
     outer: ModelLevel = ModelLevel(4, 10)  # of spaces
@@ -76,9 +88,6 @@ class SpaceSearch:
     steps_per_call: int | None = None
 
     def __post_init__(self):
-        at_least(1, self, "samples", "examples", "validation", "steps_per_call", "image_size")
-        at_least(0, self, "random_cells", "seed")
-        if not 0 <= self.quantile <= 1:
-            raise ValueError(f"quantile is {self.quantile}: give a number from 0 to 1")
+        bounded(self, samples=(1, 2**16), quantile=(0, 1))
         if self.summary == "quantile" and self.evidence == "networks":
             raise ValueError("the networks one by one say what their mean is: give evidence=summaries for a quantile")

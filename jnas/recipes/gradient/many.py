@@ -12,6 +12,7 @@ from jnas import data, distributed, nets, report, spaces, train
 from jnas.recipes import flat
 from jnas.recipes.classification import evaluate
 from jnas.recipes.gradient.settings import Search
+from jnas.recipes.settings import share
 from jnas.types import Array, Key
 
 
@@ -27,7 +28,8 @@ def keys(config: Search, number: int) -> Key:
 
 def halves(config: Search, num_examples: int) -> list[tuple[np.ndarray, np.ndarray]]:
     """The numbers of the training images of each run's lower and upper level."""
-    return [data.split_index(num_examples, key, config.inner_fraction) for key in keys(config, 0)]
+    inner = 1 - share(config.validation, num_examples)
+    return [data.split_index(num_examples, key, inner) for key in keys(config, 0)]
 
 
 def values(config: Search) -> dict[str, np.ndarray] | None:

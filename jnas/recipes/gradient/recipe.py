@@ -18,7 +18,7 @@ from jnas.recipes import flat
 from jnas.recipes.gradient import many, steering
 from jnas.recipes.gradient.settings import Search, with_values
 from jnas.recipes.optimisers import optimiser_of, rate_of
-from jnas.recipes.settings import Coefficient
+from jnas.recipes.settings import Coefficient, share
 from jnas.recipes.supernet import supernet, supernet_problem
 from jnas.spaces.cell import NONE
 from jnas.types import Learner, Source
@@ -93,7 +93,8 @@ def learner_of(config: Search, net: nets.Network, shape: tuple[int, int, int], n
 
 def levels(config: Search, splits: data.Splits) -> tuple[data.Dataset, data.Dataset]:
     """The training images of the lower and of the upper level, split at random by the seed."""
-    return data.split(splits.train, jax.random.fold_in(jax.random.key(config.seed), 0), config.inner_fraction)
+    key = jax.random.fold_in(jax.random.key(config.seed), 0)
+    return data.split(splits.train, key, 1 - share(config.validation, len(splits.train)))
 
 
 def source_of(config: Search, splits: data.Splits) -> Source:

@@ -5,7 +5,7 @@ import dataclasses
 from collections.abc import Mapping
 from typing import Any, Literal
 
-from jnas.recipes.settings import Augmentation, Coefficient, Level, Training, at_least
+from jnas.recipes.settings import Augmentation, Coefficient, Level, Training, bounded
 
 
 @dataclasses.dataclass(frozen=True)
@@ -24,7 +24,7 @@ class Search:
     epochs: int = 8
     steps: int | None = None  # instead of epochs
     batch_size: int = 16
-    inner_fraction: float = 0.5  # of the training images: the lower level; the rest is the upper one
+    validation: float = 0.5  # share of the training images that is the upper level; from 2 on: so many of them
     augmentation: Augmentation = Augmentation(crop=2)
     scheme: Literal["simultaneous", "alternating"] = "simultaneous"  # both levels from one point, or weights first
     inner_steps: int = 1  # weight steps, each on a batch of its own, a step of alpha; an epoch counts steps of alpha
@@ -65,10 +65,7 @@ class Search:
     record_every: int | None = None  # steps between two genotypes of the record; null: an epoch
 
     def __post_init__(self):
-        at_least(1, self, "shrink", "channels", "depth", "epochs", "batch_size", "num_runs", "inner_steps")
-        at_least(1, self, "steps", "record_every", "checkpoint_every", "steps_per_call", "eigenvalue_every")
-        at_least(1, self, "eigenvalue_growth", "image_size")
-        at_least(0, self, "seed", "terms", "damping", "alpha_scale", "beta_decay", "random_cells")
+        bounded(self)
         if self.eigenvalue_every and (self.steps or self.record_every):
             raise ValueError("eigenvalue_every counts epochs: leave steps and record_every out")
         alone = {"eigenvalue_every": self.eigenvalue_every, "selection=perturbation": self.selection != "alpha"}
@@ -78,8 +75,6 @@ class Search:
         if len(alone) > 1:
             raise ValueError("eigenvalue_every may stop early, selection=perturbation needs the end: set one of them")
         _check_each(self)
-        if not 0 < self.inner_fraction < 1:
-            raise ValueError(f"inner_fraction is {self.inner_fraction}: give a fraction between 0 and 1")
         if self.momentum == "storm" and (self.weights.heavy_ball or self.alpha.heavy_ball):
             raise ValueError(
                 f"heavy_ball is {self.weights.heavy_ball or self.alpha.heavy_ball} under momentum=storm: set it to 0, "

@@ -3,7 +3,7 @@
 import dataclasses
 from typing import Literal
 
-from jnas.recipes.settings import Augmentation, Level, Training, at_least
+from jnas.recipes.settings import MANY, Augmentation, Level, Training, bounded
 
 
 @dataclasses.dataclass(frozen=True)
@@ -15,7 +15,7 @@ class Stage:
     epochs: int = 80  # at most, see patience
 
     def __post_init__(self):
-        at_least(1, self, "channels", "depth", "epochs")
+        bounded(self)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -59,6 +59,4 @@ class GroupedSearch:
     checkpoint_every: int | None = None  # steps; null: once an epoch
 
     def __post_init__(self):
-        at_least(0, self, "seed", "random_cells", "alpha_scale", "tolerance")
-        at_least(1, self, "batch_size", "patience", "steps_per_call", "checkpoint_every", "image_size")
-        at_least(2, self, "num_samples", "num_groups")
+        bounded(self, num_samples=(2, MANY), num_groups=(2, MANY))

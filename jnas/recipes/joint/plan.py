@@ -11,6 +11,7 @@ from jnas.nets.quant.units import UnitOf, Units, per_edge, shared, units
 from jnas.recipes import run_folder, train_network
 from jnas.recipes.joint import costs, rewards
 from jnas.recipes.joint.settings import QuantisedSearch
+from jnas.recipes.settings import share
 from jnas.spaces.cell import CellSpace
 from jnas.spaces.policy import EIGHT, UNQUANTISED, Method, PolicySpace, method_of
 
@@ -52,7 +53,7 @@ def make_plan(config: QuantisedSearch) -> Plan:
     methods = (*own, *(method for method in (EIGHT, UNQUANTISED) if method not in own))
     splits = run_folder.load_data(config.data, config.image_size)
     key = jax.random.fold_in(jax.random.key(config.seed), 0)
-    validation, training = data.split(splits.train, key, config.validation)
+    validation, training = data.split(splits.train, key, share(config.validation, len(splits.train)))
     augment = config.augmentation.of(splits.train)
     data.supervised_source(training, batch_size=config.supernet.batch_size, augment=augment)  # checks the size
     shape, classes = splits.train.shape, splits.train.num_classes

@@ -5,6 +5,8 @@ import math
 from collections.abc import Callable, Mapping, Sequence
 from typing import Literal
 
+from jnas.recipes.settings import LARGE, POSITIVE, bounded
+
 METRICS = ("accuracy", "latency", "size", "compute")
 
 
@@ -47,14 +49,12 @@ class Reward:
     target_compute: float | None = None
 
     def __post_init__(self):
-        for name in METRICS:
-            if getattr(self, name) < 0:
-                raise ValueError(f"reward: {name} has the weight {getattr(self, name)}: give at least 0")
+        bounded(
+            self, **dict.fromkeys(METRICS, (0, 100)),
+            **dict.fromkeys(("target_latency", "target_size", "target_compute"), (POSITIVE, LARGE**2)),
+        )  # fmt: skip
         if not any(getattr(self, name) for name in METRICS):
             raise ValueError("reward: all weights are 0: give accuracy or a cost a positive one")
-        for name in ("target_latency", "target_size", "target_compute"):
-            if getattr(self, name) is not None and getattr(self, name) <= 0:
-                raise ValueError(f"reward: {name} is {getattr(self, name)}: give a positive number")
 
 
 def reward_of(reward: Reward, reference: Mapping[str, float]) -> Callable[[Mapping[str, float]], float]:

@@ -1,11 +1,10 @@
 """The settings of a joint search for an architecture and a quantisation policy."""
 
 import dataclasses
-import math
 from typing import Literal
 
 from jnas.recipes.joint.rewards import METRICS, Reward
-from jnas.recipes.settings import Augmentation, Level, Training, at_least, positive
+from jnas.recipes.settings import LARGE, MANY, POSITIVE, Augmentation, Level, Training, bounded
 from jnas.spaces.policy import method_of
 
 _WEIGHTS = Level("sgd", 0.1, 0.001, heavy_ball=0.9, weight_decay=5e-4, clip=5.0)
@@ -24,7 +23,7 @@ class Supernet:
     weights: Level = _WEIGHTS
 
     def __post_init__(self):
-        at_least(1, self, "channels", "depth", "epochs", "batch_size")
+        bounded(self)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -50,7 +49,7 @@ class QuantisedSearch:
     probes: int = 4  # random architectures over which sensitivities are averaged
     # how candidates are scored
     supernet: Supernet = Supernet()  # whose weights candidates share
-    validation: float = 0.2  # share of the training images that only score candidates
+    validation: float = 0.2  # share of the training images that only scores candidates; from 2 on: so many of them
     augmentation: Augmentation = _AUGMENTATION
     reward: Reward = _REWARD  # of accuracy and costs
     latency: str = ""  # a JSON file, method -> milliseconds for 10^6 products
@@ -74,22 +73,14 @@ class QuantisedSearch:
     steps_per_call: int | None = None
 
     def __post_init__(self):
-        at_least(0, self, "queue", "entropy", "imitation", "seed")
-        at_least(1, self, "at_once", "probes", "window", "repeats", "steps_per_call", "image_size")
-        at_least(2, self, "num_evaluations", "population")
-        positive(self, "learning_rate")
-        thresholds = (self.method_threshold, self.operator_threshold)
-        growths = (*self.method_growth.values(), *self.operator_growth.values())
-        for value in (self.entropy, self.imitation, *growths, *(limit for limit in thresholds if limit is not None)):
-            if not math.isfinite(value):
-                raise ValueError(f"a weight or threshold is {value}: give a finite number")
+        bounded(
+            self, learning_rate=(POSITIVE, LARGE), num_evaluations=(2, MANY), population=(2, 2**16), queue=(0, 2**16),
+            at_once=(1, 2**16), probes=(1, 2**16), window=(1, MANY), repeats=(1, 1000), entropy=(0, LARGE),
+            imitation=(0, LARGE),
+        )  # fmt: skip
         methods = [str(method_of(text)) for text in self.methods.split()]
         if not methods or len(set(methods)) < len(methods):
             raise ValueError(f"methods is {self.methods!r}: name at least one, each once")
-        if not 0 < self.validation < 1:
-            raise ValueError(f"validation is {self.validation}: give a share between 0 and 1")
-        if self.tolerance is not None and self.tolerance < 0:
-            raise ValueError(f"tolerance is {self.tolerance}: give at least 0, or null")
         if (self.operator_threshold is not None or self.operator_growth) and not self.policy:
             raise ValueError("operators have a threshold and policy is not set: name the method that all units have")
         for name in (*self.method_growth, *self.operator_growth, *self.beside):

@@ -3,6 +3,8 @@
 import dataclasses
 import functools
 import pathlib
+import sys
+from collections.abc import Sequence
 from typing import Any
 
 import jax
@@ -14,7 +16,7 @@ from jnas.data.detection.datasets import DetectionDataset, DetectionSplits, join
 from jnas.data.detection.sources import BoxAugment, Boxed, boxed_source
 from jnas.errors import UserError
 from jnas.nets.boxes import places
-from jnas.nets.detection import Detector, assign, detect, detection_loss
+from jnas.nets.detection import Detector, assign, detect, detection_loss, reached
 from jnas.recipes import run_folder
 from jnas.recipes.tasks.average_precision import Detections, Truth, average_precision, voc_curve
 from jnas.recipes.tasks.backbones import Backbone, backbone
@@ -41,12 +43,16 @@ def plan(config: TrainDetector) -> Plan:
         raise UserError(f"the {config.held_out} photos of {config.data} have no box: nothing could be measured on them")
     detector = build(config, trained_on.num_classes)
     augment = augmentation(config, trained_on)
+    missed = [unreached(detector, part) for part in (trained_on, held_out)]
+    note = unreached_words(detector, missed)
+    if note and distributed.is_first():
+        print(note, file=sys.stderr)
 
     def measure(weights: PyTree, run: pathlib.Path, network: pathlib.Path) -> dict[str, Any]:
         del network
         found = search_all(detector, weights, held_out, augment, config)
         measured = average_precision(truths(held_out), found, held_out.class_names)
-        distributed.from_first(lambda: show(run, held_out, found, measured, config))
+        distributed.from_first(lambda: show(run, held_out, found, measured, config, note))
         return {**measured, "measured_on": config.held_out, "photos": len(held_out)}
 
     return Plan(
@@ -58,6 +64,7 @@ def plan(config: TrainDetector) -> Plan:
         {
             "name": trained_on.name, "train": len(trained_on), "test": len(held_out), "shape": trained_on.shape,
             "dropped_boxes": trained_on.dropped + held_out.dropped,
+            **({"unreached_boxes": {"train": missed[0][0], "test": missed[1][0]}} if note else {}),
         },
         measure,
     )  # fmt: skip
@@ -127,6 +134,28 @@ def loss_of(detector: Detector, shape: tuple[int, int]) -> Loss:
     return loss
 
 
+def unreached(detector: Detector, dataset: DetectionDataset) -> tuple[int, int]:
+    """How many boxes no place of the detector has to find, in the photos as they are, and of how many.
+
+    Most are smaller than its finest stride. What they show is background in training, and missed when it is measured.
+    """
+    where = places(dataset.shape[:2], detector.strides)
+    rows = tuple(map(jnp.asarray, (dataset.boxes, dataset.labels, dataset.ignored)))
+    found = jax.jit(lambda rows: jax.lax.map(lambda row: reached(where, *row), rows))(rows)
+    wanted = (dataset.labels >= 0) & ~dataset.ignored
+    return int((wanted & ~np.asarray(found)).sum()), int(wanted.sum())
+
+
+def unreached_words(detector: Detector, missed: Sequence[tuple[int, int]]) -> str:
+    """`unreached` of the photos to train on and of those to measure on, as a sentence; empty if there is none."""
+    (small, total), (others, all_others) = missed
+    sentence = (
+        f"{small:,} of {total:,} boxes to train on and {others:,} of {all_others:,} to measure on hold no place of the "
+        f"feature maps, the finest of stride {detector.strides[0]}: a larger height and width reach smaller objects"
+    )
+    return sentence if small + others else ""
+
+
 def search_all(
     detector: Detector,
     weights: PyTree,
@@ -177,7 +206,12 @@ def describe(config: TrainDetector, dataset: DetectionDataset, augment: BoxAugme
 
 
 def show(
-    folder: pathlib.Path, dataset: DetectionDataset, found: list[Detections], measured: dict[str, Any], config
+    folder: pathlib.Path,
+    dataset: DetectionDataset,
+    found: list[Detections],
+    measured: dict[str, Any],
+    config: TrainDetector,
+    note: str,
 ) -> None:
     """Write what the report draws: curves, and photos with what was found in them."""
     curves, there = {}, truths(dataset)
@@ -209,7 +243,7 @@ def show(
         folder / report.AT_WORK,
         {
             "task": TASK, "measured_on": config.held_out, "photos": len(dataset), "measured": measured,
-            "curves": curves, "pictures": pictures,
+            "curves": curves, "pictures": pictures, **({"note": note} if note else {}),
         },
     )  # fmt: skip
 

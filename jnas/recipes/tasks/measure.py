@@ -48,7 +48,9 @@ def _detection(model: models.Model, name: str | None, split: str):
         )
     augment = BoxAugment(mean=tuple(model.facts["mean"]), std=tuple(model.facts["std"]))
     found = detect.search_all(model.net, model.weights, dataset, augment, config)
-    return average_precision(detect.truths(dataset), found, dataset.class_names), dataset
+    missed, _ = detect.unreached(model.net, dataset)
+    measured = average_precision(detect.truths(dataset), found, dataset.class_names)
+    return {**measured, **({"unreached_boxes": missed} if missed else {})}, dataset
 
 
 def _recognition(model: models.Model, name: str | None, split: str):

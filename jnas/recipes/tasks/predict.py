@@ -83,7 +83,7 @@ def photos_of(names: Sequence[str]) -> list[pathlib.Path]:
     """
     files = []
     for name in names:
-        path = pathlib.Path(name).expanduser()
+        path = pathlib.Path(os.path.expanduser(name))
         found = [path] if path.is_file() else []
         if path.is_dir():
             found = sorted(file for file in path.rglob("*") if file.suffix.lower() in ENDINGS and file.is_file())

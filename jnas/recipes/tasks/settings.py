@@ -3,7 +3,7 @@
 import dataclasses
 from typing import Literal
 
-from jnas.recipes.settings import Augmentation, at_least, positive, within
+from jnas.recipes.settings import BELOW_ONE, LARGE, POSITIVE, Augmentation, bounded
 
 
 @dataclasses.dataclass(frozen=True)
@@ -18,10 +18,7 @@ class Optimisation:
     clip: float = 5.0  # bound of the gradient's norm
 
     def __post_init__(self):
-        at_least(1, self, "epochs", "batch_size")
-        positive(self, "learning_rate", "clip")
-        at_least(0, self, "weight_decay")
-        within(0, 1, self, "warmup")
+        bounded(self, learning_rate=(POSITIVE, LARGE))
 
 
 @dataclasses.dataclass(frozen=True)
@@ -35,11 +32,9 @@ class BoxAugmentation:
     colour: float = 0.2  # largest change of brightness and contrast, as a share
 
     def __post_init__(self):
-        if not 0 < self.smallest <= self.largest or not 0 <= self.colour < 1:
-            raise ValueError(
-                f"smallest {self.smallest}, largest {self.largest}, colour {self.colour}: give positive scales, the "
-                "smaller first, and a share below 1"
-            )
+        bounded(self, smallest=(POSITIVE, 100), largest=(POSITIVE, 100), colour=(0, BELOW_ONE))
+        if self.smallest > self.largest:
+            raise ValueError(f"smallest is {self.smallest} and largest {self.largest}: give the smaller factor first")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -71,13 +66,9 @@ class TrainDetector:
     steps_per_call: int | None = None
 
     def __post_init__(self):
-        at_least(1, self, "height", "width", "channels", "most_boxes", "head_depth", "depth", "steps_per_call")
-        at_least(0, self, "seed")
-        if not self.strides or min(self.strides) < 1:
-            raise ValueError(f"strides is {self.strides}: give some that the network has, such as [8, 16, 32]")
-        for name in ("most_overlap", "threshold"):
-            if not 0 <= getattr(self, name) <= 1:
-                raise ValueError(f"{name} is {getattr(self, name)}: give a number in [0, 1]")
+        bounded(self, most_boxes=(1, 2**16), strides=(1, 2**13), most_overlap=(0, 1), threshold=(0, 1))
+        if not self.strides:
+            raise ValueError("strides is empty: give some that the network has, such as [8, 16, 32]")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -102,6 +93,4 @@ class TrainEmbedding:
     steps_per_call: int | None = None
 
     def __post_init__(self):
-        at_least(1, self, "channels", "dimension", "depth", "steps_per_call", "image_size")
-        at_least(0, self, "seed")
-        positive(self, "temperature")
+        bounded(self)

@@ -19,6 +19,7 @@ from jnas.errors import UserError
 from jnas.files.locks import exclusive
 from jnas.nets.chain import FoundNetwork
 from jnas.recipes import run_folder, train_network
+from jnas.recipes.settings import share
 from jnas.recipes.trials import network_costs, objectives, truth_table
 from jnas.recipes.trials.settings import TrialSearch
 from jnas.searchers.base import Objective, Searcher
@@ -144,10 +145,10 @@ def searcher_of(config: TrialSearch, space: spaces.CellSpace) -> Searcher:
 def _plan(config: TrialSearch) -> _Plan:
     space = spaces.by_name(config.space)
     splits = run_folder.load_data(config.data, config.image_size)
-    needed = config.train_images + config.validation_images
+    needed = config.train_images + round(share(config.validation, len(splits.train)) * len(splits.train))
     if needed > len(splits.train):
         raise UserError(
-            f"train_images and validation_images are {needed} together and {splits.train.name} has "
+            f"train_images and validation are {needed} images together and {splits.train.name} has "
             f"{len(splits.train)} training images: take fewer"
         )
     order = np.asarray(

@@ -3,7 +3,7 @@
 import dataclasses
 from typing import Literal
 
-from jnas.recipes.settings import Training, at_least, positive
+from jnas.recipes.settings import LARGE, MANY, POSITIVE, Training, bounded
 
 COSTS = ("parameters", "flops", "latency")
 
@@ -24,7 +24,7 @@ class TrialSearch:
     objective: Literal["training", "own_training", "shared_weights", "table"] = "training"  # see README
     trial: Training = Training(channels=6, depth=1, epochs=1, batch_size=32)  # or of the supernet that trials share
     train_images: int = 1024  # of the training images, for the trials
-    validation_images: int = 1000  # further training images, that judge
+    validation: float = 1000  # share of the training images that judges, none of those; from 2 on: so many of them
     table: str = ""  # a CSV file, see `truth_table.table`
     table_column: str = "score"  # of that file, larger is better
     # what it costs: millions of parameters, millions of operations an image, milliseconds an image
@@ -40,10 +40,10 @@ class TrialSearch:
     steps_per_call: int | None = None
 
     def __post_init__(self):
-        at_least(0, self, "max_retries", "random_cells", "seed")
-        at_least(1, self, "num_evaluations", "ask_size", "train_images", "max_failures", "steps_per_call", "image_size")
-        at_least(2, self, "population", "validation_images")
-        positive(self, "lease_seconds")
+        bounded(
+            self, population=(2, 2**16), ask_size=(1, 2**16), max_failures=(1, MANY), max_retries=(0, MANY),
+            lease_seconds=(POSITIVE, LARGE),
+        )  # fmt: skip
         for name in (*self.costs, *self.beside):
             if name not in COSTS:
                 raise ValueError(f"{name!r} is no cost: choose among {', '.join(COSTS)}")

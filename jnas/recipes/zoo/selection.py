@@ -18,6 +18,7 @@ from jnas.distributed.environment import environment
 from jnas.errors import UserError
 from jnas.files.urls import masked
 from jnas.recipes import models, run_folder
+from jnas.recipes.settings import share
 from jnas.recipes.zoo import candidates, entries, finetune, networks
 from jnas.recipes.zoo.place import writable
 from jnas.recipes.zoo.ranking import NAMES, TASK, Choice, carrying, ranked, records_of
@@ -43,7 +44,8 @@ def run(config: Selection, folder: str | pathlib.Path) -> dict[str, Any]:
     started = time.monotonic()
     with run_folder.as_user_input():
         splits = run_folder.load_data(config.data, config.image_size)
-        train, validation = data.split(splits.train, jax.random.key(config.seed), 1 - config.validation)
+        inner = 1 - share(config.validation, len(splits.train))
+        train, validation = data.split(splits.train, jax.random.key(config.seed), inner)
         kept, complaints = allowed(config)
         check_budget(config, kept, len(train))
     with run_folder.alone(folder, dataclasses.replace(config, zoo=masked(config.zoo)), "select") as path:

@@ -3,7 +3,7 @@
 import dataclasses
 from typing import Literal
 
-from jnas.recipes.settings import Augmentation, at_least, positive, within
+from jnas.recipes.settings import LARGE, MANY, POSITIVE, Augmentation, bounded
 
 
 @dataclasses.dataclass(frozen=True)
@@ -24,12 +24,7 @@ class FineTuning:
     augmentation: Augmentation = Augmentation()
 
     def __post_init__(self):
-        if not 0 <= self.frozen <= 1:
-            raise ValueError(f"frozen is {self.frozen}: give the share of the parts that stand still, in [0, 1]")
-        at_least(1, self, "epochs", "batch_size")
-        positive(self, "learning_rate", "clip")
-        at_least(0, self, "weight_decay")
-        within(0, 1, self, "heavy_ball")
+        bounded(self, learning_rate=(POSITIVE, LARGE), frozen=(0, 1))
 
 
 @dataclasses.dataclass(frozen=True)
@@ -58,7 +53,7 @@ class Selection:
     epochs: tuple[int, ...] = (1, 3)  # passes over the training images
     fine_tuning: FineTuning = FineTuning()  # everything else of a fine-tuning
     trials: int = 1  # fine-tunings, the predictor updated after each; the best on the validation images is kept
-    validation: float = 0.2  # share of the training images that choose among the trials
+    validation: float = 0.2  # share of the training images that chooses among the trials; from 2 on: so many of them
     # how it is chosen
     predictor: Literal["ridge", "trees", "gp", "hedge"] = "ridge"  # of the accuracy after a fine-tuning
     acquisition: Literal["mean", "expected_improvement"] = "mean"  # of the prediction
@@ -67,20 +62,13 @@ class Selection:
     checkpoint_every: int | None = None
 
     def __post_init__(self):
-        positive(self, "max_params", "max_flops", "max_latency", "min_throughput", "min_training", "budget")
-        at_least(0, self, "seed")
-        at_least(1, self, "trials", "top", "image_size")
-        at_least(2, self, "least_records")
-        if not 0 < self.validation < 1:
-            raise ValueError(f"validation is {self.validation}: give a share of the training images in (0, 1)")
-        if not (self.frozen and self.learning_rates and self.epochs):
-            raise ValueError("frozen, learning_rates and epochs are the grid: give at least one value of each")
-        for frozen in self.frozen:
-            dataclasses.replace(self.fine_tuning, frozen=frozen)
-        for rate in self.learning_rates:
-            dataclasses.replace(self.fine_tuning, learning_rate=rate)
-        for epochs in self.epochs:
-            dataclasses.replace(self.fine_tuning, epochs=epochs)
+        limits = ("max_params", "max_flops", "max_latency", "min_throughput", "min_training", "budget")
+        bounded(
+            self, **dict.fromkeys((*limits, "learning_rates"), (POSITIVE, LARGE)), frozen=(0, 1), trials=(1, MANY),
+            top=(1, MANY), least_records=(2, MANY),
+        )  # fmt: skip
+        if not 0 < len(self.frozen) * len(self.learning_rates) * len(self.epochs) <= 1000:
+            raise ValueError("frozen, learning_rates and epochs are the grid: give one to 1,000 combinations")
 
     def grid(self) -> tuple[FineTuning, ...]:
         """Every combination of hyper-parameters."""

@@ -1,6 +1,7 @@
 """Readers of photos with boxes, against files that the tests write."""
 
 import json
+import os
 
 import numpy as np
 import pytest
@@ -85,6 +86,47 @@ def test_without_lists_every_fifth_photo_is_a_test_photo(tmp_path):
     assert len(train) == 5
 
 
+def test_names_may_have_blanks_and_lists_a_mark_and_a_byte_order_mark(tmp_path):
+    write_voc(tmp_path, {name: [("dog", 0, corners(1, 1, 9, 9))] for name in ("p 0", "p 1", "q", "r")}, {})
+    for lines in (("p 0", "p 1", "p 0"), ("p 0  1", "p 1 -1"), ("\ufeffp 0", "p 1")):
+        where = tmp_path / "ImageSets" / "Main"
+        where.mkdir(parents=True, exist_ok=True)
+        (where / "train.txt").write_text("\n".join(lines), encoding="utf-8")
+        (where / "test.txt").write_text("q 0\nr\n", encoding="utf-8")
+        train, _, test = load_detection(tmp_path, (20, 40))
+        assert [name[-7:] for name in train.files] == ["p 0.png", "p 1.png"]
+        assert [name[-5:] for name in test.files] == ["q.png", "r.png"]
+
+
+def test_boxes_outside_or_inside_out_are_counted(tmp_path):
+    boxes = [("dog", 0, corners(*box)) for box in ((1, 1, 9, 9), (9, 9, 1, 1), (100, 1, 120, 9), (-50, -50, -20, -20))]
+    write_voc(tmp_path, dict.fromkeys("abcde", boxes), {})
+    train, _, test = load_detection(tmp_path, (20, 40))
+    assert (train.dropped, test.dropped) == (12, 3)
+    assert int((train.labels >= 0).sum()) == 4
+
+
+def break_encoding(root):
+    (root / "VOC" / "Annotations" / "a.xml").write_text(
+        '<?xml version="1.0" encoding="klingon"?><a/>', encoding="utf-8"
+    )
+
+
+def lengthen_class(root):
+    (root / "VOC" / "Annotations" / "a.xml").write_text(
+        f"<annotation>{OBJECT.format('d' * 5000, 0, corners(1, 1, 2, 4))}</annotation>", encoding="utf-8"
+    )
+
+
+def lengthen_name(root):
+    (root / "VOC" / "ImageSets" / "Main" / "train.txt").write_text("x" * 5000, encoding="utf-8")
+
+
+def pipe_annotation(root):
+    (root / "VOC" / "Annotations" / "a.xml").unlink()
+    os.mkfifo(root / "VOC" / "Annotations" / "a.xml")
+
+
 def break_xml(root):
     (root / "VOC" / "Annotations" / "a.xml").write_text("<annotation>\n<object>")
 
@@ -121,6 +163,10 @@ def forget_tests(root):
     ("damage", "sentence"),
     [
         (break_xml, "a.xml is not XML at line 2"),
+        (break_encoding, "a.xml is not XML"),
+        (lengthen_class, "ddd... (5,000 characters)': give 200 characters at most"),
+        (lengthen_name, "is listed and not there"),
+        (pipe_annotation, "a.xml is not there"),
         (drop_photo, "b.jpg is listed and not there"),
         (drop_annotation, "b.xml is not there"),
         (drop_number, "a.xml has an object without a name or without four numbers"),

@@ -271,12 +271,12 @@ def test_bad_settings_are_refused(changes, words):
 def test_a_plan_refuses_what_would_fail_hours_later(images):
     def plan(**changes):
         training = {"batch_size": 40, "channels": 4}
-        base = {"data": str(images), "examples": 80, "validation": 40, "judge": training, "train": training}
+        base = {"data": str(images), "train_images": 80, "validation": 40, "judge": training, "train": training}
         return generated._plan(config.build(SpaceSearch, base, changes), None)
 
     assert plan().family.name == "generated"
     with pytest.raises(ValueError, match="are 160 images"):
-        plan(examples=120)
+        plan(train_images=120)
     with pytest.raises(ValueError, match="groups do not divide"):
         plan(strategies={"names": "convolutions", "groups": [[1, 3]]})
     with pytest.raises(ValueError, match="one space"):
@@ -289,7 +289,7 @@ def test_a_plan_refuses_what_would_fail_hours_later(images):
 def test_the_command_searches_trains_reports_and_reads_its_network_again(images, command, tmp_path):
     tiny = (
         f"data={images}", "strategies.names=layer_types_and_depth", "strategies.depths=[1]", "samples=1",
-        "strategies.types=skip_connect nor_conv_1x1 conv_1x1", "examples=40", "validation=40", "outer.initial=2",
+        "strategies.types=skip_connect nor_conv_1x1 conv_1x1", "train_images=40", "validation=40", "outer.initial=2",
         "outer.budget=2", "inner.initial=2", "inner.budget=2", "random_cells=0", "judge.channels=2", "judge.epochs=1",
         "judge.batch_size=40", "train.channels=2", "train.epochs=1", "train.batch_size=40",
     )  # fmt: skip

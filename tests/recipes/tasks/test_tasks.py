@@ -1,5 +1,6 @@
 """Detection and recognition as a user runs them: what a run leaves, that it resumes, and what predict says."""
 
+import dataclasses
 import json
 
 import jax
@@ -10,7 +11,10 @@ from tiny import refused
 
 from jnas import exported
 from jnas.cli.main import main
+from jnas.data.detection.datasets import load_detection
 from jnas.recipes import trainer
+from jnas.recipes.tasks import detect
+from jnas.recipes.tasks.settings import TrainDetector
 from jnas.train.hooks import Hook
 
 LAYER, SPACE = "chain:nor_conv_1x1", "space=chain-1:skip_connect,nor_conv_1x1"
@@ -80,6 +84,22 @@ def test_a_run_leaves_network_curves_pictures_and_page(detector, capsys):
     assert f"{100 * found['voc_ap50']:.1f}" in page
     assert main(["evaluate", str(detector)]) == 0
     assert json.loads(capsys.readouterr().out)["coco_ap"] == found["coco_ap"]
+
+
+def test_boxes_that_no_place_has_to_find_are_counted(photos):
+    """Under a stride of 8 pixels photos of 48 x 32 shrunk to 24 x 16 hold objects of few pixels."""
+    config = TrainDetector(LAYER, str(photos), SPACE.partition("=")[2], height=16, width=24, channels=2, strides=[4])
+    train_on, measured_on = detect.parts(load_detection(photos, detect.frame(config)), "test")
+    net = detect.build(config, 2)
+    counts = [detect.unreached(net, part) for part in (train_on, measured_on)]
+    assert [total for _, total in counts] == [int((part.labels >= 0).sum()) for part in (train_on, measured_on)]
+    tiny = dataclasses.replace(train_on, boxes=np.broadcast_to(np.float32([0, 0, 1, 1]), train_on.boxes.shape))
+    missed, total = detect.unreached(net, tiny)
+    assert missed == total > 0
+    assert detect.unreached_words(net, [(0, 9), (0, 3)]) == ""
+    assert detect.unreached_words(net, [(missed, total), (0, 3)]).startswith(
+        f"{missed} of {total} boxes to train on and 0 of 3 to measure on hold no place of the feature maps, the finest of"
+    )
 
 
 def test_a_run_that_fails_and_resumes_ends_in_the_same_bits(detector, photos, tmp_path, monkeypatch):

@@ -53,7 +53,7 @@ def settings(monkeypatch, images):
     training = Training(channels=2, epochs=1, batch_size=40, augmentation=Augmentation(crop=1))
     return TrialSearch(
         data=str(images), objective="table", table="worth", searcher="evolution", population=5, num_evaluations=30,
-        train_images=40, validation_images=40, random_cells=0, train=training,
+        train_images=40, validation=40, random_cells=0, train=training,
     )  # fmt: skip
 
 
@@ -144,7 +144,7 @@ def test_a_killed_program_goes_on(command, images, table, tmp_path):
     """Killed in its eleventh trial, which does not end."""
     words = (
         "search", "trials", f"data={images}", "objective=table", f"table={table}", "searcher=random", "population=2",
-        "num_evaluations=150", "train_images=40", "validation_images=40", "train.batch_size=40", "--worker",
+        "num_evaluations=150", "train_images=40", "validation=40", "train.batch_size=40", "--worker",
     )  # fmt: skip
     folder = tmp_path / "run"
     process = command(*words, "--out", folder, wait=False, before=HANGS)
@@ -196,7 +196,7 @@ class TestWords:
             TrialSearch(**changed)
 
     def test_more_images_than_there_are(self, settings, tmp_path):
-        config = dataclasses.replace(settings, train_images=100, validation_images=100)
+        config = dataclasses.replace(settings, train_images=100, validation=100)
         with pytest.raises(UserError, match="are 200 together"):
             trials.run(config, tmp_path / "run")
         assert not (tmp_path / "run").exists()

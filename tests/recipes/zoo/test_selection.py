@@ -130,7 +130,7 @@ def test_a_trial_is_credited_to_no_other_network(chosen, tmp_path):
         (["--max-latency", "1", "--device", "slate"], "no model has milliseconds an image measured on 'slate'"),
         (["--budget", "1e-9"], "no fine-tuning takes at most 1e-09 seconds (budget): the shortest takes"),
         (["--min-throughput", "-1"], "--min-throughput is -1: give a positive number"),
-        (["frozen=[2]"], "frozen is 2.0: give the share"),
+        (["frozen=[2]"], "frozen is 2.0: give at most 1"),
     ],
 )
 def test_what_cannot_be(place, images, chosen, words, sentence, tmp_path, capsys):

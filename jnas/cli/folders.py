@@ -1,0 +1,49 @@
+"""The folder of a run that was given none: its name says what the run is."""
+
+import dataclasses
+import itertools
+import os
+import pathlib
+import sys
+from typing import Any
+
+LONGEST = 40  # characters of a part of a name
+
+
+def folder_of(given: str | None, settings: Any, kind: str, *words: str) -> pathlib.Path:
+    """The folder that a user gave, or `runs/WORDS-SPACE-DATA-SEED`, without the data where they are the default.
+
+    Where another run has that folder its name is counted on, so that the same command always finds its own one. In a
+    run of several processes all must call it.
+
+    Args:
+      given: by the user.
+      settings: of the run.
+      kind: of the run, as its config.yaml says it.
+      words: what is done, and by which method; empty ones are left out.
+
+    Returns:
+      The folder.
+
+    Raises:
+      UserError: if `runs` is no folder.
+    """
+    from jnas import distributed
+    from jnas.recipes import run_folder
+    from jnas.recipes.zoo.entries import slug
+
+    if given:
+        return pathlib.Path(given)
+    usual = {field.name: field.default for field in dataclasses.fields(settings)}["data"]
+    data = "" if settings.data == usual else pathlib.PurePath(settings.data).stem
+    parts = (*words, getattr(settings, "space", ""), data, str(settings.seed))
+    name = os.path.join("runs", "-".join(slug(part)[:LONGEST].strip("-") for part in parts if part))
+
+    def chosen() -> str:
+        names = itertools.chain([name], (f"{name}-{number}" for number in itertools.count(2)))
+        found = next(path for path in names if run_folder.is_free(pathlib.Path(path), settings, kind))
+        if found != name:
+            print(f"{name} holds another run: this one is in {found}", file=sys.stderr)
+        return found
+
+    return pathlib.Path(distributed.from_first(chosen))
