@@ -36,7 +36,7 @@ def train(arguments: argparse.Namespace, what: Mapping[str, Any], layers: Sequen
       UserError: for bad settings.
     """
     from jnas import distributed
-    from jnas.recipes import config, describe
+    from jnas.recipes import config, describe, driver
     from jnas.recipes.tasks import detect, recognise, training
     from jnas.recipes.tasks.settings import TrainDetector, TrainEmbedding
 
@@ -56,7 +56,7 @@ def train(arguments: argparse.Namespace, what: Mapping[str, Any], layers: Sequen
     folder = pathlib.Path(arguments.out or f"runs/{arguments.task}-{settings.space}-{settings.seed}")
     enable_compilation_cache()
     with hosts.joined_mesh(arguments) as mesh:
-        result = training.run(task, settings, folder, mesh=mesh)
+        result = driver.run(training.of(task), settings, folder, mesh=mesh)
     if distributed.is_first():
         print("\n".join(_summary(result, folder)))
     return 0

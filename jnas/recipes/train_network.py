@@ -4,7 +4,7 @@ import dataclasses
 import functools
 import pathlib
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import jax
@@ -122,18 +122,12 @@ def train(
 
 
 def train_each(
-    named: Sequence[tuple[str, Array]],
-    space: spaces.CellSpace,
-    splits: data.Splits,
-    config: Any,
-    folder: pathlib.Path,
-    mesh: Mesh | None,
+    prepared: Mapping[str, Prepared], splits: data.Splits, config: Any, folder: pathlib.Path, mesh: Mesh | None
 ) -> dict[str, dict[str, Any]]:
-    """Train several architectures in the same way: what a search found, and random ones beside it.
+    """Train several networks in the same way: what a search found, and random ones beside it.
 
     Args:
-      named: `(name, architecture)`, in the order of training.
-      space: of the architectures.
+      prepared: what to train by its name, in this order.
       splits: the data.
       config: of the search; its `train`, `seed` and `steps_per_call` are used.
       folder: that gets one folder a name.
@@ -143,12 +137,9 @@ def train_each(
       The result of each, see `train`.
     """
     return {
-        name: train(
-            prepare(space, arch, splits, config.train),
-            splits, config.train, folder / name, config.seed, config.steps_per_call, mesh,
-        )
-        for name, arch in named
-    }  # fmt: skip
+        name: train(one, splits, config.train, folder / name, config.seed, config.steps_per_call, mesh)
+        for name, one in prepared.items()
+    }
 
 
 def random_cells(space: spaces.CellSpace, key: Key, num: int, without: Sequence[str] = ()) -> list[Array]:

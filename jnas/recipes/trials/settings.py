@@ -5,7 +5,7 @@ from typing import Literal
 
 from jnas.recipes.settings import Training, at_least, positive
 
-COSTS = ("parameters", "flops", "latency")
+COSTS = {"parameters": 1e-6, "flops": 1e-6, "latency": 1e3, "memory": 1e-6}  # in the units of `TrialSearch.costs`
 
 
 @dataclasses.dataclass(frozen=True)
@@ -27,7 +27,7 @@ class TrialSearch:
     validation_images: int = 1000  # further training images, that judge
     table: str = ""  # a CSV file, see `truth_table.table`
     table_column: str = "score"  # of that file, larger is better
-    # what it costs: millions of parameters, millions of operations an image, milliseconds an image
+    # what it costs: millions of parameters, millions of operations an image, milliseconds an image, megabytes at work
     costs: dict[str, float] = dataclasses.field(default_factory=dict)  # name -> weight, taken off the score
     beside: list[str] = dataclasses.field(default_factory=list)  # names, minimised beside it: there is a Pareto front
     # trials that go wrong
