@@ -13,10 +13,10 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 import numpy as np
+from flax import linen as nn
 
 from jnas import nets, spaces
 from jnas.errors import UserError
-from jnas.nets.chain import FoundNetwork
 from jnas.nets.quant.sizes import candidate_sizes
 from jnas.nets.quant.units import UnitOf
 from jnas.spaces.policy import EIGHT, Method
@@ -26,23 +26,23 @@ CONSTANTS = 8  # bytes an output channel: its scale and its bias, float32
 Shape = tuple[int, int, int]  # (height, width, channels) of an image
 
 
-def parameters(net: FoundNetwork, shape: Shape) -> float:
+def parameters(net: nn.Module, shape: Shape) -> float:
     """The number of parameters, without an auxiliary head; nothing is computed."""
     return nets.count_parameters(nets.shapes(net, shape)["params"])
 
 
-def flops(net: FoundNetwork, shape: Shape) -> float:
+def flops(net: nn.Module, shape: Shape) -> float:
     """Operations of the forward pass of one image, two for a multiply-add, as XLA counts the program it is given."""
     return float(dict(_lowered(net, shape).cost_analysis() or {}).get("flops", 0.0))
 
 
-def memory(net: FoundNetwork, shape: Shape) -> float:
+def memory(net: nn.Module, shape: Shape) -> float:
     """The bytes of the forward pass of one image as it is compiled for this machine: weights, image and all between."""
     of: Any = _lowered(net, shape).compile().memory_analysis()
     return float(of.argument_size_in_bytes + of.output_size_in_bytes + of.temp_size_in_bytes)
 
 
-def latency(net: FoundNetwork, shape: Shape, *, weights: PyTree = None, repeats: int = 20) -> float:
+def latency(net: nn.Module, shape: Shape, *, weights: PyTree = None, repeats: int = 20) -> float:
     """The seconds of a forward pass of one image on this machine: for workers that are alike and have it idle.
 
     Args:
@@ -71,12 +71,12 @@ def median_seconds(call: Callable[[], PyTree], repeats: int) -> float:
     return statistics.median(times)
 
 
-def _forward(net: FoundNetwork, weights: PyTree, images: Array) -> Array:
+def _forward(net: nn.Module, weights: PyTree, images: Array) -> Array:
     logits: Any = net.apply(weights, images, train=False)
     return logits.main
 
 
-def _lowered(net: FoundNetwork, shape: Shape) -> jax.stages.Lowered:
+def _lowered(net: nn.Module, shape: Shape) -> jax.stages.Lowered:
     images = jax.ShapeDtypeStruct((1, *shape), jnp.float32)
     return jax.jit(functools.partial(_forward, net)).lower(nets.shapes(net, shape), images)
 

@@ -259,7 +259,7 @@ def _finish(
     }  # fmt: skip
 
 
-def _found(recipe: Recipe, config: Any, plan: Any, path: pathlib.Path) -> dict[str, Any]:
+def _found(recipe: CellSearch, config: Any, plan: Any, path: pathlib.Path) -> dict[str, Any]:
     """What the search found: kept in `search/found.json`, and not searched for again if it is there."""
     place = path / SEARCH / FOUND
     stored = run_folder.read_json(place)
