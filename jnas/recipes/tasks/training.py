@@ -2,7 +2,6 @@
 
 import functools
 import pathlib
-import time
 import types
 from collections.abc import Callable
 from typing import Any, NamedTuple, Protocol
@@ -12,10 +11,9 @@ import optax
 from flax import linen as nn
 from jax.sharding import Mesh
 
-from jnas import data, distributed, files, nets
-from jnas.recipes import driver, run_folder, train_network, trainer
+from jnas import data
+from jnas.recipes import driver, train_network, trainer
 from jnas.recipes.tasks.settings import Optimisation
-from jnas.train.weights import save_tree
 from jnas.types import Loss, PyTree, Source
 
 
@@ -50,23 +48,19 @@ def of(task: Task) -> driver.Recipe:
         return {"genotype": plan.facts["genotype"], "space": plan.facts["space"]}
 
     def finish(config: Any, plan: Plan, found: dict[str, Any], path: pathlib.Path, mesh: Mesh | None) -> dict[str, Any]:
-        place = files.prepare_folder(path / "train" / "named")
-        optimiser = functools.partial(adamw, config.train)
-        job = trainer.job_of(plan.net, plan.loss, optimiser, plan.source, plan.examples, config.train)
-        started, key = time.time(), jax.random.fold_in(jax.random.key(config.seed), 1)
-        title, per_call = f"train {task.TASK}", config.steps_per_call
-        weights = trainer.train(
-            job, key, folder=place, title=title, shown=task.SHOWN, steps_per_call=per_call, mesh=mesh
-        )
-        distributed.from_first(lambda: save_tree(place / train_network.WEIGHTS, weights))
-        run_folder.write_json(place / train_network.NETWORK, plan.facts)
-        names = {**found, "seed": config.seed}
-        result = {
-            "name": place.name, **names, "parameters": nets.count_parameters(weights["params"]),
-            "channels": config.channels, "depth": plan.facts["settings"]["depth"], "epochs": config.train.epochs,
-            **plan.measure(weights, path, place), "seconds": round(time.time() - started, 2),
-        }  # fmt: skip
-        run_folder.write_json(place / run_folder.RESULT, result)
+        place, names = path / "train" / "named", {**found, "seed": config.seed}
+
+        def fit() -> PyTree:
+            optimiser = functools.partial(adamw, config.train)
+            job = trainer.job_of(plan.net, plan.loss, optimiser, plan.source, plan.examples, config.train)
+            return trainer.train(
+                job, jax.random.fold_in(jax.random.key(config.seed), 1), folder=place, title=f"train {task.TASK}",
+                shown=task.SHOWN, steps_per_call=config.steps_per_call, mesh=mesh,
+            )  # fmt: skip
+
+        depth, epochs = plan.facts["settings"]["depth"], config.train.epochs
+        about = {**names, "channels": config.channels, "depth": depth, "epochs": epochs}
+        result = train_network.once(place, fit, lambda of: plan.measure(of, path, place), plan.facts, about)
         return {"task": task.TASK, **names, "found": result, "random": [], "data": plan.data}
 
     whole: Any = types.SimpleNamespace(KIND="train", plan=lambda config, mesh: task.plan(config), search=search)
