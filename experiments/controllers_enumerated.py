@@ -48,7 +48,8 @@ import numpy as np
 
 from jnas import nets, searchers, spaces
 from jnas.nets.quant import units
-from jnas.recipes.joint import costs, rewards
+from jnas.recipes import costs
+from jnas.recipes.joint import rewards
 from jnas.searchers.base import enumerate_all
 from jnas.spaces.policy import method_of, policies
 from jnas.spaces.products import product

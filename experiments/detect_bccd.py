@@ -32,7 +32,7 @@ import json
 import pathlib
 
 from jnas.distributed.cache import enable_compilation_cache
-from jnas.recipes import config, models
+from jnas.recipes import config, driver, models
 from jnas.recipes.tasks import detect, measure, training
 from jnas.recipes.tasks.settings import TrainDetector
 
@@ -57,7 +57,7 @@ def main():
     settings = config.build(TrainDetector, SETTINGS, given, config.read_words(arguments.words))
     out = pathlib.Path(arguments.out or f"runs/detect-bccd{'-all' if arguments.all else ''}")
     enable_compilation_cache()
-    found = training.run(detect, settings, out)["found"]
+    found = driver.run(training.of(detect), settings, out)["found"]
     seen = {found["measured_on"]: {name: found[name] for name in FIGURES}}
     if not arguments.all:
         tested = measure.of_folder(models.network_folder(out), arguments.folder, "test")

@@ -3,14 +3,14 @@
 import argparse
 import codecs
 import decimal
-import functools
+import importlib
 import io
 import json
 import os
 import pathlib
 import signal
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from typing import Any, NoReturn
 
 from jnas.cli import export, hosts, predict, select, tasks, zoo
@@ -174,44 +174,27 @@ def _add_bench(commands) -> None:
     bench.set_defaults(command=_bench)
 
 
-def recipe_of(kind: str) -> tuple[Callable[..., dict[str, Any]], type]:
-    """`run(settings, folder, mesh=)` of a search of this kind, and the class of its settings."""
-    from jnas.recipes import driver
+RECIPES = {
+    "search": ("gradient", "Search"), "grouped": ("grouped", "GroupedSearch"), "trials": ("trials", "TrialSearch"),
+    "space_search": ("generated", "SpaceSearch"), "quantised": ("joint", "QuantisedSearch"),
+}  # fmt: skip
 
-    if kind == "grouped":
-        from jnas.recipes.grouped import recipe
-        from jnas.recipes.grouped.settings import GroupedSearch
 
-        return functools.partial(driver.run, recipe), GroupedSearch
-    if kind == "space_search":
-        from jnas.recipes.generated import recipe
-        from jnas.recipes.generated.settings import SpaceSearch
-
-        return recipe.run, SpaceSearch
-    if kind == "quantised":
-        from jnas.recipes.joint import recipe
-        from jnas.recipes.joint.settings import QuantisedSearch
-
-        return recipe.run, QuantisedSearch
-    if kind == "trials":
-        from jnas.recipes.trials import recipe
-        from jnas.recipes.trials.settings import TrialSearch
-
-        return recipe.run, TrialSearch
-    from jnas.recipes.gradient import recipe
-    from jnas.recipes.gradient.settings import Search
-
-    return functools.partial(driver.run, recipe), Search
+def recipe_of(kind: str) -> tuple[Any, type]:
+    """The recipe of a search of this kind, for `driver.run`, and the class of its settings."""
+    room, settings = RECIPES[kind]
+    recipe, of = (importlib.import_module(f"jnas.recipes.{room}.{name}") for name in ("recipe", "settings"))
+    return recipe, getattr(of, settings)
 
 
 def _search(arguments: argparse.Namespace) -> int:
-    from jnas.recipes import config
+    from jnas.recipes import config, driver
 
     kinds = {config.kind_of(word) for word in arguments.words if "=" not in word} - {"search"}
     if len(kinds) > 1:
         raise UserError(f"the settings are of several kinds, {', '.join(sorted(kinds))}: name presets of one kind")
     name = kinds.pop() if kinds else "search"
-    run, kind = recipe_of(name)
+    recipe, kind = recipe_of(name)
     shared = {key: value for key in ("storage", "worker") if (value := getattr(arguments, key))}
     for option in shared.keys() - {"trials": {"storage", "worker"}, "quantised": {"worker"}}.get(name, set()):
         whose = {"storage": "searches by trials", "worker": "searches by trials and joint ones"}[option]
@@ -224,13 +207,13 @@ def _search(arguments: argparse.Namespace) -> int:
     with hosts.joined_mesh(arguments) as mesh:
         folder = folder_of(arguments.out, settings, name, "search", method)
         with _profiling(arguments, folder):
-            result = run(settings, folder, mesh=mesh, **shared)
+            result = driver.run(recipe, settings, folder, mesh=mesh, **shared)
     _summary(result, folder)
     return 0
 
 
 def _train(arguments: argparse.Namespace) -> int:
-    from jnas.recipes import config, train_one
+    from jnas.recipes import config, driver, train_one
 
     layers = [*_layers(arguments.words), *([] if arguments.data is None else [{"data": arguments.data}])]
     if arguments.task != "classification":
@@ -242,7 +225,7 @@ def _train(arguments: argparse.Namespace) -> int:
     with hosts.joined_mesh(arguments) as mesh:
         folder = folder_of(arguments.out, settings, "train", "train")
         with _profiling(arguments, folder):
-            result = train_one.run(settings, folder, mesh=mesh)
+            result = driver.run(train_one, settings, folder, mesh=mesh)
     _summary(result, folder)
     return 0
 

@@ -30,7 +30,7 @@ def add(commands) -> None:
 
 
 def _run(arguments: argparse.Namespace) -> int:
-    from jnas.recipes import config
+    from jnas.recipes import config, driver
     from jnas.recipes.zoo import selection
     from jnas.recipes.zoo.settings import Selection
 
@@ -42,7 +42,7 @@ def _run(arguments: argparse.Namespace) -> int:
     settings = config.build(Selection, {"data": arguments.data, "zoo": arguments.zoo}, *files, words, given)
     folder = folder_of(arguments.out, dataclasses.replace(settings, zoo=masked(settings.zoo)), "select", "select")
     enable_compilation_cache()
-    result = selection.run(settings, folder)
+    result = driver.run(selection, settings, folder)
     for line in result["selection"]["ranking"]:
         interval = (
             f"{100 * line['low']:.1f} to {100 * line['high']:.1f} %" if "low" in line else "nothing predicted yet"

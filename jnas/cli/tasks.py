@@ -37,7 +37,7 @@ def train(arguments: argparse.Namespace, what: Mapping[str, Any], layers: Sequen
       UserError: for bad settings.
     """
     from jnas import distributed
-    from jnas.recipes import config, describe
+    from jnas.recipes import config, describe, driver
     from jnas.recipes.tasks import detect, recognise, training
     from jnas.recipes.tasks.settings import TrainDetector, TrainEmbedding
 
@@ -57,7 +57,7 @@ def train(arguments: argparse.Namespace, what: Mapping[str, Any], layers: Sequen
     enable_compilation_cache()
     with hosts.joined_mesh(arguments) as mesh:
         folder = folder_of(arguments.out, settings, "train", arguments.task)
-        result = training.run(task, settings, folder, mesh=mesh)
+        result = driver.run(training.of(task), settings, folder, mesh=mesh)
     if distributed.is_first():
         print("\n".join(_summary(result, folder)))
     return 0

@@ -1,14 +1,21 @@
-"""What runs a search of any recipe: its data, its folder, the training of what it found, and the page."""
+"""What runs every recipe: settings become a plan, a plan what was found, and that the result and its page."""
 
+import contextlib
 import dataclasses
+import functools
 import pathlib
-from typing import Any, Protocol
+import types
+from collections.abc import Iterator
+from typing import Any, NamedTuple, Protocol
 
 import jax
 from jax.sharding import Mesh
 
-from jnas import data, distributed, report, spaces
+from jnas import data, distributed, files, report, spaces
 from jnas.data.shrink import shrunk
+from jnas.errors import UserError
+from jnas.files.locks import exclusive
+from jnas.files.urls import masked
 from jnas.recipes import reference, run_folder, train_network
 from jnas.spaces.isomorphism import canonical
 from jnas.types import Array
@@ -17,12 +24,36 @@ FOUND, SEARCH = "found.json", "search"  # what a search found, in this folder of
 
 
 class Recipe(Protocol):
-    """A kind of search, a module such as `recipes.gradient.recipe`: settings become a plan, a plan what was found."""
+    """A kind of run, a module such as `recipes.joint.recipe`; one that has no `finish` is a `CellSearch`.
+
+    Two more names are looked for. `SHARED = True`: processes that are started in one folder share the work of `search`,
+    of which `evaluations` says how much there was, and one of them finishes. `PAGE = False`: no page is written.
+    """
+
+    KIND: str  # of the run, in its config.yaml
+
+    def plan(self, config: Any, mesh: Mesh | None) -> Any:
+        """Build and check, touching no disk; a ValueError is an answer to the user. More is handed on from `run`."""
+        ...
+
+    def search(self, config: Any, plan: Any, path: pathlib.Path) -> dict[str, Any]:
+        """Search in the folder of the run, or go on, and return what was found, values of JSON."""
+        ...
+
+    def finish(
+        self, config: Any, plan: Any, found: dict[str, Any], path: pathlib.Path, mesh: Mesh | None
+    ) -> dict[str, Any]:
+        """Train what was found, or go on, and return the result: `found`, `random`, `data` and what else there is."""
+        ...
+
+
+class CellSearch(Protocol):
+    """A search for a cell, a module such as `recipes.gradient.recipe`: what it finds is trained beside random cells."""
 
     KIND: str  # of the run, in its config.yaml
 
     def plan(self, config: Any, splits: data.Splits, space: spaces.CellSpace, mesh: Mesh | None) -> Any:
-        """Build and check, touching no disk; a ValueError is an answer to the user.
+        """Build and check, touching no disk; a ValueError is an answer to the user. More is handed on from `run`.
 
         Returns:
           A plan with `space`, `without`, the operators that are not derived, and `num_outer`, how many training images
@@ -45,17 +76,19 @@ class Recipe(Protocol):
 
 
 def run(
-    recipe: Recipe,
+    recipe: Recipe | CellSearch,
     config: Any,
     folder: str | pathlib.Path,
     *,
     mesh: Mesh | None = None,
     space: spaces.CellSpace | None = None,
+    worker: bool = False,
+    **given: Any,
 ) -> dict[str, Any]:
-    """Search, derive, train the found cell and random ones in the same way, and write the report page.
+    """Search, train what was found and what it is compared with in the same way, and write the report page.
 
     Run again in the same folder it goes on from the last checkpoint of whatever phase was cut off; a finished run is
-    returned as it is.
+    returned as it is. Of a recipe that is shared several processes may be started at once in the same folder.
 
     Args:
       recipe: of the search.
@@ -63,46 +96,49 @@ def run(
         best on its own upper level is kept, and every other cell that was found is trained too.
       folder: of the run.
       mesh: of the devices, from `make_mesh`; a run that was cut off may go on over another one.
-      space: in place of the one that the settings name, such as one with operators of your own.
+      space: of cells, in place of the one that the settings name, such as one with operators of your own.
+      worker: of a shared recipe only take part in the search.
+      **given: to the plan of the recipe, such as `storage` of trials.
 
     Returns:
-      The result, as written to `result.json`; the page is `report.html` beside it.
+      The result, as written to `result.json`, the page `report.html` beside it; from a process that left the end to
+      another one `{"note": a sentence}`.
 
     Raises:
       UserError: for settings that do not fit each other, the data or the folder; nothing is written then.
       Diverged: if a metric is not finite.
       Interrupted: after a signal, when everything is saved.
     """
+    shared = getattr(recipe, "SHARED", False)
+    if shared and jax.process_count() > 1:
+        raise UserError(
+            f"{jax.process_count()} joined processes would each do the whole search: start the command several times, "
+            "apart, with one --out or one --storage"
+        )
+    if space is not None:
+        config, given = dataclasses.replace(config, space=space.name), {**given, "space": space}
+    whole: Any = recipe if hasattr(recipe, "finish") else _whole(recipe)
     with run_folder.as_user_input():
-        config, splits, plan = _planned(recipe, config, mesh, space)
-        key = jax.random.fold_in(jax.random.key(config.seed), 2)
-        known = reference.cells(plan.space, splits, config.train)
-        num_random = config.random_cells if config.random_cells is not None else 1 if known else 3
-        randoms = train_network.random_cells(plan.space, key, num_random, plan.without)
-        for arch in spaces.sample(plan.space, jax.random.key(0), 1):  # before hours are spent
-            train_network.prepare(plan.space, arch, splits, config.train)
-    with run_folder.alone(folder, config, recipe.KIND) as path:
+        _check_batches(config, mesh)
+        plan = whole.plan(config, mesh, **given)
+    with (_together if shared else run_folder.alone)(folder, _without_passwords(config), recipe.KIND) as path:
         result = run_folder.read_json(path / run_folder.RESULT)
-        if result is None:
-            found = _found(recipe, config, plan, path)
-            derived = _to_train(plan.space, found)
-            named = [*derived, *((f"random-{n}", arch) for n, arch in enumerate(randoms))]
-            trained = train_network.train_each(named, plan.space, splits, config, path / "train", mesh)
-            if "runs" in found:
-                _write_accuracies(plan.space, found, [trained[name] for name, _ in derived])
-            result = {
-                **found, "space": plan.space.name, "method": recipe.describe(config), "seed": config.seed,
-                "found": trained["found"], "random": [trained[name] for name in trained if name.startswith("random-")],
-                "data": train_network.describe(splits, plan.num_outer, getattr(config, "shrink", 1)),
-                **({"reference": known} if known else {}),
-            }  # fmt: skip
-            run_folder.write_json(path / run_folder.RESULT, result)
-        distributed.from_first(lambda: str(report.write_report(path, space=plan.space)))
+        if result is None or worker:
+            found = whole.search(config, plan, path)
+            if worker:
+                return {"note": f"took part in a search of {found['evaluations']} trials"}
+            with exclusive(path / ".last", wait=False) if shared else contextlib.nullcontext(True) as mine:
+                if not mine:
+                    return {"note": f"{path}: another process trains what was found"}
+                result = whole.finish(config, plan, found, path, mesh)
+                run_folder.write_json(path / run_folder.RESULT, result)
+        if getattr(recipe, "PAGE", True):  # also of a run that was cut off before its page
+            distributed.from_first(lambda: str(report.write_report(path, space=space)))
         return result
 
 
 def search(
-    recipe: Recipe,
+    recipe: CellSearch,
     config: Any,
     folder: str | pathlib.Path,
     *,
@@ -119,36 +155,111 @@ def search(
       space: see `run`.
 
     Returns:
-      See `Recipe.search`.
+      See `CellSearch.search`.
 
     Raises:
       UserError, Diverged, Interrupted: as `run`.
     """
+    config = config if space is None else dataclasses.replace(config, space=space.name)
     with run_folder.as_user_input():
-        config, _, plan = _planned(recipe, config, mesh, space)
-    with run_folder.alone(folder, config, recipe.KIND) as path:
+        _check_batches(config, mesh)
+        _, plan = _planned(recipe, config, mesh, space)
+    with run_folder.alone(folder, _without_passwords(config), recipe.KIND) as path:
         return _found(recipe, config, plan, path)
 
 
+@contextlib.contextmanager
+def _together(folder: str | pathlib.Path, settings: Any, kind: str) -> Iterator[pathlib.Path]:
+    """Take up a run that other processes may have taken up, too."""
+    parent = files.prepare_folder(pathlib.Path(folder).parent)
+    with exclusive(parent):  # processes that begin at once
+        path = run_folder.begin(folder, settings, kind)
+    yield path
+
+
+def _check_batches(config: Any, mesh: Mesh | None) -> None:
+    """Raises a UserError unless the devices divide every batch."""
+    for name, part in {"": config, "train.": getattr(config, "train", None)}.items():
+        if hasattr(part, "batch_size"):
+            distributed.check_batch(part.batch_size, mesh, f"{name}batch_size")
+
+
+def _without_passwords(config: Any) -> Any:
+    """The settings as a folder keeps them."""
+    return dataclasses.replace(config, **{k: masked(v) for k, v in vars(config).items() if isinstance(v, str)})
+
+
+# What searches for a cell share ---------------------------------------------------------------------------------------
+
+
+class _Comparison(NamedTuple):
+    """The plan of a search for a cell, and what its cell is compared with."""
+
+    own: Any
+    splits: data.Splits
+    known: dict[str, Any] | None  # a table of cells that were trained before
+    randoms: list[Array]
+
+
+def _whole(recipe: Any) -> Any:
+    """The recipe of a search for a cell with what such searches share."""
+
+    def find(config: Any, plan: _Comparison, path: pathlib.Path) -> dict[str, Any]:
+        # The trials of processes that share them are kept where they were made.
+        return recipe.search(config, plan.own, path) if shared else _found(recipe, config, plan.own, path)
+
+    shared = getattr(recipe, "SHARED", False)
+    return types.SimpleNamespace(
+        plan=functools.partial(_compare, recipe), search=find, finish=functools.partial(_finish, recipe)
+    )
+
+
 def _planned(
-    recipe: Recipe, config: Any, mesh: Mesh | None, space: spaces.CellSpace | None
-) -> tuple[Any, data.Splits, Any]:
-    """The settings as the folder is to record them, the data, and the plan."""
-    if space is None:
-        space = spaces.by_name(config.space)
-    else:
-        config = dataclasses.replace(config, space=space.name)
+    recipe: CellSearch, config: Any, mesh: Mesh | None, space: spaces.CellSpace | None, **given: Any
+) -> tuple[data.Splits, Any]:
+    """The data, and the recipe's own plan."""
+    space = spaces.by_name(config.space) if space is None else space
     splits = run_folder.load_data(config.data, config.image_size)
     if mesh is not None:
-        distributed.check_mesh(mesh, getattr(config, "num_runs", 1))
-        distributed.check_batch(config.batch_size, mesh)
-        distributed.check_batch(config.train.batch_size, mesh, "train.batch_size")
+        distributed.check_mesh(mesh, getattr(config, "num_runs", None if getattr(recipe, "SHARED", False) else 1))
     shrink = getattr(config, "shrink", 1)
     searched = splits if shrink == 1 else splits._replace(train=shrunk(splits.train, shrink))
-    return config, splits, recipe.plan(config, searched, space, mesh)
+    return splits, recipe.plan(config, searched, space, mesh, **given)
 
 
-def _found(recipe: Recipe, config: Any, plan: Any, path: pathlib.Path) -> dict[str, Any]:
+def _compare(
+    recipe: CellSearch, config: Any, mesh: Mesh | None, space: spaces.CellSpace | None = None, **given: Any
+) -> _Comparison:
+    splits, plan = _planned(recipe, config, mesh, space, **given)
+    key = jax.random.fold_in(jax.random.key(config.seed), 2)
+    known = reference.cells(plan.space, splits, config.train)
+    num_random = config.random_cells if config.random_cells is not None else 1 if known else 3
+    for arch in spaces.sample(plan.space, jax.random.key(0), 1):  # before hours are spent
+        train_network.prepare(plan.space, arch, splits, config.train)
+    randoms = train_network.random_cells(plan.space, key, num_random, plan.without)
+    return _Comparison(plan, splits, known, randoms)
+
+
+def _finish(
+    recipe: CellSearch, config: Any, plan: _Comparison, found: dict[str, Any], path: pathlib.Path, mesh: Mesh | None
+) -> dict[str, Any]:
+    """The found cell and random ones, trained in the same way."""
+    space, splits = plan.own.space, plan.splits
+    derived = _to_train(space, found)
+    named = [*derived, *((f"random-{n}", arch) for n, arch in enumerate(plan.randoms))]
+    prepared = {name: train_network.prepare(space, arch, splits, config.train) for name, arch in named}
+    trained = train_network.train_each(prepared, splits, config, path / "train", mesh)
+    if "runs" in found:
+        _write_accuracies(space, found, [trained[name] for name, _ in derived])
+    return {
+        **found, "space": space.name, "method": recipe.describe(config), "seed": config.seed,
+        "found": trained["found"], "random": [trained[name] for name in trained if name.startswith("random-")],
+        "data": train_network.describe(splits, plan.own.num_outer, getattr(config, "shrink", 1)),
+        **({"reference": plan.known} if plan.known else {}),
+    }  # fmt: skip
+
+
+def _found(recipe: CellSearch, config: Any, plan: Any, path: pathlib.Path) -> dict[str, Any]:
     """What the search found: kept in `search/found.json`, and not searched for again if it is there."""
     place = path / SEARCH / FOUND
     stored = run_folder.read_json(place)

@@ -4,7 +4,7 @@ import dataclasses
 import functools
 import pathlib
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import jax
@@ -18,7 +18,7 @@ from jnas.recipes.classification import classifier_loss, evaluate
 from jnas.recipes.optimisers import sgd_of
 from jnas.recipes.settings import Training
 from jnas.train.weights import save_tree
-from jnas.types import Array, Key
+from jnas.types import Array, Key, PyTree
 
 NETWORK, WEIGHTS = "network.json", "weights.npz"
 
@@ -89,51 +89,84 @@ def train(
     Returns:
       The result, as written to `folder/result.json`.
     """
+    net, augment = prepared.net, prepared.augment
+
+    def fit() -> PyTree:
+        key = jax.random.fold_in(jax.random.key(seed), 1)
+        job, title = job_of(net, splits.train, augment, training), f"train {folder.name}"
+        return trainer.train(job, key, folder=folder, title=title, steps_per_call=steps_per_call, mesh=mesh)
+
+    def measure(weights: PyTree) -> dict[str, Any]:
+        test, seen = (evaluate(net, weights, part, augment) for part in (splits.test, splits.train))
+        return {"test_accuracy": test["accuracy"], "test_loss": test["loss"], "train_accuracy": seen["accuracy"]}
+
+    names = {"genotype": prepared.genotype, "space": prepared.space.name}
+    facts = {
+        **names, "training": dataclasses.asdict(training), "num_classes": splits.train.num_classes,
+        "shape": splits.train.shape, "class_names": list(splits.train.class_names), "mean": augment.mean,
+        "std": augment.std,
+    }  # fmt: skip
+    return once(folder, fit, measure, facts, about_training(training) | names | {"seed": seed})
+
+
+def job_of(net: nn.Module, examples: data.Dataset, augment: data.Augment, training: Training) -> trainer.Job:
+    """The training of a classifier on some images, as the settings say."""
+    num_steps = training.epochs * (len(examples) // training.batch_size)
+    drop_path = optax.linear_schedule(0.0, training.drop_path, num_steps) if training.drop_path else None
+    loss = classifier_loss(net, auxiliary_weight=training.auxiliary, smoothing=training.smoothing, drop_path=drop_path)
+    source = data.supervised_source(examples, batch_size=training.batch_size, augment=augment)
+    return trainer.job_of(net, loss, functools.partial(sgd_of, training), source, examples, training)
+
+
+def about_training(training: Training) -> dict[str, Any]:
+    """What a result says about the settings."""
+    return {"channels": training.channels, "depth": training.depth, "epochs": training.epochs}
+
+
+def once(
+    folder: pathlib.Path,
+    fit: Callable[[], PyTree],
+    measure: Callable[[PyTree], dict[str, Any]],
+    facts: dict[str, Any] | None,
+    about: dict[str, Any],
+) -> dict[str, Any]:
+    """Train a network and measure it, or read what was measured if that is done.
+
+    Args:
+      folder: of the network, `RUN/train/NAME`: gets weights.npz, network.json and result.json.
+      fit: trains the weights, `{"params", "batch_stats"}`, or goes on.
+      measure: weights to what the result says of them.
+      facts: of network.json, everything that rebuilds the network; None: there is no such file.
+      about: what the result says beside.
+
+    Returns:
+      The result, as written to `folder/result.json`.
+    """
     done = run_folder.read_json(folder / run_folder.RESULT)
     if done is not None:
         return done
     files.prepare_folder(folder)
-    num_steps = training.epochs * (len(splits.train) // training.batch_size)
-    drop_path = optax.linear_schedule(0.0, training.drop_path, num_steps) if training.drop_path else None
-    loss = classifier_loss(
-        prepared.net, auxiliary_weight=training.auxiliary, smoothing=training.smoothing, drop_path=drop_path
-    )
-    source = data.supervised_source(splits.train, batch_size=training.batch_size, augment=prepared.augment)
-    job = trainer.job_of(prepared.net, loss, functools.partial(sgd_of, training), source, splits.train, training)
-    started, key = time.monotonic(), jax.random.fold_in(jax.random.key(seed), 1)
-    weights = trainer.train(
-        job, key, folder=folder, title=f"train {folder.name}", steps_per_call=steps_per_call, mesh=mesh
-    )
-    test, seen = (evaluate(prepared.net, weights, part, prepared.augment) for part in (splits.test, splits.train))
+    started = time.monotonic()
+    weights = fit()
+    measured = measure(weights)
     distributed.from_first(lambda: save_tree(folder / WEIGHTS, weights))
-    run_folder.write_json(folder / NETWORK, {
-        "genotype": prepared.genotype, "space": prepared.space.name, "training": dataclasses.asdict(training),
-        "num_classes": splits.train.num_classes, "shape": splits.train.shape,
-        "class_names": list(splits.train.class_names), "mean": prepared.augment.mean, "std": prepared.augment.std,
-    })  # fmt: skip
+    if facts is not None:
+        run_folder.write_json(folder / NETWORK, facts)
     result = {
-        "name": folder.name, "genotype": prepared.genotype, "space": prepared.space.name,
-        "parameters": nets.count_parameters(weights["params"]), "channels": training.channels, "depth": training.depth,
-        "epochs": training.epochs, "test_accuracy": test["accuracy"], "test_loss": test["loss"],
-        "train_accuracy": seen["accuracy"], "seconds": round(time.monotonic() - started, 2), "seed": seed,
+        "name": folder.name, **about, "parameters": nets.count_parameters(weights["params"]), **measured,
+        "seconds": round(time.monotonic() - started, 2),
     }  # fmt: skip
     run_folder.write_json(folder / run_folder.RESULT, result)
     return result
 
 
 def train_each(
-    named: Sequence[tuple[str, Array]],
-    space: spaces.CellSpace,
-    splits: data.Splits,
-    config: Any,
-    folder: pathlib.Path,
-    mesh: Mesh | None,
+    prepared: Mapping[str, Prepared], splits: data.Splits, config: Any, folder: pathlib.Path, mesh: Mesh | None
 ) -> dict[str, dict[str, Any]]:
-    """Train several architectures in the same way: what a search found, and random ones beside it.
+    """Train several networks in the same way: what a search found, and random ones beside it.
 
     Args:
-      named: `(name, architecture)`, in the order of training.
-      space: of the architectures.
+      prepared: what to train by its name, in this order.
       splits: the data.
       config: of the search; its `train`, `seed` and `steps_per_call` are used.
       folder: that gets one folder a name.
@@ -143,12 +176,9 @@ def train_each(
       The result of each, see `train`.
     """
     return {
-        name: train(
-            prepare(space, arch, splits, config.train),
-            splits, config.train, folder / name, config.seed, config.steps_per_call, mesh,
-        )
-        for name, arch in named
-    }  # fmt: skip
+        name: train(one, splits, config.train, folder / name, config.seed, config.steps_per_call, mesh)
+        for name, one in prepared.items()
+    }
 
 
 def random_cells(space: spaces.CellSpace, key: Key, num: int, without: Sequence[str] = ()) -> list[Array]:

@@ -2,14 +2,24 @@
 
 import dataclasses
 import pathlib
-from typing import Any
+from typing import Any, NamedTuple
 
 from jax.sharding import Mesh
 
-from jnas import distributed
+from jnas import data
 from jnas.recipes import chains, run_folder, train_network
 from jnas.recipes.settings import Training, bounded
 from jnas.spaces import networks
+
+KIND: str = "train"  # of the run
+PAGE = False
+
+
+class Plan(NamedTuple):
+    """What is trained, on what."""
+
+    prepared: train_network.Prepared
+    splits: data.Splits
 
 
 @dataclasses.dataclass(frozen=True)
@@ -28,32 +38,29 @@ class TrainOne:
         bounded(self)
 
 
-def run(config: TrainOne, folder: str | pathlib.Path, *, mesh: Mesh | None = None) -> dict[str, Any]:
-    """Train one named architecture in a run folder; run again, it resumes, or returns what it found.
-
-    Args:
-      config: what to train and how.
-      folder: of the run.
-      mesh: of the devices, see `fit`.
-
-    Returns:
-      The result, as written to `result.json`.
+def plan(config: TrainOne, mesh: Mesh | None = None) -> Plan:
+    """Build and check the network, see `driver.Recipe`.
 
     Raises:
-      UserError: for settings that do not fit each other, the data or the folder.
+      UserError, ValueError: for settings that do not fit each other or the data.
     """
-    with run_folder.as_user_input():
-        space = networks.network_space(config.space)
-        arch = networks.from_string(space, config.genotype)
-        splits = run_folder.load_data(config.data, config.image_size)
-        prepared = chains.prepare(space, arch, splits, config.train)
-        distributed.check_batch(config.train.batch_size, mesh, "train.batch_size")
-    with run_folder.alone(folder, config, "train") as path:
-        place = path / "train" / "named"
-        result = train_network.train(prepared, splits, config.train, place, config.seed, config.steps_per_call, mesh)
-        summary = {
-            "genotype": result["genotype"], "space": space.name, "seed": config.seed, "found": result, "random": [],
-            "data": train_network.describe(splits),
-        }  # fmt: skip
-        run_folder.write_json(path / run_folder.RESULT, summary)
-        return summary
+    del mesh
+    space = networks.network_space(config.space)
+    splits = run_folder.load_data(config.data, config.image_size)
+    return Plan(chains.prepare(space, networks.from_string(space, config.genotype), splits, config.train), splits)
+
+
+def search(config: TrainOne, plan: Plan, path: pathlib.Path) -> dict[str, Any]:
+    """What was to be found is given."""
+    del config, path
+    return {"genotype": plan.prepared.genotype, "space": plan.prepared.space.name}
+
+
+def finish(
+    config: TrainOne, plan: Plan, found: dict[str, Any], path: pathlib.Path, mesh: Mesh | None = None
+) -> dict[str, Any]:
+    """The named network, trained, see `driver.Recipe`."""
+    trained = train_network.train_each({"named": plan.prepared}, plan.splits, config, path / "train", mesh)["named"]
+    return {
+        **found, "seed": config.seed, "found": trained, "random": [], "data": train_network.describe(plan.splits)
+    }  # fmt: skip

@@ -14,7 +14,7 @@ from unittest import mock
 
 import numpy as np
 
-from jnas.recipes import config
+from jnas.recipes import config, driver
 from jnas.recipes.joint import recipe as joint
 from jnas.recipes.joint import training
 from jnas.recipes.joint.settings import QuantisedSearch
@@ -76,7 +76,7 @@ def run(images, folder, at=lambda number: None, **options):
         return pretended(archs, columns)
 
     with made_up(judge):
-        return joint.run(settings(images, **FRONT), folder, **options)
+        return driver.run(joint, settings(images, **FRONT), folder, **options)
 
 
 def asked(folder, pid="*"):

@@ -1,6 +1,5 @@
 """Judges of networks of any space: a score for each, larger is better."""
 
-import functools
 import json
 import pathlib
 import time
@@ -13,9 +12,8 @@ from jnas import data, nets, spaces
 from jnas.errors import Diverged
 from jnas.files.reading import lines_of
 from jnas.files.schemas import Scored
-from jnas.recipes import chains, trainer
-from jnas.recipes.classification import classifier_loss, evaluate
-from jnas.recipes.optimisers import sgd_of
+from jnas.recipes import chains, train_network, trainer
+from jnas.recipes.classification import evaluate
 from jnas.recipes.settings import Training
 from jnas.searchers.base import Evaluation
 from jnas.spaces import networks
@@ -43,17 +41,14 @@ def from_scratch(
       ValueError: if the batch is larger than the data.
     """
     augment = judge.augmentation.of(part)
-    source = data.supervised_source(part, batch_size=judge.batch_size, augment=augment)
-    optimiser = functools.partial(sgd_of, judge)
+    data.supervised_source(part, batch_size=judge.batch_size, augment=augment)  # checks the size
 
     def score(space, arch):
         if not networks.is_connected(space, arch):
             return Evaluation(1 / held.num_classes, {"connected": False})
         net = chains.network(networks.fix(space, arch), judge, part.num_classes)
-        loss = classifier_loss(net, auxiliary_weight=judge.auxiliary, smoothing=judge.smoothing)
-        job = trainer.job_of(net, loss, optimiser, source, part, judge)
         try:
-            weights = trainer.train(job, key, steps_per_call=steps_per_call)
+            weights = trainer.train(train_network.job_of(net, part, augment, judge), key, steps_per_call=steps_per_call)
         except Diverged:
             return Evaluation(1 / held.num_classes, {"diverged": True})
         measured = evaluate(net, weights, held, augment)

@@ -1,6 +1,5 @@
 """Search over generated spaces by a probability model, then inside the chosen one by a second model."""
 
-import dataclasses
 import functools
 import json
 import pathlib
@@ -12,7 +11,7 @@ import jax
 import numpy as np
 from jax.sharding import Mesh
 
-from jnas import data, distributed, files, report, searchers, spaces, study
+from jnas import data, distributed, files, searchers, spaces, study
 from jnas.errors import UserError
 from jnas.nets.chain import check_groups
 from jnas.recipes import chains, run_folder, train_network
@@ -28,77 +27,25 @@ from jnas.spaces.descriptors import Descriptor
 from jnas.spaces.families.generated import Family, Member
 from jnas.types import Key
 
+KIND: str = "space_search"  # of the run
 OUTER, INNER, EVALUATIONS = "spaces", "networks", "evaluations.jsonl"  # in the folder of a run
 
 
-class _Plan(NamedTuple):
+class Plan(NamedTuple):
     """What is built and checked before anything is written."""
 
     family: Family
     splits: data.Splits
-    judge: Judge
+    judge: Judge  # of networks; the same network gets the same score
 
 
-def run(config: SpaceSearch, folder: str | pathlib.Path, *, mesh: Mesh | None = None) -> dict[str, Any]:
-    """Search on both levels, train the found network and random ones of random spaces, and write the report page.
-
-    Run again in the same folder it goes on: an evaluation that is done is not done again, a training goes on from its
-    last checkpoint; a finished run is returned as it is.
+def search(config: SpaceSearch, plan: Plan, path: pathlib.Path) -> dict[str, Any]:
+    """Search on both levels, see `driver.Recipe`; an evaluation that is done is not done again.
 
     Args:
       config: the settings.
-      folder: of the run.
-      mesh: of the devices, for the trainings at the end.
-
-    Returns:
-      The result, as written to `result.json`.
-
-    Raises:
-      UserError: for settings that do not fit each other, the data or the folder; nothing is written then.
-      Diverged: if a metric of a training at the end is not finite.
-      Interrupted: after a signal, when everything is saved.
-    """
-    with run_folder.as_user_input():
-        plan = _plan(config, mesh)
-    with run_folder.alone(folder, config, "space_search") as path:
-        return _run(config, plan, path, mesh)
-
-
-def _run(config: SpaceSearch, plan: "_Plan", path: pathlib.Path, mesh: Mesh | None) -> dict[str, Any]:
-    result = run_folder.read_json(path / run_folder.RESULT)
-    if result is None:
-        found = search(config, plan.family, plan.judge, path)
-        space = networks.network_space(found["space"])
-        named = [("found", space, networks.from_string(space, found["genotype"]))]
-        key = jax.random.fold_in(jax.random.key(config.seed), 2)
-        for number in range(config.random_cells):
-            one, other = jax.random.split(jax.random.fold_in(key, number))
-            member = plan.family.member(np.asarray(spaces.sample(plan.family, one, 1))[0])
-            named.append((f"random-{number}", member.space, draw(member.space, other, 1)[0]))
-        trained = {
-            name: train_network.train(
-                chains.prepare(space, arch, plan.splits, config.train),
-                plan.splits, config.train, path / "train" / name, config.seed, config.steps_per_call, mesh,
-            )
-            for name, space, arch in named
-        }  # fmt: skip
-        result = {
-            **found, "method": describe(config), "seed": config.seed, "found": trained.pop("found"),
-            "random": list(trained.values()), "data": train_network.describe(plan.splits),
-        }  # fmt: skip
-        run_folder.write_json(path / run_folder.RESULT, result)
-    report.write_report(path)
-    return result
-
-
-def search(config: SpaceSearch, family: Family, judge: Judge, path: pathlib.Path) -> dict[str, Any]:
-    """Only the search, with any judge of networks: a truth table, say. Resumes like `run`.
-
-    Args:
-      config: the settings; those of data and trainings are not used.
-      family: the spaces.
-      judge: of networks; the same network gets the same score.
-      path: of a folder that exists.
+      plan: from `plan`, or with any other judge: a truth table, say.
+      path: of the run.
 
     Returns:
       `genotype`, `space`, `derivation` (in words), `steps` (networks judged) and `seconds`.
@@ -108,8 +55,8 @@ def search(config: SpaceSearch, family: Family, judge: Judge, path: pathlib.Path
       Interrupted: after a signal.
     """
     key = jax.random.fold_in(jax.random.key(config.seed), 1)
-    kept = Kept(path / EVALUATIONS, judge)
-    outer = _outer(config, family, kept, path / OUTER, jax.random.fold_in(key, 0))
+    kept = Kept(path / EVALUATIONS, plan.judge)
+    outer = _outer(config, plan.family, kept, path / OUTER, jax.random.fold_in(key, 0))
     inner = _inner(config, outer, kept, path / INNER, jax.random.fold_in(key, 1))
     ends = {True: "converged", False: "budget spent"}
     return {
@@ -117,6 +64,25 @@ def search(config: SpaceSearch, family: Family, judge: Judge, path: pathlib.Path
         "derivation": f"largest posterior mean; spaces: {ends[outer['converged']]} after {len(outer['trials'])}, "
         f"networks: {ends[inner['converged']]} after {len(inner['trials'])}",
         "steps": len(kept.rows), "seconds": round(sum(row["seconds"] for row in kept.rows.values()), 2),
+    }  # fmt: skip
+
+
+def finish(
+    config: SpaceSearch, plan: Plan, found: dict[str, Any], path: pathlib.Path, mesh: Mesh | None = None
+) -> dict[str, Any]:
+    """The found network and random ones of random spaces, trained in the same way, see `driver.Recipe`."""
+    space = networks.network_space(found["space"])
+    named = {"found": (space, networks.from_string(space, found["genotype"]))}
+    key = jax.random.fold_in(jax.random.key(config.seed), 2)
+    for number in range(config.random_cells):
+        one, other = jax.random.split(jax.random.fold_in(key, number))
+        space = plan.family.member(np.asarray(spaces.sample(plan.family, one, 1))[0]).space
+        named[f"random-{number}"] = space, draw(space, other, 1)[0]
+    prepared = {name: chains.prepare(*of, plan.splits, config.train) for name, of in named.items()}
+    trained = train_network.train_each(prepared, plan.splits, config, path / "train", mesh)
+    return {
+        **found, "method": describe(config), "seed": config.seed, "found": trained.pop("found"),
+        "random": list(trained.values()), "data": train_network.describe(plan.splits),
     }  # fmt: skip
 
 
@@ -131,10 +97,14 @@ def describe(config: SpaceSearch) -> str:
     return f"model of spaces ({what} of {config.samples}, by {config.outer.acquisition}), then of networks in the best"
 
 
-def _plan(config: SpaceSearch, mesh: Mesh | None) -> _Plan:
+def plan(config: SpaceSearch, mesh: Mesh | None = None) -> Plan:
+    """Build and check what a search needs, see `driver.Recipe`.
+
+    Raises:
+      UserError, ValueError: for settings that do not fit each other or the data.
+    """
     if mesh is not None:
         distributed.check_mesh(mesh, 1)
-        distributed.check_batch(config.train.batch_size, mesh, "train.batch_size")
     family = family_of(config.strategies, config.space)
     members = list(family.members())
     if len(members) < 2:
@@ -152,17 +122,13 @@ def _plan(config: SpaceSearch, mesh: Mesh | None) -> _Plan:
             "training: ask for fewer"
         )
     order = jax.random.permutation(jax.random.fold_in(jax.random.key(config.seed), 3), len(splits.train))
-    rows = np.asarray(order)
-    part, held = (
-        dataclasses.replace(splits.train, images=splits.train.images[chosen], labels=splits.train.labels[chosen])
-        for chosen in (rows[: config.train_images], rows[config.train_images : wanted])
-    )
+    part, held = map(splits.train.part, np.split(np.asarray(order)[:wanted], [config.train_images]))
     member = members[0]  # before hours are spent
     arch = draw(member.space, jax.random.key(0), 1)[0]
     chains.prepare(member.space, arch, splits, config.train)
     chains.prepare(member.space, arch, splits._replace(train=part), config.judge)
     key = jax.random.fold_in(jax.random.key(config.seed), 4)
-    return _Plan(family, splits, from_scratch(config.judge, part, held, key, config.steps_per_call))
+    return Plan(family, splits, from_scratch(config.judge, part, held, key, config.steps_per_call))
 
 
 def _kernel(descriptor: Descriptor) -> searchers.kernels.Kernel:

@@ -8,8 +8,8 @@ import numpy as np
 
 from jnas import spaces
 from jnas.nets.quant.units import UnitOf, Units, shared_operator
-from jnas.recipes import run_folder
-from jnas.recipes.joint import costs, sensitivity
+from jnas.recipes import costs, run_folder
+from jnas.recipes.joint import sensitivity
 from jnas.recipes.joint.plan import Plan, costs_of, own_policies, units_of
 from jnas.recipes.joint.settings import QuantisedSearch
 from jnas.spaces.cell import CellSpace

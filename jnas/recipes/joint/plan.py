@@ -4,12 +4,13 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import NamedTuple
 
 import jax
+from jax.sharding import Mesh
 
 from jnas import data, nets, spaces
 from jnas.errors import UserError
 from jnas.nets.quant.units import UnitOf, Units, per_edge, shared, units
-from jnas.recipes import run_folder, train_network
-from jnas.recipes.joint import costs, rewards
+from jnas.recipes import costs, run_folder, train_network
+from jnas.recipes.joint import rewards
 from jnas.recipes.joint.settings import QuantisedSearch
 from jnas.recipes.settings import share
 from jnas.spaces.cell import CellSpace
@@ -34,12 +35,14 @@ class Plan(NamedTuple):
     reward: Callable[[Mapping[str, float]], float]
 
 
-def make_plan(config: QuantisedSearch) -> Plan:
-    """The plan of a search.
+def make_plan(config: QuantisedSearch, mesh: Mesh | None = None) -> Plan:
+    """The plan of a search, which runs on one device, see `driver.Recipe`.
 
     Raises:
       UserError, ValueError: for settings that do not fit each other or the data.
     """
+    if mesh is not None:
+        raise UserError("a quantised search runs on one device: leave out --mesh")
     whole = spaces.by_name(config.space)
     if not isinstance(whole, CellSpace):
         raise UserError(f"{config.space} is no space of cells: choose nasbench201 or darts, say")

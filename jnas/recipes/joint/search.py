@@ -9,8 +9,8 @@ import numpy as np
 from jnas import searchers, spaces
 from jnas.errors import Interrupted, UserError
 from jnas.files.locks import exclusive
-from jnas.recipes import run_folder
-from jnas.recipes.joint import costs, rewards
+from jnas.recipes import costs, run_folder
+from jnas.recipes.joint import rewards
 from jnas.recipes.joint.plan import Plan, policies_of
 from jnas.recipes.joint.settings import QuantisedSearch
 from jnas.searchers.base import Evaluation, Searcher

@@ -2,7 +2,6 @@
 
 import functools
 import pathlib
-import time
 from collections.abc import Callable, Mapping
 from typing import Any, NamedTuple
 
@@ -10,17 +9,16 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from jnas import data, distributed, files, nets
+from jnas import data, nets
 from jnas.distributed.environment import environment
 from jnas.errors import UserError
 from jnas.nets.quant import integer
 from jnas.nets.quant.units import Path, UnitOf, Units, calibrate, rules, units
-from jnas.recipes import run_folder, train_network, trainer
+from jnas.recipes import train_network, trainer
 from jnas.recipes.classification import accuracy, cross_entropy
 from jnas.recipes.optimisers import sgd_of
 from jnas.recipes.settings import Training
 from jnas.spaces.policy import Method
-from jnas.train.weights import save_tree
 from jnas.types import Array, Aux, Context, Examples, Loss, PyTree
 
 CALIBRATION = 256  # training images whose ranges are taken
@@ -86,27 +84,20 @@ def train(
       with the accuracy in integers and the share of test images on which it agrees, or the sentence that says why there
       is none.
     """
-    done = run_folder.read_json(folder / run_folder.RESULT)
-    if done is not None:
-        return done
-    files.prepare_folder(folder)
     one = _quantised(prepared, policy, unit_of, splits.train.shape)
-    source = data.supervised_source(splits.train, batch_size=training.batch_size, augment=prepared.augment)
-    loss, optimiser = quantised_loss(one, training.smoothing), functools.partial(sgd_of, training)
-    job = trainer.job_of(one.net, loss, optimiser, source, splits.train, training)
-    started, key = time.monotonic(), jax.random.fold_in(jax.random.key(seed), 1)
-    weights = trainer.train(job, key, folder=folder, title=f"train {folder.name}", steps_per_call=steps_per_call)
-    result = {
-        "name": folder.name, "genotype": prepared.genotype, "space": prepared.space.name,
-        "policy": {name: str(policy[name]) for name in one.units.names},
-        "parameters": nets.count_parameters(weights["params"]), "channels": training.channels,
-        "depth": training.depth, "epochs": training.epochs,
-        **_measured(one, weights, splits, prepared.augment),
-        "seconds": round(time.monotonic() - started, 2), "seed": seed,
+
+    def fit() -> PyTree:
+        source = data.supervised_source(splits.train, batch_size=training.batch_size, augment=prepared.augment)
+        loss, optimiser = quantised_loss(one, training.smoothing), functools.partial(sgd_of, training)
+        job = trainer.job_of(one.net, loss, optimiser, source, splits.train, training)
+        key, title = jax.random.fold_in(jax.random.key(seed), 1), f"train {folder.name}"
+        return trainer.train(job, key, folder=folder, title=title, steps_per_call=steps_per_call)
+
+    about = {
+        "genotype": prepared.genotype, "space": prepared.space.name, "seed": seed,
+        "policy": {name: str(policy[name]) for name in one.units.names}, **train_network.about_training(training),
     }  # fmt: skip
-    distributed.from_first(lambda: save_tree(folder / train_network.WEIGHTS, weights))
-    run_folder.write_json(folder / run_folder.RESULT, result)
-    return result
+    return train_network.once(folder, fit, lambda of: _measured(one, of, splits, prepared.augment), None, about)
 
 
 def _quantised(

@@ -31,7 +31,7 @@ POINTS = 200  # most points of a curve that are kept for the report
 
 
 def plan(config: TrainDetector) -> Plan:
-    """A detector, its photos and its loss, see `training.run`; `found` has the average precisions.
+    """A detector, its photos and its loss, see `training.Plan`; `found` has the average precisions.
 
     Raises:
       UserError, ValueError: for settings that do not fit each other or the data.

@@ -26,7 +26,7 @@ PICTURES, NEIGHBOURS = 6, 5  # queries that the report shows, and neighbours of 
 
 
 def plan(config: TrainEmbedding) -> Plan:
-    """An embedding, its images and its loss, see `training.run`; the training images are the gallery.
+    """An embedding, its images and its loss, see `training.Plan`; the training images are the gallery.
 
     Raises:
       UserError, ValueError: for settings that do not fit each other or the data.

@@ -1,8 +1,8 @@
-"""What every task does with its folder: train, keep, measure, and write the page; `jnas train --task` runs it."""
+"""The training for a task, of which a task says what is its own: the recipe of `jnas train --task`."""
 
 import functools
 import pathlib
-import time
+import types
 from collections.abc import Callable
 from typing import Any, NamedTuple, Protocol
 
@@ -11,10 +11,9 @@ import optax
 from flax import linen as nn
 from jax.sharding import Mesh
 
-from jnas import data, distributed, files, nets, report
-from jnas.recipes import run_folder, train_network, trainer
+from jnas import data
+from jnas.recipes import driver, train_network, trainer
 from jnas.recipes.tasks.settings import Optimisation
-from jnas.train.weights import save_tree
 from jnas.types import Loss, PyTree, Source
 
 
@@ -41,49 +40,32 @@ class Task(Protocol):
         ...
 
 
-def run(task: Task, config: Any, folder: str | pathlib.Path, *, mesh: Mesh | None = None) -> dict[str, Any]:
-    """Train for a task in a run folder; run again, it resumes, or returns what it found.
+def of(task: Task) -> driver.Recipe:
+    """The recipe of a training for a task: what `driver.run` runs."""
 
-    Args:
-      task: what the network is trained for.
-      config: what to train, on which data, and how.
-      folder: of the run.
-      mesh: of the devices, see `fit`.
+    def search(config: Any, plan: Plan, path: pathlib.Path) -> dict[str, Any]:
+        del config, path
+        return {"genotype": plan.facts["genotype"], "space": plan.facts["space"]}
 
-    Returns:
-      The result, as written to `result.json`; `found` has what was measured.
+    def finish(config: Any, plan: Plan, found: dict[str, Any], path: pathlib.Path, mesh: Mesh | None) -> dict[str, Any]:
+        place, names = path / "train" / "named", {**found, "seed": config.seed}
 
-    Raises:
-      UserError: for settings that do not fit each other, the data or the folder.
-    """
-    with run_folder.as_user_input():
-        plan = task.plan(config)
-        distributed.check_batch(config.train.batch_size, mesh, "train.batch_size")
-    with run_folder.alone(folder, config, "train") as path:
-        summary = run_folder.read_json(path / run_folder.RESULT)
-        if summary is None:
-            place = files.prepare_folder(path / "train" / "named")
-            job = trainer.job_of(
-                plan.net, plan.loss, functools.partial(adamw, config.train), plan.source, plan.examples, config.train
-            )
-            started, key = time.monotonic(), jax.random.fold_in(jax.random.key(config.seed), 1)
-            title, per_call = f"train {task.TASK}", config.steps_per_call
-            weights = trainer.train(
-                job, key, folder=place, title=title, shown=task.SHOWN, steps_per_call=per_call, mesh=mesh
-            )
-            distributed.from_first(lambda: save_tree(place / train_network.WEIGHTS, weights))
-            run_folder.write_json(place / train_network.NETWORK, plan.facts)
-            names = {"genotype": plan.facts["genotype"], "space": plan.facts["space"], "seed": config.seed}
-            result = {
-                "name": place.name, **names, "parameters": nets.count_parameters(weights["params"]),
-                "channels": config.channels, "depth": plan.facts["settings"]["depth"], "epochs": config.train.epochs,
-                **plan.measure(weights, path, place), "seconds": round(time.monotonic() - started, 2),
-            }  # fmt: skip
-            run_folder.write_json(place / run_folder.RESULT, result)
-            summary = {"task": task.TASK, **names, "found": result, "random": [], "data": plan.data}
-            run_folder.write_json(path / run_folder.RESULT, summary)
-        distributed.from_first(lambda: str(report.write_report(path)))  # also of a run that was cut off before its page
-        return summary
+        def fit() -> PyTree:
+            optimiser = functools.partial(adamw, config.train)
+            job = trainer.job_of(plan.net, plan.loss, optimiser, plan.source, plan.examples, config.train)
+            return trainer.train(
+                job, jax.random.fold_in(jax.random.key(config.seed), 1), folder=place, title=f"train {task.TASK}",
+                shown=task.SHOWN, steps_per_call=config.steps_per_call, mesh=mesh,
+            )  # fmt: skip
+
+        depth, epochs = plan.facts["settings"]["depth"], config.train.epochs
+        about = {**names, "channels": config.channels, "depth": depth, "epochs": epochs}
+        result = train_network.once(place, fit, lambda of: plan.measure(of, path, place), plan.facts, about)
+        return {"task": task.TASK, **names, "found": result, "random": [], "data": plan.data}
+
+    whole: Any = types.SimpleNamespace(KIND="train", plan=lambda config, mesh: task.plan(config), search=search)
+    whole.finish = finish
+    return whole
 
 
 def adamw(settings: Optimisation, num_steps: int) -> optax.GradientTransformation:

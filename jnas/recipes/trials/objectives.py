@@ -2,7 +2,7 @@
 
 import functools
 import pathlib
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any, NamedTuple
 
 import jax
@@ -14,9 +14,10 @@ from jnas.recipes import trainer
 from jnas.recipes.classification import accuracy, cross_entropy, evaluate
 from jnas.recipes.optimisers import sgd_of
 from jnas.recipes.settings import Training
-from jnas.recipes.trials.network_costs import Cost
 from jnas.searchers.base import Evaluation, Objective
 from jnas.types import Array, Aux, Context, Examples, Key, PyTree
+
+Cost = Callable[[np.ndarray], float]  # of an architecture [num_choices]
 
 
 class MixedBatch(NamedTuple):

@@ -5,7 +5,7 @@ from typing import Literal
 
 from jnas.recipes.settings import LARGE, MANY, POSITIVE, Training, bounded
 
-COSTS = ("parameters", "flops", "latency")
+COSTS = {"parameters": 1e-6, "flops": 1e-6, "latency": 1e3, "memory": 1e-6}  # in the units of `TrialSearch.costs`
 
 
 @dataclasses.dataclass(frozen=True)
@@ -27,7 +27,7 @@ class TrialSearch:
     validation: float = 1000  # share of the training images that judges, none of those; from 2 on: so many of them
     table: str = ""  # a CSV file, see `truth_table.table`
     table_column: str = "score"  # of that file, larger is better
-    # what it costs: millions of parameters, millions of operations an image, milliseconds an image
+    # what it costs: millions of parameters, millions of operations an image, milliseconds an image, megabytes at work
     costs: dict[str, float] = dataclasses.field(default_factory=dict)  # name -> weight, taken off the score
     beside: list[str] = dataclasses.field(default_factory=list)  # names, minimised beside it: there is a Pareto front
     # trials that go wrong

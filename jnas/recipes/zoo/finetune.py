@@ -2,7 +2,6 @@
 
 import dataclasses
 import pathlib
-import time
 from typing import Any
 
 import jax
@@ -10,10 +9,10 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 
-from jnas import bilevel, data, files, nets
+from jnas import bilevel, data, nets
 from jnas.nets.chain import FoundNetwork
 from jnas.nets.quant.sizes import layer_sizes
-from jnas.recipes import chains, run_folder, train_network, trainer
+from jnas.recipes import chains, train_network, trainer
 from jnas.recipes.classification import classifier_loss, evaluate
 from jnas.recipes.config import build
 from jnas.recipes.models import Model
@@ -21,7 +20,6 @@ from jnas.recipes.optimisers import sgd_of
 from jnas.recipes.settings import Training
 from jnas.recipes.zoo.settings import FineTuning
 from jnas.spaces import networks
-from jnas.train.weights import save_tree
 from jnas.types import Key, PyTree
 
 CLASSIFIER = "classifier"
@@ -46,43 +44,38 @@ def fine_tune(
     Raises:
       ValueError: if the batch is larger than the data set.
     """
-    done = run_folder.read_json(folder / run_folder.RESULT)
-    if done is not None:
-        return done
     net, training = adapted(model, train.num_classes)
     augment = dataclasses.replace(normalisation_of(model), **dataclasses.asdict(settings.augmentation))
     size = min(settings.batch_size, len(train))
     num_steps = settings.epochs * (len(train) // size)
     still = frozen_parts(model, settings.frozen)
-    # Last in the chain, or weight decay would move what stands still.
-    held = optax.transforms.freeze(bilevel.Point({name: name in still for name in model.weights["params"]}, ()))
-    learner = bilevel.supervised(
-        classifier_loss(net, auxiliary_weight=0.0, smoothing=0.0),
-        lambda key: start(model, net, key, train.shape),
-        optax.chain(sgd_of(as_training(settings), num_steps), held),
-    )
-    source = data.supervised_source(train, batch_size=size, augment=augment)
-    files.prepare_folder(folder)
-    started, key = time.monotonic(), jax.random.fold_in(jax.random.key(seed), 2)
-    job = trainer.Job(learner, lambda weights: weights, source, size, len(train) // size, num_steps)
-    weights = trainer.train(job, key, folder=folder, title=f"fine-tune {folder.name}")
-    measured = evaluate(net, weights, validation, augment)
-    seconds = round(time.monotonic() - started, 2)
-    save_tree(folder / train_network.WEIGHTS, weights)
+
+    def fit() -> PyTree:
+        # Last in the chain, or weight decay would move what stands still.
+        held = optax.transforms.freeze(bilevel.Point({name: name in still for name in model.weights["params"]}, ()))
+        learner = bilevel.supervised(
+            classifier_loss(net, auxiliary_weight=0.0, smoothing=0.0),
+            lambda key: start(model, net, key, train.shape),
+            optax.chain(sgd_of(as_training(settings), num_steps), held),
+        )
+        source = data.supervised_source(train, batch_size=size, augment=augment)
+        job = trainer.Job(learner, lambda weights: weights, source, size, len(train) // size, num_steps)
+        key = jax.random.fold_in(jax.random.key(seed), 2)
+        return trainer.train(job, key, folder=folder, title=f"fine-tune {folder.name}")
+
+    def measure(weights: PyTree) -> dict[str, Any]:
+        measured = evaluate(net, weights, validation, augment)
+        return {"test_accuracy": measured["accuracy"], "test_loss": measured["loss"]}
+
     facts = model.facts | {
         "training": dataclasses.asdict(training), "num_classes": train.num_classes, "shape": train.shape,
         "class_names": list(train.class_names),
     }  # fmt: skip
-    run_folder.write_json(folder / train_network.NETWORK, facts)
-    result = {
-        "name": folder.name, "genotype": facts["genotype"], "space": facts["space"],
-        "parameters": nets.count_parameters(weights["params"]), "channels": training.channels,
-        "depth": training.depth, "epochs": settings.epochs, "test_accuracy": measured["accuracy"],
-        "test_loss": measured["loss"], "seconds": seconds, "seed": seed, "frozen": still,
-        "fine_tuning": dataclasses.asdict(settings),
+    about = {
+        "genotype": facts["genotype"], "space": facts["space"], **train_network.about_training(training),
+        "epochs": settings.epochs, "seed": seed, "frozen": still, "fine_tuning": dataclasses.asdict(settings),
     }  # fmt: skip
-    run_folder.write_json(folder / run_folder.RESULT, result)
-    return result
+    return train_network.once(folder, fit, measure, facts, about)
 
 
 def adapted(model: Model, num_classes: int) -> tuple[FoundNetwork, Training]:

@@ -6,9 +6,7 @@ import hashlib
 import json
 import os
 import pathlib
-import statistics
 import tempfile
-import time
 from typing import Any, NamedTuple
 
 import jax
@@ -21,11 +19,11 @@ from jnas.distributed.environment import environment
 from jnas.errors import UserError
 from jnas.files import schemas
 from jnas.files.reading import checked, wrong
-from jnas.recipes import models, run_folder, train_network
+from jnas.recipes import costs, models, run_folder, train_network
 from jnas.recipes.classification import classifier_loss
 from jnas.recipes.zoo import candidates, entries
 from jnas.recipes.zoo import place as zoo_place
-from jnas.types import Array, Context, Examples
+from jnas.types import Context, Examples
 
 FILES = (train_network.NETWORK, train_network.WEIGHTS)
 
@@ -79,7 +77,7 @@ def add_network(
         "genotype": model.facts["genotype"], "space": model.facts["space"], "data": data,
         "shape": list(model.shape), "num_classes": model.facts["num_classes"], "examples": of_run.get("train"),
         "accuracy": result["test_accuracy"], "epochs": result.get("epochs"),
-        "parameters": nets.count_parameters(model.weights["params"]), "flops": count_flops(model),
+        "parameters": nets.count_parameters(model.weights["params"]), "flops": costs.flops(model.net, model.shape),
         "licence": licence, "added": datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
     }  # fmt: skip
     name = name or f"{entries.slug(data)}-{entries.slug(facts['space'])[:40]}-{digest[:8]}"
@@ -108,14 +106,6 @@ def load(zoo_folder: str | os.PathLike[str], name: str) -> Pretrained:
         return Pretrained(facts, models.load_model(copy))
 
 
-def count_flops(model: models.Model) -> float:
-    """Operations of the forward pass of one image, two for a multiply-add, as XLA counts the program it was given."""
-    forward = functools.partial(_forward, model.net)
-    image = jax.ShapeDtypeStruct((1, *model.shape), jnp.float32)
-    analysis = jax.jit(forward).lower(jax.eval_shape(lambda: model.weights), image).cost_analysis()
-    return float(dict(analysis or {}).get("flops", 0.0))
-
-
 def measure(
     zoo_folder: str | os.PathLike[str], name: str, *, batch_size: int, repeats: int = 7, keep: bool = True
 ) -> list[candidates.Cost]:
@@ -138,13 +128,13 @@ def measure(
         zoo_place.to_write(zoo_folder)
     facts, model = load(zoo_folder, name)
     device = str(environment()["device"])
-    image = jnp.zeros((1, *model.shape))
-    forward = jax.jit(functools.partial(_forward, model.net))
-    seconds = {(candidates.INFERENCE, 1): _median(lambda: forward(model.weights, image), repeats)}
-    labels = jnp.asarray(np.arange(batch_size) % model.facts["num_classes"])
-    batch = Examples(jnp.zeros((batch_size, *model.shape)), labels)
+    alone = costs.latency(model.net, model.shape, weights=model.weights, repeats=repeats)
+    seconds = {(candidates.INFERENCE, 1): alone}
+    batch = Examples(
+        jnp.zeros((batch_size, *model.shape)), jnp.asarray(np.arange(batch_size) % model.facts["num_classes"])
+    )
     train = jax.jit(functools.partial(_training_step, model.net))
-    seconds[candidates.TRAINING, batch_size] = _median(lambda: train(model.weights, batch), repeats)
+    seconds[candidates.TRAINING, batch_size] = costs.median_seconds(lambda: train(model.weights, batch), repeats)
     found = [candidates.Cost(device, kind, size, time, size / time) for (kind, size), time in seconds.items()]
     for cost in found if keep else ():
         about = {"sha256": facts["sha256"][train_network.WEIGHTS], "repeats": repeats, "jax": jax.__version__}
@@ -162,10 +152,6 @@ def add_table(
     return entries.add(zoo_folder, entries.TABLES, name, facts, {candidates.LINES: lines.encode()})
 
 
-def _forward(net, weights, image: Array) -> Array:
-    return net.apply(weights, image, train=False).main
-
-
 def _training_step(net, weights, batch: Examples):
     def loss(params):
         context = Context(weights["batch_stats"], jax.random.key(0))
@@ -173,13 +159,3 @@ def _training_step(net, weights, batch: Examples):
 
     gradient, _ = jax.grad(loss, has_aux=True)(weights["params"])
     return optax.apply_updates(weights["params"], jax.tree.map(lambda g: -1e-3 * g, gradient))
-
-
-def _median(call, repeats: int) -> float:
-    jax.block_until_ready(call())  # compiles
-    times = []
-    for _ in range(repeats):
-        started = time.perf_counter()
-        jax.block_until_ready(call())
-        times.append(time.perf_counter() - started)
-    return statistics.median(times)

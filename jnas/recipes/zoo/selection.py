@@ -7,97 +7,116 @@ import math
 import pathlib
 import time
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, NamedTuple
 
 import jax
 import numpy as np
+from jax.sharding import Mesh
 
-from jnas import data, files, report
+from jnas import data, files
 from jnas.data.description import describe
 from jnas.distributed.environment import environment
 from jnas.errors import UserError
 from jnas.files.urls import masked
-from jnas.recipes import models, run_folder
+from jnas.recipes import models, run_folder, train_network
+from jnas.recipes.classification import evaluate
 from jnas.recipes.settings import share
 from jnas.recipes.zoo import candidates, entries, finetune, networks
 from jnas.recipes.zoo.place import writable
 from jnas.recipes.zoo.ranking import NAMES, TASK, Choice, carrying, ranked, records_of
 from jnas.recipes.zoo.settings import Selection
 
+KIND: str = "select"  # of the run
 BEGUN = "records.json"
 INTERVAL = 1.6449  # deviations on either side of the mean: 90 % of a normal distribution
 
 
-def run(config: Selection, folder: str | pathlib.Path) -> dict[str, Any]:
-    """Choose and fine-tune in a run folder; run again, it resumes, or returns what it found.
+class Plan(NamedTuple):
+    """What is chosen from, for which images."""
 
-    Args:
-      config: the task, the limits, the grid and the predictor.
-      folder: of the run.
+    splits: data.Splits
+    train: data.Dataset  # of the training images those to learn from
+    validation: data.Dataset  # and those that choose among the trials
+    kept: list[candidates.Candidate]  # within the limits
+    complaints: list[str]  # what the zoo holds beside, damaged
 
-    Returns:
-      The result, as written to `result.json`.
+
+def plan(config: Selection, mesh: Mesh | None = None) -> Plan:
+    """The candidates for the data, see `driver.Recipe`; what the limits need and nobody measured is measured.
 
     Raises:
       UserError: if nothing keeps the limits, or the data or the zoo cannot be used.
     """
-    started = time.monotonic()
-    with run_folder.as_user_input():
-        splits = run_folder.load_data(config.data, config.image_size)
-        inner = 1 - share(config.validation, len(splits.train))
-        train, validation = data.split(splits.train, jax.random.key(config.seed), inner)
-        kept, complaints = allowed(config)
-        check_budget(config, kept, len(train))
-    with run_folder.alone(folder, dataclasses.replace(config, zoo=masked(config.zoo)), "select") as path:
-        result = run_folder.read_json(path / run_folder.RESULT)
-        if result is None:
-            result = _select(config, path, kept, (train, validation), splits, started)
-            result["selection"]["left out"] += complaints
-            run_folder.write_json(path / run_folder.RESULT, result)
-        report.write_report(path)  # also of a run that was cut off before its page
-        return result
+    del mesh
+    splits = run_folder.load_data(config.data, config.image_size)
+    inner = 1 - share(config.validation, len(splits.train))
+    train, validation = data.split(splits.train, jax.random.key(config.seed), inner)
+    kept, complaints = allowed(config)
+    check_budget(config, kept, len(train))
+    return Plan(splits, train, validation, kept, complaints)
 
 
-def _select(config: Selection, path: pathlib.Path, kept, sets, splits: data.Splits, started: float) -> dict[str, Any]:
-    """Fine-tune the likely best, learn from each, and measure the best of them."""
-    train, validation = sets
-    choices = list_choices(config, kept, train)
+def search(config: Selection, plan: Plan, path: pathlib.Path) -> dict[str, Any]:
+    """Fine-tune the likely best and learn from each, see `driver.Recipe`; what is done is not done again."""
+    started, task = time.monotonic(), task_name(plan.train)
+    rest = list_choices(config, plan.kept, plan.train)
     # Those at the start of the run, kept: a run that goes on must rank as it did before it wrote records of its own.
     begun = run_folder.read_json(path / BEGUN)
     records, more = records_of(config.zoo) if begun is None else (begun, [])
     run_folder.write_json(path / BEGUN, records)
-    rest, spent, trials = choices, 0.0, []
+    spent, trials = 0.0, []
     ranking: list[dict[str, Any]] = []
     while rest and len(trials) < config.trials:
         affordable = [choice for choice in rest if config.budget is None or spent + choice.seconds <= config.budget]
         if not affordable:
             break
-        order, predicted = ranked(config, affordable, records, task=task_name(config, train))
+        order, predicted = ranked(config, affordable, records, task=task)
         ranking = ranking or [described(affordable[at], predicted, at, affordable) for at in order[: config.top]]
         first = int(order[0])
         choice = affordable[first]
         place = path / "train" / f"trial-{len(trials) + 1}"
         begin_trial(place, choice)
-        trial = try_one(config, choice, sets, place)
-        trial["predicted"] = described(choice, predicted, first, affordable)
-        trials.append(trial)
+        trial = try_one(config, choice, (plan.train, plan.validation), place)
+        trials.append(trial | {"predicted": described(choice, predicted, first, affordable)})
         spent += choice.seconds
         record = {
-            "task": task_name(config, train), "features": dict(zip(NAMES, map(float, choice.features), strict=True)),
+            "task": task, "features": dict(zip(NAMES, map(float, choice.features), strict=True)),
             "score": trial["test_accuracy"], "model": choice.candidate.name, "seconds": trial["seconds"],
         }  # fmt: skip
         if writable(config.zoo):
             entries.note(config.zoo, entries.RECORDS, "", facts=record)
         records = [*records, record]
         rest = [other for other in rest if other is not choice]
-    best = max(trials, key=lambda trial: trial["test_accuracy"])
-    best["validation_accuracy"] = best["test_accuracy"]
-    summary = finish(config, path, best, trials, ranking, kept, splits, len(validation), started)
-    summary["selection"] |= {
-        "left out": more, "records": [len(records), config.least_records],
-        "carried by": carrying(config, records),
+    return {
+        "ranking": ranking, "trials": trials, "left out": more + plan.complaints,
+        "records": [len(records), config.least_records], "carried by": carrying(config, records),
+        "seconds": round(time.monotonic() - started, 2),
     }  # fmt: skip
-    return summary
+
+
+def finish(
+    config: Selection, plan: Plan, found: dict[str, Any], path: pathlib.Path, mesh: Mesh | None = None
+) -> dict[str, Any]:
+    """The best trial measured on the test images, once, see `driver.Recipe`."""
+    del mesh
+    seconds = found.pop("seconds")
+    best = max(found["trials"], key=lambda trial: trial["test_accuracy"])
+    best["validation_accuracy"] = best["test_accuracy"]
+    model = models.load_model(path / "train" / best["name"])
+    with run_folder.as_user_input():
+        test = finetune.as_read_by(model, plan.splits.test)
+    measured = evaluate(model.net, model.weights, test, finetune.normalisation_of(model))
+    front = [
+        {"model": c.name, "accuracy": c.accuracy, "parameters": c.parameters, "flops": c.flops} for c in plan.kept
+    ]  # fmt: skip
+    return {
+        "genotype": best["genotype"], "space": best["space"], "method": "selection", "seed": config.seed,
+        "seconds": seconds, "random": [],
+        "found": {**best, "test_accuracy": measured["accuracy"], "test_loss": measured["loss"]},
+        "data": train_network.describe(plan.splits, len(plan.validation)),
+        "selection": {**found, "candidates": front,
+                      "ended": datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds")},
+    }  # fmt: skip
 
 
 def begin_trial(place: pathlib.Path, choice: Choice) -> None:
@@ -229,25 +248,6 @@ def try_one(config: Selection, choice: Choice, sets, folder: pathlib.Path) -> di
     return {**result, "model": choice.candidate.name}
 
 
-def task_name(config: Selection, train: data.Dataset) -> str:
+def task_name(train: data.Dataset) -> str:
     """What makes records those of one task: the data and how many images of them."""
     return f"{train.name} ({len(train)} images, {train.num_classes} classes)"
-
-
-def finish(config, path, best, trials, ranking, kept, splits, num_validation, started) -> dict[str, Any]:
-    """Measures the best trial on the test images, once, and puts everything into one result."""
-    model = models.load_model(path / "train" / best["name"])
-    with run_folder.as_user_input():
-        test = finetune.as_read_by(model, splits.test)
-    measured_on = finetune.evaluate(model.net, model.weights, test, finetune.normalisation_of(model))
-    found = {**best, "test_accuracy": measured_on["accuracy"], "test_loss": measured_on["loss"]}
-    front = [
-        {"model": c.name, "accuracy": c.accuracy, "parameters": c.parameters, "flops": c.flops} for c in kept
-    ]  # fmt: skip
-    return {
-        "genotype": best["genotype"], "space": best["space"], "method": "selection", "seed": config.seed,
-        "seconds": round(time.monotonic() - started, 2), "found": found, "random": [],
-        "data": finetune.train_network.describe(splits, num_validation),
-        "selection": {"ranking": ranking, "trials": trials, "candidates": front,
-                      "ended": datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds")},
-    }  # fmt: skip

@@ -2,7 +2,7 @@
 
 import functools
 from collections.abc import Callable
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -23,10 +23,21 @@ from jnas.searchers.gp import acquisition, kernels, regression
 from jnas.spaces.base import Space, mutate, sample, size
 from jnas.types import Array, Key
 
-# (kernel, hyper, data, asked [n] bool, candidates [m, num_features], allowed [m] bool, num) -> [num] int32 positions
-# among the candidates. `data` knows the values of some rows, `asked` marks those and the ones still being evaluated.
-_Any = Array | np.ndarray
-Acquire = Callable[[kernels.Kernel, regression.Hyperparameters, regression.Data, _Any, _Any, _Any, int], Array]
+# (kernel, hyper, data, asked [n] bool, candidates [m, num_features], allowed [m] bool, num, seen) -> [num] int32
+# positions among the candidates. `data` knows the values of some rows, `asked` marks those and the ones still being
+# evaluated; `seen`, inputs and which of them count, are what a candidate has to beat, None: the rows that were asked.
+Acquire = Callable[..., Array]
+
+
+class Process(NamedTuple):
+    """How observations become data of a Gaussian process, and codes its inputs."""
+
+    kernel: kernels.Kernel
+    data: Callable[[Observations], regression.Data]
+    features: Callable[[np.ndarray], np.ndarray]
+    asked: Callable[[Observations, regression.Data], tuple[Any, Any]]  # `asked` and `seen` of an `Acquire`
+    num_restarts: int  # of a fit
+    num_steps: int
 
 
 class Surrogate(NamedTuple):
@@ -81,19 +92,18 @@ def surrogate(
     Returns:
       Its two functions. They compile once per power of two of observations.
     """
-    chosen_kernel = kernels.default(space) if kernel is None else kernel
+    return model_of(_over_codes(space, kernel, features, transform, num_restarts, num_steps))
 
-    def fit(state, key):
-        return regression.fit(
-            chosen_kernel, _data(state, features, transform), key, num_restarts=num_restarts, num_steps=num_steps
-        )
+
+def model_of(process: Process) -> Surrogate:
+    """The model of a process, by itself; its two functions compile once per power of two of observations."""
+    steps = {"num_restarts": process.num_restarts, "num_steps": process.num_steps}
 
     def predict(state, hyper, codes):
-        inputs = codes if features is None else features(codes)
-        mean, variance = _predict(chosen_kernel, hyper, _data(state, features, transform), inputs)
+        mean, variance = _predict(process.kernel, hyper, process.data(state), process.features(codes))
         return mean, jnp.sqrt(variance)
 
-    return Surrogate(fit, predict)
+    return Surrogate(lambda state, key: regression.fit(process.kernel, process.data(state), key, **steps), predict)
 
 
 def gaussian_process(
@@ -133,13 +143,22 @@ def gaussian_process(
     Raises:
       ValueError: if a number is too small or the space has one architecture.
     """
+    process = _over_codes(space, kernel, features, transform, num_restarts, num_steps)
+    return searcher_of(process, space, by_improvement if acquire is None else acquire, num_initial, num_candidates)
+
+
+def searcher_of(process: Process, space: Space, choose: Acquire, num_initial: int, num_candidates: int) -> Searcher:
+    """The searcher of a process: fitted at every ask, and asked for what `choose` likes best; see `gaussian_process`.
+
+    Raises:
+      ValueError: if a number is too small or the space has one architecture.
+    """
     if num_initial < 2 or num_candidates < 8:
         raise ValueError(f"num_initial={num_initial}, num_candidates={num_candidates}: give 2 and 8 at least.")
     if size(space) < 2:
         raise ValueError(f"space {space.name!r} has one architecture: there is nothing to search.")
-    chosen_kernel = kernels.default(space) if kernel is None else kernel
-    choose = by_improvement if acquire is None else acquire
     small, candidates = size(space) <= num_candidates, candidates_of(space, num_candidates)
+    model = model_of(process)
 
     def ask(state, key, num):
         key_candidates, key_fit, key_rest = jax.random.split(key, 3)
@@ -148,12 +167,9 @@ def gaussian_process(
             length = padded_length(len(codes)) if small else num_candidates  # one program while the list shrinks
             rows = np.zeros((length, codes.shape[1]), np.int32)
             rows[: len(codes)] = codes
-            data = _data(state, features, transform)
-            hyper = regression.fit(chosen_kernel, data, key_fit, num_restarts=num_restarts, num_steps=num_steps).hyper
-            asked = np.arange(len(state.values)) < state.count
-            inputs = rows if features is None else features(rows)
-            chosen = choose(chosen_kernel, hyper, data, asked, inputs, np.arange(length) < len(codes), num)
-            chosen = np.asarray(chosen)
+            data, allowed = process.data(state), np.arange(length) < len(codes)
+            hyper, (asked, seen) = model.fit(state, key_fit).hyper, process.asked(state, data)
+            chosen = np.asarray(choose(process.kernel, hyper, data, asked, process.features(rows), allowed, num, seen))
             preferred = rows[chosen[chosen < len(codes)]]
         return complete(space, state, key_rest, num, preferred)
 
@@ -198,12 +214,19 @@ def _mutations(space, key, code):
     return code
 
 
-def _data(state, features, transform) -> regression.Data:
-    known = state.known
-    targets = np.zeros(len(state.values))
-    targets[known] = transform(state.values[known])
-    inputs = state.codes if features is None else features(state.codes)
-    return regression.Data(jnp.asarray(inputs), jnp.asarray(targets, jnp.float32), jnp.asarray(known))
+def _over_codes(space, kernel, features, transform, num_restarts, num_steps) -> Process:
+    """The process over the codes of a space, or over their features."""
+
+    def data(state):
+        known = state.known
+        targets = np.zeros(len(state.values))
+        targets[known] = transform(state.values[known])
+        return regression.Data(jnp.asarray(inputs(state.codes)), jnp.asarray(targets, jnp.float32), jnp.asarray(known))
+
+    inputs = (lambda codes: codes) if features is None else features
+    asked = lambda state, data: (np.arange(len(state.values)) < state.count, None)
+    kernel = kernels.default(space) if kernel is None else kernel
+    return Process(kernel, data, inputs, asked, num_restarts, num_steps)
 
 
 @functools.partial(jax.jit, static_argnames="kernel")
@@ -212,12 +235,13 @@ def _predict(kernel, hyper, data, inputs):
 
 
 @functools.partial(jax.jit, static_argnames=("kernel", "num"))
-def by_improvement(kernel, hyper, data: regression.Data, asked, inputs, allowed, num: int) -> Array:
+def by_improvement(kernel, hyper, data: regression.Data, asked, inputs, allowed, num: int, seen=None) -> Array:
     """An `Acquire`: expected improvement over the largest posterior mean seen, batches by `acquisition.believe`."""
     given = regression.condition(kernel, hyper, data)
-    seen_mean, _, _ = regression.predict(kernel, given, data.inputs)
-    best = jnp.max(jnp.where(asked, seen_mean, -jnp.inf))
-    given = regression.condition(kernel, hyper, _believed(data, seen_mean, asked))
+    known_mean, _, _ = regression.predict(kernel, given, data.inputs)
+    mean, there = (known_mean, asked) if seen is None else (regression.predict(kernel, given, seen[0])[0], seen[1])
+    best = jnp.max(jnp.where(there, mean, -jnp.inf))
+    given = regression.condition(kernel, hyper, _believed(data, known_mean, asked))
     mean, variance, reduction = regression.predict(kernel, given, inputs)
 
     def covariance_with(index):
@@ -229,12 +253,13 @@ def by_improvement(kernel, hyper, data: regression.Data, asked, inputs, allowed,
 
 
 @functools.partial(jax.jit, static_argnames=("kernel", "num"))
-def by_information(kernel, hyper, data: regression.Data, asked, inputs, allowed, num: int) -> Array:
+def by_information(kernel, hyper, data: regression.Data, asked, inputs, allowed, num: int, seen=None) -> Array:
     """An `Acquire`: the candidates that tell most about the others, see `acquisition.mutual_information`.
 
     It inverts matrices of as many rows as there are candidates: a few hundred are fine, thousands take seconds.
     """
-    given = regression.condition(kernel, hyper, _believed(data, jnp.zeros_like(data.targets), asked))  # no value enters
+    del seen  # no value enters
+    given = regression.condition(kernel, hyper, _believed(data, jnp.zeros_like(data.targets), asked))
     _, covariance = regression.posterior(kernel, given, inputs)
     both = allowed[:, None] & allowed[None, :]
     covariance = jnp.where(both, covariance, jnp.zeros((), covariance.dtype))

@@ -48,7 +48,7 @@ def facts(folder):
 def whole(tmp_path_factory):
     folder = tmp_path_factory.mktemp("runs") / "whole"
     with jax.numpy_dtype_promotion("standard"):
-        return folder, generated.search(settings(), FAMILY, worth, folder)
+        return folder, generated.search(settings(), generated.Plan(FAMILY, None, worth), folder)
 
 
 def test_both_levels_find_the_best_there_is(whole):
@@ -86,8 +86,8 @@ def test_a_search_killed_anywhere_ends_in_the_same_files(whole, tmp_path, standa
 
     while stops:
         with pytest.raises(Killed):
-            generated.search(settings(), FAMILY, judge, tmp_path / "run")
-    again = generated.search(settings(), FAMILY, judge, tmp_path / "run")
+            generated.search(settings(), generated.Plan(FAMILY, None, judge), tmp_path / "run")
+    again = generated.search(settings(), generated.Plan(FAMILY, None, judge), tmp_path / "run")
     assert len(calls) == result["steps"]  # nothing was judged twice
     assert facts(tmp_path / "run") == facts(folder)
     assert {**again, "seconds": 0} == {**result, "seconds": 0}
@@ -272,7 +272,7 @@ def test_a_plan_refuses_what_would_fail_hours_later(images):
     def plan(**changes):
         training = {"batch_size": 40, "channels": 4}
         base = {"data": str(images), "train_images": 80, "validation": 40, "judge": training, "train": training}
-        return generated._plan(config.build(SpaceSearch, base, changes), None)
+        return generated.plan(config.build(SpaceSearch, base, changes))
 
     assert plan().family.name == "generated"
     with pytest.raises(ValueError, match="are 160 images"):

@@ -19,7 +19,7 @@ from quantised_worker import asked, both_begun, made_up, pretended, run, setting
 from jnas import data, nets, spaces
 from jnas.errors import Interrupted, UserError
 from jnas.nets.quant import integer, sizes, units
-from jnas.recipes import models, train_network, trainer
+from jnas.recipes import driver, models, train_network, trainer
 from jnas.recipes.joint import filters, weight_sharing
 from jnas.recipes.joint import plan as quantised_plan
 from jnas.recipes.joint import recipe as joint
@@ -50,8 +50,8 @@ def whole(images, tmp_path_factory):
     with pytest.MonkeyPatch.context() as patch, made_up():
         patch.setattr(joint_search, "search", stopping)
         with pytest.raises(Interrupted):
-            joint.run(settings(images), folder)
-        result = joint.run(settings(images), folder)
+            driver.run(joint, settings(images), folder)
+        result = driver.run(joint, settings(images), folder)
     return folder, result, [tuple(code) for code in asked if code is not None]
 
 
@@ -109,16 +109,16 @@ def test_the_page_says_who_won(whole):
 
 def test_a_finished_run_is_returned_and_one_of_other_settings_refused(whole, images):
     folder, result, _ = whole
-    assert joint.run(settings(images), folder)["quantised"] == result["quantised"]
+    assert driver.run(joint, settings(images), folder)["quantised"] == result["quantised"]
     with pytest.raises(UserError, match="at_once=4 and not 2"):
-        joint.run(settings(images, at_once=2), folder)
+        driver.run(joint, settings(images, at_once=2), folder)
 
 
 def test_a_reward_that_stands_still_ends_the_search(images, tmp_path):
     changes = {"tolerance": 0.0, "window": 2, "compare": False, "reward": {"size": 0.0}, "policy": "w4a8"}
     config = settings(images, method_threshold=None, num_evaluations=40, **changes)
     with made_up(lambda archs, columns: np.full(len(archs), 0.5)):
-        result = joint.run(config, tmp_path / "run")
+        result = driver.run(joint, config, tmp_path / "run")
     found = result["quantised"]["joint"]
     assert (found["evaluations"], found["converged"]) == (12, True)
     assert set(found["columns"]) == {0}
@@ -220,7 +220,7 @@ def test_traced_mixtures_are_those_of_the_architecture():
 )
 def test_settings_that_do_not_fit_are_refused_and_leave_nothing(images, tmp_path, changes, sentence):
     with pytest.raises(UserError, match=sentence):
-        joint.run(settings(images, **changes), tmp_path / "run")
+        driver.run(joint, settings(images, **changes), tmp_path / "run")
     assert not (tmp_path / "run").exists()
 
 
@@ -319,7 +319,7 @@ def test_a_search_stays_among_the_operators_that_are_left(images, tmp_path):
 
     changes = {"policy": "w2a4", "operator_threshold": 0.1, "method_threshold": None, "compare": False}
     with made_up(score=score):
-        joint.run(settings(images, **changes), tmp_path / "run")
+        driver.run(joint, settings(images, **changes), tmp_path / "run")
     assert len(seen) == 12
     assert np.any(seen, axis=0).tolist() == [False, True, True, True, True, True]
     assert "Operators: accuracy lost alone" in (tmp_path / "run" / "report.html").read_text()

@@ -16,6 +16,7 @@ from jnas import spaces
 from jnas.cli import main
 from jnas.distributed.environment import environment
 from jnas.errors import UserError
+from jnas.recipes import driver
 from jnas.recipes.config import build, read_preset
 from jnas.recipes.settings import Augmentation, Training
 from jnas.recipes.trials import recipe as trials
@@ -64,7 +65,7 @@ def lines(folder):
 def test_the_best_of_the_trials_is_trained_and_shown(settings, tmp_path):
     folder = tmp_path / "run"
     with jax.numpy_dtype_promotion("standard"):
-        result = trials.run(settings, folder)
+        result = driver.run(trials, settings, folder)
     rows = lines(folder)
     assert [row["scores"] for row in rows] == [[worth(row["code"])] for row in rows]
     best = max(rows, key=lambda row: row["scores"][0])
@@ -74,7 +75,7 @@ def test_the_best_of_the_trials_is_trained_and_shown(settings, tmp_path):
     assert "30 complete trials, 0 failed" in page
     assert f"the best, {result['score']:.4g}, is number {rows.index(best) + 1}" in page
     assert list((folder / "search").glob("events.out.tfevents.*"))
-    assert trials.run(settings, folder) == json.loads(json.dumps(result))  # done, and read
+    assert driver.run(trials, settings, folder) == json.loads(json.dumps(result))  # done, and read
     study = optuna.load_study(
         study_name=None,
         storage=optuna.storages.JournalStorage(
@@ -88,14 +89,14 @@ def test_the_best_of_the_trials_is_trained_and_shown(settings, tmp_path):
 @pytest.mark.parametrize("searcher", ["random", "tpe", "nsga2"])
 def test_searchers_share_one_recipe(searcher, settings, tmp_path):
     config = dataclasses.replace(settings, searcher=searcher, num_evaluations=12)
-    assert "12 trials" in trials.run(config, tmp_path / "run", worker=True)["note"]
+    assert "12 trials" in driver.run(trials, config, tmp_path / "run", worker=True)["note"]
     codes = {tuple(row["code"]) for row in lines(tmp_path / "run")}
     assert len(codes) == 12
 
 
 def test_costs_stand_beside_the_score(settings, tmp_path):
     config = dataclasses.replace(settings, searcher="nsga2", beside=["parameters"], num_evaluations=14)
-    trials.run(config, tmp_path / "run", worker=True)
+    driver.run(trials, config, tmp_path / "run", worker=True)
     points = np.array([row["scores"] for row in lines(tmp_path / "run")])
     assert points.shape == (14, 2)
     best, front = trial_charts(read_trials(tmp_path / "run"), ["score", "parameters"])
@@ -108,7 +109,7 @@ def test_costs_stand_beside_the_score(settings, tmp_path):
 
 def test_costs_are_taken_off_the_score(settings, tmp_path):
     config = dataclasses.replace(settings, costs={"parameters": 100.0}, num_evaluations=3)
-    trials.run(config, tmp_path / "run", worker=True)
+    driver.run(trials, config, tmp_path / "run", worker=True)
     for row in lines(tmp_path / "run"):
         assert row["scores"][0] == pytest.approx(worth(row["code"]) - 100 * row["metrics"]["parameters"])
         assert row["metrics"]["parameters"] > 0
@@ -118,11 +119,11 @@ def test_workers_with_folders_of_their_own_share_a_storage(settings, tmp_path):
     storage = f"sqlite:///{tmp_path}/shared.db"
     for number in (5, 8):
         config = dataclasses.replace(settings, num_evaluations=number)
-        trials.run(config, tmp_path / f"worker-{number}", storage=storage, worker=True)
+        driver.run(trials, config, tmp_path / f"worker-{number}", storage=storage, worker=True)
     assert len(lines(tmp_path / "worker-8")) == 8
     assert lines(tmp_path / "worker-8")[:5] == lines(tmp_path / "worker-5")
     other = dataclasses.replace(settings, seed=1, num_evaluations=4)  # a study of its own in the same storage
-    trials.run(other, tmp_path / "other", storage=storage, worker=True)
+    driver.run(trials, other, tmp_path / "other", storage=storage, worker=True)
     assert lines(tmp_path / "other")[0]["code"] != lines(tmp_path / "worker-5")[0]["code"]
 
 
@@ -175,7 +176,9 @@ class TestWords:
 
     def test_a_storage_that_is_not_there(self, settings, tmp_path):
         with pytest.raises(UserError, match=r"ann:\*\*\*@127.0.0.1"):
-            trials.run(settings, tmp_path / "run", storage="mysql+nodriver://ann:secret@127.0.0.1/x", worker=True)
+            driver.run(
+                trials, settings, tmp_path / "run", storage="mysql+nodriver://ann:secret@127.0.0.1/x", worker=True
+            )
 
     def test_the_preset_can_be_built(self):
         config = build(TrialSearch, read_preset("trials"))
@@ -198,7 +201,7 @@ class TestWords:
     def test_more_images_than_there_are(self, settings, tmp_path):
         config = dataclasses.replace(settings, train_images=100, validation=100)
         with pytest.raises(UserError, match="are 200 together"):
-            trials.run(config, tmp_path / "run")
+            driver.run(trials, config, tmp_path / "run")
         assert not (tmp_path / "run").exists()
 
     def test_passwords_are_kept_out_of_records(self, monkeypatch):

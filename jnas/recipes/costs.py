@@ -1,19 +1,87 @@
-"""What an architecture under a policy costs, by a model of the target: bytes, bit operations, latency."""
+"""What a network costs: parameters, operations, memory and time; and an architecture under a policy, by a model of the
+target: bytes, bit operations, latency.
+"""
 
+import functools
 import json
 import pathlib
-from collections.abc import Mapping, Sequence
-from typing import NamedTuple
+import statistics
+import time
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any, NamedTuple
 
+import jax
+import jax.numpy as jnp
 import numpy as np
+from flax import linen as nn
 
 from jnas import nets, spaces
 from jnas.errors import UserError
 from jnas.nets.quant.sizes import candidate_sizes
 from jnas.nets.quant.units import UnitOf
 from jnas.spaces.policy import EIGHT, Method
+from jnas.types import Array, PyTree
 
 CONSTANTS = 8  # bytes an output channel: its scale and its bias, float32
+Shape = tuple[int, int, int]  # (height, width, channels) of an image
+
+
+def parameters(net: nn.Module, shape: Shape) -> float:
+    """The number of parameters, without an auxiliary head; nothing is computed."""
+    return nets.count_parameters(nets.shapes(net, shape)["params"])
+
+
+def flops(net: nn.Module, shape: Shape) -> float:
+    """Operations of the forward pass of one image, two for a multiply-add, as XLA counts the program it is given."""
+    return float(dict(_lowered(net, shape).cost_analysis() or {}).get("flops", 0.0))
+
+
+def memory(net: nn.Module, shape: Shape) -> float:
+    """The bytes of the forward pass of one image as it is compiled for this machine: weights, image and all between."""
+    of: Any = _lowered(net, shape).compile().memory_analysis()
+    return float(of.argument_size_in_bytes + of.output_size_in_bytes + of.temp_size_in_bytes)
+
+
+def latency(net: nn.Module, shape: Shape, *, weights: PyTree = None, repeats: int = 20) -> float:
+    """The seconds of a forward pass of one image on this machine: for workers that are alike and have it idle.
+
+    Args:
+      net: the network.
+      shape: of an image.
+      weights: of the network; None: zeros.
+      repeats: timed calls, after one that is not; the median counts.
+    """
+    if weights is None:
+        weights = jax.tree.map(lambda leaf: jnp.zeros(leaf.shape, leaf.dtype), nets.shapes(net, shape))
+    apply, images = jax.jit(functools.partial(_forward, net)), jnp.zeros((1, *shape))
+    return median_seconds(lambda: apply(weights, images), repeats)
+
+
+OF_A_NETWORK = {"parameters": parameters, "flops": flops, "memory": memory, "latency": latency}
+
+
+def median_seconds(call: Callable[[], PyTree], repeats: int) -> float:
+    """The median time of a call on the device, one before that compiles left out."""
+    jax.block_until_ready(call())
+    times = []
+    for _ in range(repeats):
+        started = time.perf_counter()
+        jax.block_until_ready(call())
+        times.append(time.perf_counter() - started)
+    return statistics.median(times)
+
+
+def _forward(net: nn.Module, weights: PyTree, images: Array) -> Array:
+    logits: Any = net.apply(weights, images, train=False)
+    return logits.main
+
+
+def _lowered(net: nn.Module, shape: Shape) -> jax.stages.Lowered:
+    images = jax.ShapeDtypeStruct((1, *shape), jnp.float32)
+    return jax.jit(functools.partial(_forward, net)).lower(nets.shapes(net, shape), images)
+
+
+# Under a policy -------------------------------------------------------------------------------------------------------
 
 
 class CostModel(NamedTuple):

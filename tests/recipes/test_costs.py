@@ -1,0 +1,86 @@
+"""What networks cost, counted and measured; and what policies cost, against the layers one by one."""
+
+import jax
+import numpy as np
+import pytest
+
+from jnas import nets, spaces
+from jnas.errors import UserError
+from jnas.nets.quant import sizes, units
+from jnas.recipes import costs
+from jnas.spaces.policy import EIGHT, UNQUANTISED, Method
+
+METHODS = (Method(2, 4), Method(4, 8, "power_of_two"), UNQUANTISED)
+SPACE = spaces.narrow(spaces.nasbench201(), {"cell": [["none", "skip_connect", "nor_conv_1x1"]] * 6})
+CODE = np.array([2, 0, 2, 1, 0, 1])
+
+
+def test_costs_of_networks():
+    net = lambda code: nets.network_for(spaces.fix(SPACE, np.array(code)), channels=4, depth=1, num_classes=2)
+    plain, one = net([1] * 6), net([1] * 5 + [2])
+    found = {name: (cost(plain, (8, 8, 1)), cost(one, (8, 8, 1))) for name, cost in costs.OF_A_NETWORK.items()}
+    assert all(less < more for name, (less, more) in found.items() if name != "latency")
+    params, stats = nets.initialise(one, jax.random.key(0), (8, 8, 1))
+    assert found["parameters"][1] == sum(leaf.size for leaf in jax.tree.leaves(params))
+    products = sum(layer.products for layer in sizes.layer_sizes(one, (8, 8, 1)).values())
+    assert 2 * products < found["flops"][1] < 3 * products  # norms, sums and pools are the rest
+    held = 4 * (sum(leaf.size for leaf in jax.tree.leaves((params, stats))) + 8 * 8 + 2)
+    assert found["memory"][1] > held  # weights, image and logits, and what stands between
+    assert min(found["latency"]) > 0
+
+
+def test_costs_are_those_of_the_layers():
+    supernet = nets.network_for(SPACE, channels=4, depth=1, num_classes=3)
+    shapes, _ = jax.eval_shape(lambda key: nets.initialise(supernet, key, (8, 8, 1)), jax.random.key(0))
+    of = units.units(supernet, shapes, units.shared)
+    assert of.names == (*(f"cell/{pair}" for pair in ("0_1", "0_2", "0_3", "1_2", "1_3", "2_3")), "residual")
+    latency = {str(method): 0.5 for method in METHODS} | {"w8a8": 1.0}
+    model = costs.cost_model(supernet, (8, 8, 1), of.names, units.shared, METHODS, latency=latency)
+    net = nets.network_for(spaces.fix(SPACE, CODE), channels=4, depth=1, num_classes=3)
+    layers = sizes.layer_sizes(net, (8, 8, 1))
+    ops = costs.operators(model, CODE)
+    columns = np.array([0, 1, 2, 0, 1, 2, 1])
+    size = compute = time = 0.0
+    for path, layer in layers.items():
+        name = units.shared(units.place_of(net, path))
+        method = EIGHT if name is None else METHODS[columns[of.names.index(name)]]
+        size += layer.weights * method.weight_bits / 8 + 8 * layer.channels
+        compute += layer.products * method.weight_bits * method.activation_bits
+        time += layer.products / 1e6 * (1.0 if name is None else 0.5)
+    found = costs.costs(model, ops, columns)
+    assert found == pytest.approx({"size": size, "compute": compute, "latency": time})
+    each = units.units(supernet, shapes, units.shared_operator).names
+    fine = costs.cost_model(supernet, (8, 8, 1), each, units.shared_operator, METHODS, latency=latency)
+    of_edge = [columns[of.names.index("/".join(name.split("/")[:2]))] for name in each]
+    assert costs.costs(fine, costs.operators(fine, CODE), np.array(of_edge)) == found
+    assert costs.largest(model)["size"] > costs.costs(model, ops, np.zeros(7, int))["size"]
+    with pytest.raises(UserError, match="lacks w8a8"):
+        costs.cost_model(supernet, (8, 8, 1), of.names, units.shared, METHODS, latency={str(m): 1 for m in METHODS})
+
+
+def test_costs_of_edges_are_those_of_the_cell_of_their_block():
+    """Blocks of two kinds of cell, whose edges bear the same names."""
+    space = spaces.darts()
+    some = ("none", "skip_connect", "sep_conv_3x3", "dil_conv_5x5")
+    space = spaces.narrow(space, {cell: [some] * space.num_edges for cell in space.cells})
+    supernet = nets.network_for(space, channels=4, depth=3, num_classes=3)
+    assert len(set(supernet.layout)) == 2
+    shapes, _ = jax.eval_shape(lambda key: nets.initialise(supernet, key, (8, 8, 1)), jax.random.key(0))
+    of = units.units(supernet, shapes, units.per_edge)
+    model = costs.cost_model(supernet, (8, 8, 1), of.names, units.per_edge, METHODS)
+    for arch in np.asarray(spaces.sample(space, jax.random.key(1), 2)):
+        net = nets.network_for(spaces.fix(space, arch), channels=4, depth=3, num_classes=3)
+        size = compute = 0.0
+        for path, layer in sizes.layer_sizes(net, (8, 8, 1)).items():
+            method = EIGHT if units.per_edge(units.place_of(net, path)) is None else METHODS[0]
+            size += layer.weights * method.weight_bits / 8 + 8 * layer.channels
+            compute += layer.products * method.weight_bits * method.activation_bits
+        found = costs.costs(model, costs.operators(model, arch), np.zeros(len(of.names), int))
+        assert found == pytest.approx({"size": size, "compute": compute})
+
+
+@pytest.mark.parametrize("text", ['{"w8a8": NaN}', '{"w8a8": -1}', '{"w8a8": 0}', "[1]"])
+def test_a_time_that_is_none_is_refused(tmp_path, text):
+    (tmp_path / "latency.json").write_text(text)
+    with pytest.raises(UserError, match="is no table of latencies"):
+        costs.read_latency(str(tmp_path / "latency.json"))
