@@ -16,7 +16,7 @@ from jax.sharding import Mesh
 
 from jnas import data, files, searchers, spaces
 from jnas.recipes import run_folder
-from jnas.recipes.settings import Training, at_least, within
+from jnas.recipes.settings import Training, bounded, share
 from jnas.recipes.trials.objectives import short_training
 
 KIND: str = "halving"  # of the run
@@ -39,10 +39,7 @@ class Halving:
     steps_per_call: int | None = None
 
     def __post_init__(self):
-        at_least(0, self, "seed", "random_cells")
-        at_least(1, self, "stages")
-        at_least(2**self.stages, self, "cells")
-        within(0, 1, self, "validation")
+        bounded(self, stages=(1, 8), cells=(2**self.stages, 1000))
 
 
 class Plan(NamedTuple):
@@ -63,7 +60,7 @@ def describe(config: Halving) -> str:
 def plan(config: Halving, splits: data.Splits, space: spaces.CellSpace, mesh: Mesh | None = None) -> Plan:
     """Build and check, see `driver.CellSearch`; the short trainings run on one device."""
     del mesh
-    train, validation = data.split(splits.train, jax.random.key(config.seed), 1 - config.validation)
+    train, validation = data.split(splits.train, jax.random.key(config.seed), 1 - share(config.validation, len(splits.train)))
     data.supervised_source(train, batch_size=config.stage.batch_size, augment=data.Augment())  # checks the size
     return Plan(space, (), len(validation), train, validation)
 
