@@ -137,7 +137,7 @@ def run(
     if out is not None:
         prepare_file(out)
     done = {
-        _key(line["what"], line["devices"], line.get("settings"))
+        _key(line["what"], line["devices"], line.get("settings") or {})
         for line in known
         if line["kind"] == "case" and "error" not in line
     }

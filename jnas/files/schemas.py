@@ -13,7 +13,9 @@ Positive = Annotated[float, Interval(gt=0, le=1e40)]
 Whole = Annotated[int, Interval(ge=-(2**53), le=2**53)]
 Count = Annotated[int, Interval(ge=0, le=2**53)]
 Some = Annotated[int, Interval(ge=1, le=2**16)]  # channels, layers, pixels of a side: what memory is taken by
-Texts, Numbers, Mapping = list[str], list[Number], dict[str, Any]
+Texts = list[str]
+Numbers = list[Number]
+Mapping = dict[str, Any]
 
 # network.json: what rebuilds a network.
 Layers = Annotated[int, Interval(ge=1, le=2**8)]

@@ -47,8 +47,9 @@ def found_cell(run: Run, space: networks.NetworkSpace | None = None) -> Found:
     if not genotype:
         return Found("", space, None, ())
     narrowed = run.result.get("edge_ops")  # of a second stage: its mixtures have these candidates only
-    searched = spaces.narrow(space, narrowed) if isinstance(narrowed, dict) else space
+    searched = space
     try:
+        searched = spaces.narrow(space, narrowed) if isinstance(narrowed, dict) else space
         arch = networks.from_string(space, str(genotype))
     except ValueError as error:
         return Found(str(genotype), searched, None, (f"The cell is not drawn: {error}",))

@@ -1,14 +1,19 @@
 """Files of a run, a zoo and a benchmark, damaged one at a time and read by the command line in this process."""
 
 import contextlib
+import functools
+import hashlib
 import io
 import json
 import pathlib
 import shutil
+import traceback
+import types
 import warnings
 
 import mutations
 import numpy as np
+from tiny import OLD_SEARCH
 
 from jnas.cli.main import main
 from jnas.recipes.zoo import entries
@@ -88,9 +93,11 @@ def stop(*_, **__):
 
 
 def corpus(folder):
-    """Makes whole files of every kind in a folder: `run`, `page` (a run of all kinds), `zoo` and `bench.jsonl`."""
+    """Makes whole files of every kind in a folder: `run`, `half`, `page` (of all kinds), `zoo` and `bench.jsonl`."""
     run, page, zoo = folder / "run", folder / "page", folder / "zoo"
     shutil.copytree(GOLDEN / "run-0.5.0", run)
+    shutil.copytree(run, folder / "half")  # a run that was killed before its end
+    (folder / "half/result.json").unlink()
     for name in ("images.npz", "image.png"):
         shutil.copy(GOLDEN / name, folder)
     result = json.loads((run / "result.json").read_text(encoding="utf-8"))
@@ -131,11 +138,15 @@ def sealed_json(content, random):
 
 READS = (["report", "run", "run"], ["train", "run", "--show"], ["predict", "run", "image.png"])
 PAGE = (["report", "page"],)
+AGAIN, ON = [*OLD_SEARCH, "run"], [*OLD_SEARCH, "half"]
 LISTS = (["zoo", "list", "zoo"], ["zoo", "show", "zoo", "one"], ["zoo", "show", "zoo", "theirs"])
 KINDS = {  # file -> how it is damaged, and who reads it
-    "run/config.yaml": (mutations.damaged_yaml, (*READS, ["evaluate", "run"])),
-    "run/result.json": (mutations.damaged_json, (*READS, ["zoo", "add", "new", "run"])),
-    "run/environment.json": (mutations.damaged_json, READS[:1]),
+    "run/config.yaml": (mutations.damaged_yaml, (*READS, ["evaluate", "run"], AGAIN)),
+    "run/result.json": (mutations.damaged_json, (*READS, ["zoo", "add", "new", "run"], AGAIN)),
+    "run/environment.json": (mutations.damaged_json, (READS[0], AGAIN)),
+    "half/environment.json": (mutations.damaged_json, (ON,)),
+    "half/search/found.json": (mutations.damaged_json, (ON,)),
+    "half/train/found/result.json": (mutations.damaged_json, (ON,)),
     "page/result.json": (mutations.damaged_json, PAGE),
     "page/at_work.json": (mutations.damaged_json, PAGE),
     "page/spaces/found.json": (mutations.damaged_json, PAGE),
@@ -184,8 +195,6 @@ def try_one(folder, whole, name, random):
         path.write_bytes(damage(content, random))
     if name == "zoo/tables/theirs/models.jsonl" and path.is_file() and random.random() < 0.8:
         entry = json.loads(whole["zoo/tables/theirs/entry.json"])
-        import hashlib
-
         entry["sha256"] = {path.name: hashlib.sha256(path.read_bytes()).hexdigest()}
         (folder / "zoo/tables/theirs/entry.json").write_bytes(resealed(json.dumps(entry).encode()))
     try:
@@ -193,8 +202,6 @@ def try_one(folder, whole, name, random):
         good = status == 0 or (status == 2 and err.startswith("jnas: ") and err.strip().count("\n") == 0)
         return status, None if good else f"{words} after {status}: {err}"
     except Exception as error:
-        import traceback
-
         return 1, f"{words}: {type(error).__name__}: {''.join(traceback.format_exc()[-1500:])}"
     finally:
         if path.is_dir():
@@ -207,7 +214,7 @@ def lighten(monkeypatch, folder):
     """Takes away what is heavy behind reading: the shapes of a network, its use, and the drawing of charts."""
     from matplotlib.figure import Figure
 
-    from jnas.recipes import evaluate, models
+    from jnas.recipes import driver, evaluate, models
     from jnas.recipes.tasks import export, predict
     from jnas.recipes.zoo import networks
 
@@ -228,6 +235,12 @@ def lighten(monkeypatch, folder):
         for key in keys:
             place = place.setdefault(key, {})
         place[last] = archive[name]
+    plan = functools.cache(lambda: plan_of(*planned[0]))  # of one search, whose settings cannot be hashed
+    plan_of, planned = driver._planned, []
+    monkeypatch.setattr(driver, "_planned", lambda *given: planned.append(given) or plan())
+    monkeypatch.setattr(driver, "report", types.SimpleNamespace(write_report=stop))
+    monkeypatch.setattr(driver.train_network, "random_cells", lambda *_: [])
+    monkeypatch.setattr(driver.train_network.trainer, "train", stop)
     monkeypatch.setattr(models, "nets", Nets)
     monkeypatch.setattr(predict.models, "answer", stop)
     monkeypatch.setattr(evaluate, "evaluate", stop)

@@ -8,6 +8,13 @@ TINY = (
     "train.channels=2", "train.depth=1", "train.epochs=2", "train.batch_size=20", "train.augmentation.crop=1",
 )  # fmt: skip
 
+# That of tests/golden/run-0.5.0.
+OLD_SEARCH = (
+    "search", "double-recursion", "without_none=false", "data=images.npz", "channels=2", "steps=12", "batch_size=8",
+    "random_cells=1", "checkpoint_every=4", "steps_per_call=1", "augmentation.crop=1", "train.channels=2",
+    "train.epochs=1", "train.batch_size=16", "train.augmentation.crop=1", "--out",
+)  # fmt: skip
+
 ENTRY = "\nfrom jnas.cli.main import entry\nentry()\n"
 # For `command(before=...)`: the first `fit` of a program, its search, sends the process a signal after a step. So what
 # is stopped, and when, does not depend on how soon somebody else sees that step done.

@@ -6,17 +6,13 @@ import shutil
 
 import numpy as np
 import pytest
+from tiny import OLD_SEARCH as SEARCH
 from tiny import refused
 
 from jnas import exported
 from jnas.cli.main import main
 
 GOLDEN = pathlib.Path(__file__).parents[1] / "golden"
-SEARCH = (
-    "search", "double-recursion", "without_none=false", "data=images.npz", "channels=2", "steps=12", "batch_size=8",
-    "random_cells=1", "checkpoint_every=4", "steps_per_call=1", "augmentation.crop=1", "train.channels=2",
-    "train.epochs=1", "train.batch_size=16", "train.augmentation.crop=1", "--out",
-)  # fmt: skip
 
 
 @pytest.fixture

@@ -16,6 +16,9 @@ DETECTION = {
     "measured": {**FIGURES, "classes": {"disc": {**FIGURES, "boxes": 3}}},
     "curves": {"disc": {"recall": [0.5, 0.75], "precision": [1, 0.5]}},
 }  # fmt: skip
+RECOGNITION = {
+    "task": "recognition", "queries": 2, "gallery": 3, "measured": {"recall_at_1": 0.5, "map_at_r": 0.25},
+}  # fmt: skip
 
 
 def pixels_of(content):
@@ -39,6 +42,22 @@ def test_a_damaged_file_is_said_and_no_file_is_nothing(tmp_path, content):
     assert at_work_section(tmp_path) == ""
     (tmp_path / "at_work.json").write_text(content)
     assert "could not be read" in at_work_section(tmp_path)
+
+
+@pytest.mark.parametrize("name", ["/secret.jpg", "../secret.jpg", "link.jpg", "in/../../secret.jpg", "a\0b", "x" * 300])
+def test_only_pictures_of_the_run_itself_go_into_the_page(tmp_path, name):
+    run, secret = tmp_path / "run", tmp_path / "secret.jpg"
+    (run / "in").mkdir(parents=True)
+    secret.write_bytes(row_picture([np.zeros((4, 4, 1), np.uint8)], ["black"]))
+    (run / "link.jpg").symlink_to(secret)
+    (run / "own.jpg").write_bytes(secret.read_bytes())
+    (run / "text.jpg").write_text("no picture", encoding="utf-8")
+    names = (name.replace("/secret", str(secret)) if name.startswith("/") else name, "text.jpg", "in", "own.jpg")
+    pictures = [{"file": file, "caption": f"picture {at}"} for at, file in enumerate(names)]
+    (run / "at_work.json").write_text(json.dumps(RECOGNITION | {"pictures": pictures}), encoding="utf-8")
+    section = at_work_section(run)
+    assert section.count("data:image/jpeg") == 1
+    assert "picture 3" in section
 
 
 def test_boxes_are_drawn_where_they_are(tmp_path):

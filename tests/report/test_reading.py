@@ -45,6 +45,26 @@ def test_torn_and_repeated_lines_are_tolerated_and_counted(tmp_path):
     assert run.notes == ("4 lines of search/metrics.jsonl could not be read and left out.",)
 
 
+def test_numbers_and_steps_that_no_run_writes_are_left_out_and_counted(tmp_path):
+    (tmp_path / "search").mkdir()
+    odd = ('{"step": 1e400}', '{"step": -3, "loss": 1.0}', '{"step": "4", "loss": 1.0}', '{"step": 5, "loss": 1e400}',
+           '{"step": 6, "loss": NaN}', '{"step": 7, "loss": 1' + 400 * "0" + "}", '{"step": true}', 3000 * "[",
+           '{"step": 1' + 30 * "0" + "}")  # fmt: skip
+    lines = ['{"step": 1, "loss": 2.0}', *odd, '{"step": 9, "loss": 1.0, "word": "x"}']
+    (tmp_path / "search" / "metrics.jsonl").write_text("\n".join(lines), encoding="utf-8")
+    run = read_run(tmp_path)
+    np.testing.assert_array_equal(run.search["loss"], [2.0, 1.0])
+    np.testing.assert_array_equal(run.search["step"], [1.0, 9.0])
+    assert run.notes == (f"{len(odd)} lines of search/metrics.jsonl could not be read and left out.",)
+
+
+def test_a_result_of_another_form_is_left_out_and_its_field_named(tmp_path):
+    (tmp_path / "result.json").write_text('{"found": 5, "genotype": "a"}', encoding="utf-8")
+    (run := read_run(tmp_path))
+    assert run.result == {}
+    assert "result.json: field found is 5; expected a mapping" in run.notes[0]
+
+
 def test_a_run_under_way_gives_what_is_there(tmp_path):
     (tmp_path / "config.yaml").write_text("method: storm\n")
     (tmp_path / "train" / "found").mkdir(parents=True)

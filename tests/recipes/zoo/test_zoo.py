@@ -91,6 +91,45 @@ def test_damage_is_refused_by_name_and_left_out(folder, damage, capsys):
     assert zoo.names(folder, zoo.NETWORKS) == ["other"]
 
 
+MALFORMED = [
+    ("networks/good/entry.json", {"accuracy": "0.5"}, "field accuracy is '0.5'; expected a finite number"),
+    ("networks/good/entry.json", {"shape": None}, "field shape is None; expected a list"),
+    ("networks/good/entry.json", {"parameters": 10**18}, "field parameters is 1000000000000000000; expected a number"),
+    ("networks/good/entry.json", {"sha256": [1]}, "field sha256 is [1]; expected a mapping"),
+    ("costs/other/a.json", {"kind": 3}, "field kind is 3; expected text"),
+    ("costs/other/a.json", {"seconds": None}, "field seconds is None; expected a finite number"),
+]
+
+
+@pytest.mark.parametrize(("file", "change", "said"), MALFORMED)
+def test_what_is_sealed_and_malformed_is_named_and_spoils_no_other_entry(folder, file, change, said, capsys):
+    sums = zoo.read(folder, zoo.NETWORKS, "other")[0]["sha256"]
+    cost = Cost("slate", "inference", 1, 0.25, 4.0)._asdict()
+    zoo.note(folder, zoo.COSTS, "other", "a", facts={**cost, "sha256": sums["weights.npz"]})
+    facts = zoo.unsealed(folder / file)
+    (folder / file).write_text(zoo.sealed({**facts, **change}), encoding="utf-8")
+    assert main(["zoo", "list", str(folder), "--json"]) == 0
+    out, err = capsys.readouterr()
+    names = [json.loads(line)["name"] for line in out.splitlines()]
+    assert names == (["other"] if "good" in file else ["good", "other"])
+    assert f"{folder / file}: {said}" in err
+
+
+def test_a_malformed_line_of_a_table_is_named_and_spoils_no_network(folder, capsys):
+    lines = b'{"name": "a", "costs": []}\n{"name": "b", "costs": [["slate", 3, 1, 0.1, 9.0]]}\n'
+    zoo.add(folder, zoo.TABLES, "theirs", {}, {"models.jsonl": lines})
+    assert main(["zoo", "list", str(folder), "--json"]) == 0
+    out, err = capsys.readouterr()
+    assert [json.loads(line)["name"] for line in out.splitlines()] == ["good", "other"]
+    assert "models.jsonl:2: field 0.kind is 3; expected text" in err
+
+
+@pytest.mark.parametrize("name", ["../networks/good", "/etc", "good/../other", "", "a\x1b[2J"])
+def test_a_name_that_is_a_path_is_no_entry(folder, name, capsys):
+    assert main(["zoo", "show", str(folder), name]) == 2
+    assert "is no name for an entry" in capsys.readouterr().err
+
+
 def test_a_moved_entry_is_refused(folder):
     (folder / "networks" / "good").rename(folder / "networks" / "better")
     with pytest.raises(UserError, match="belongs to the entry 'good'"):
