@@ -8,6 +8,9 @@ import os
 import pathlib
 import signal
 import sys
+import threading
+import traceback
+import types
 from collections.abc import Callable, Sequence
 from typing import Any, NoReturn
 
@@ -62,6 +65,10 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 def entry() -> NoReturn:
     """The program: runs a command and ends the process."""
+    # What fails in the threads of other libraries is raised in ours as well, and answered there in one sentence.
+    sys.excepthook = lambda kind, error, trace: sys.__excepthook__(kind, error, trace) if _is_ours(trace) else None
+    threading.excepthook = lambda given: threading.__excepthook__(given) if _is_ours(given.exc_traceback) else None
+    sys.unraisablehook = lambda _: None
     status = main()
     if status:
         # After a failed write the threads of the storage library would go on to complain below our one sentence, and
@@ -70,6 +77,11 @@ def entry() -> NoReturn:
         sys.stderr.flush()
         os._exit(status)
     sys.exit(status)
+
+
+def _is_ours(trace: types.TracebackType | None) -> bool:
+    package = str(pathlib.Path(__file__).parents[1])
+    return any(frame.f_code.co_filename.startswith(package) for frame, _ in traceback.walk_tb(trace))
 
 
 def _parser() -> argparse.ArgumentParser:

@@ -111,6 +111,7 @@ def run(
             "found": trained.pop("found"), "random": list(trained.values()),
             "data": train_network.describe(plan.splits, validation=len(plan.validation)),
         }  # fmt: skip
+        run_folder.check_there(path)
         run_folder.write_json(path / run_folder.RESULT, result)
         report.write_report(path)
     return result
