@@ -10,6 +10,9 @@ import os
 import pathlib
 import signal
 import sys
+import threading
+import traceback
+import types
 from collections.abc import Sequence
 from typing import Any, NoReturn
 
@@ -69,6 +72,10 @@ def entry() -> NoReturn:
         # Under LC_ALL=C names of classes could not be printed; what reads our JSON expects UTF-8 anyway.
         if isinstance(stream, io.TextIOWrapper) and codecs.lookup(stream.encoding).name == "ascii":
             stream.reconfigure(encoding="utf-8")
+    # What fails in the threads of other libraries is raised in ours as well, and answered there in one sentence.
+    sys.excepthook = lambda kind, error, trace: sys.__excepthook__(kind, error, trace) if _is_ours(trace) else None
+    threading.excepthook = lambda given: threading.__excepthook__(given) if _is_ours(given.exc_traceback) else None
+    sys.unraisablehook = lambda _: None
     status = main()
     if status:
         # After a failed write the threads of the storage library would go on to complain below our one sentence, and
@@ -77,6 +84,11 @@ def entry() -> NoReturn:
         sys.stderr.flush()
         os._exit(status)
     sys.exit(status)
+
+
+def _is_ours(trace: types.TracebackType | None) -> bool:
+    package = str(pathlib.Path(__file__).parents[1])
+    return any(frame.f_code.co_filename.startswith(package) for frame, _ in traceback.walk_tb(trace))
 
 
 def _parser() -> argparse.ArgumentParser:

@@ -2,10 +2,8 @@
 
 import contextlib
 import fcntl
-import json
 import os
 from collections.abc import Iterator
-from typing import Any
 
 from jnas.files.writing import explain
 
@@ -45,60 +43,3 @@ def exclusive(path: str | os.PathLike[str], *, wait: bool = True) -> Iterator[bo
             yield held
     finally:
         os.close(file)
-
-
-class JournalLock:
-    """The lock of Optuna's journal file: the one it brings along outlives its holder by half a minute.
-
-    Before anybody writes, what a process or machine left that failed while writing, lines that are none, is taken off.
-    """
-
-    def __init__(self, path: str):
-        self._path = path
-        self._held: contextlib.AbstractContextManager | None = None
-
-    def acquire(self) -> bool:
-        """Wait for the lock."""
-        held = exclusive(f"{self._path}.lock")
-        held.__enter__()
-        self._held = held
-        try:
-            _drop_torn_lines(self._path)
-        except BaseException:
-            self.release()
-            raise
-        return True
-
-    def release(self) -> None:
-        """Give it back."""
-        held, self._held = self._held, None
-        if held is not None:
-            held.__exit__(None, None, None)
-
-
-def journal_record(line: bytes) -> dict[str, Any] | None:
-    """What a line of a journal holds; None of one that is torn, or overwritten by a machine that failed."""
-    with contextlib.suppress(ValueError, RecursionError):
-        if line.endswith(b"\n") and isinstance(record := json.loads(line), dict):
-            return record
-    return None
-
-
-def _drop_torn_lines(path: str) -> None:
-    with open(path, "r+b") as file:
-        end = size = file.seek(0, os.SEEK_END)
-        while end:
-            start = end - 1  # a line ends with its last byte
-            while start:
-                begin = max(start - 4096, 0)
-                file.seek(begin)
-                found = file.read(start - begin).rfind(b"\n")
-                start = begin + found + 1
-                if found >= 0:
-                    break
-            file.seek(start)
-            if journal_record(file.read(end - start)) is not None:
-                break
-            end = start
-        if end < size:
-            file.truncate(end)

@@ -39,7 +39,7 @@ def stop_on_signal(enabled: bool = True) -> Iterator[Stop]:
         stop.signal = signal.Signals(number).name
         restore()
         # Not print: its buffer may be in use by the code that the signal broke into.
-        os.write(2, f"\n{stop.signal}: stopping after this chunk of steps; once more stops at once\n".encode())
+        os.write(2, f"\n{stop.signal}: stopping after what is under way; once more stops at once\n".encode())
 
     try:
         if enabled and threading.current_thread() is threading.main_thread():

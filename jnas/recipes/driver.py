@@ -175,6 +175,7 @@ def _together(folder: str | pathlib.Path, settings: Any, kind: str) -> Iterator[
     with exclusive(parent):  # processes that begin at once
         path = run_folder.begin(folder, settings, kind)
     yield path
+    run_folder.check_there(path)
 
 
 def _check_batches(config: Any, mesh: Mesh | None) -> None:

@@ -91,6 +91,13 @@ def alone(folder: str | os.PathLike[str], settings: Any, kind: str) -> Iterator[
 
         from_first(take)
         yield path
+        from_first(lambda: check_there(path))
+
+
+def check_there(path: pathlib.Path) -> None:
+    """Raises a UserError if somebody removed the folder of a run while it went on."""
+    if not (path / CONFIG).is_file():
+        raise UserError(f"{path} was removed while the run went on: remove what is left, and run the command again")
 
 
 def read_json(path: pathlib.Path) -> Any:

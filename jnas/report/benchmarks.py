@@ -1,13 +1,12 @@
 """Files of `jnas bench` as a table and a page: time, compilation, memory, and distance from the machine's ceilings."""
 
 import importlib.resources
-import os
 import string
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from jnas.errors import UserError
+from jnas.files import atomic_write
 from jnas.report.measurements import Benchmarks, Measured, read_benchmarks
 from jnas.report.page import drawn, figures
 from jnas.report.predictions import prediction_charts, prediction_section, prediction_table
@@ -49,15 +48,7 @@ def write_benchmarks(paths: Sequence[str | Path]) -> Path:
       UserError: if a file cannot be read, holds no case, or the page cannot be written.
     """
     page = Path(paths[0]).with_suffix(".html")
-    text = render_benchmarks(read_benchmarks(paths))
-    beside = page.with_name(f".{page.name}.{os.getpid()}")
-    try:
-        beside.write_text(text, encoding="utf-8")
-        os.replace(beside, page)
-    except OSError as error:
-        raise UserError(f"{page} cannot be written ({error.strerror}); copy the file to a folder of yours.") from None
-    finally:
-        beside.unlink(missing_ok=True)
+    atomic_write(page, render_benchmarks(read_benchmarks(paths)))
     return page
 
 

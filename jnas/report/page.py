@@ -2,13 +2,13 @@
 
 import base64
 import importlib.resources
-import os
 import string
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from jnas.errors import UserError
+from jnas.errors import Interrupted
+from jnas.files import atomic_write, stop_on_signal
 from jnas.report.agreement import agreement_words, runs_table
 from jnas.report.at_work import at_work_section
 from jnas.report.charts import accuracy_chart, search_charts, training_charts
@@ -39,19 +39,14 @@ def write_report(folder: str | Path, *, space: CellSpace | None = None) -> Path:
 
     Raises:
       UserError: if the folder is no run folder, or cannot be written to.
+      Interrupted: after a signal, when the page is written.
     """
-    run = read_run(folder)
-    path = run.folder / "report.html"
-    beside = run.folder / f".report.html.{os.getpid()}"
-    try:
-        beside.write_text(render(run, space=space), encoding="utf-8")
-        os.replace(beside, path)
-    except OSError as error:
-        raise UserError(
-            f"{path} cannot be written ({error.strerror}); give a run folder that is yours to write to."
-        ) from None
-    finally:
-        beside.unlink(missing_ok=True)
+    with stop_on_signal() as stop:
+        run = read_run(folder)
+        path = run.folder / "report.html"
+        atomic_write(path, render(run, space=space))
+    if stop.signal:
+        raise Interrupted(f"stopped by {stop.signal}: {path} is written, and the same command shows it")
     return path
 
 

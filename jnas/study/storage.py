@@ -5,22 +5,20 @@ import json
 import logging
 import os
 import re
-import sys
 import time
 import warnings
 from collections.abc import Hashable, Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, Literal
 
 from jnas.errors import UserError
-from jnas.files.locks import JournalLock, journal_record
 from jnas.files.urls import masked
 from jnas.files.writing import explain
+from jnas.study.journal import JournalLock, check_journal
 
 if TYPE_CHECKING:
     import optuna
 
 CHOICES, ABOUT = "choices", "about"  # user attributes of a study
-_BEGIN = b'{"op_code":'  # of a journal
 MOST_LABELS = 32  # a choice with more options is kept as the index of the option: labels are stored with every trial
 
 
@@ -147,7 +145,7 @@ def _storage(storage: str | os.PathLike[str] | None) -> "optuna.storages.BaseSto
         with explain("write", url):
             lock: Any = JournalLock(url)
             if os.path.lexists(url):
-                _check_journal(url)
+                check_journal(url)
                 lock.acquire()  # which takes off what is torn
                 lock.release()
             return optuna.storages.JournalStorage(journal.JournalFileBackend(url, lock_obj=lock))
@@ -173,27 +171,6 @@ def _storage(storage: str | os.PathLike[str] | None) -> "optuna.storages.BaseSto
                 raise
             time.sleep(0.2 * 2**attempt)
     raise AssertionError
-
-
-def _check_journal(path: str) -> None:
-    """Refuse a file that is no journal, or that is damaged before its end, in one sentence; nothing is written."""
-    from optuna.storages.journal._storage import JournalOperation
-
-    if not os.path.isfile(path):
-        raise UserError(f"{path} is no file: name a journal of trials, or a new file")
-    with open(path, "rb") as file:
-        if file.read(len(_BEGIN)) not in (_BEGIN, b""):
-            raise UserError(f"{path} is no journal of trials, and is left as it is: name one, or a new file")
-        file.seek(0)
-        damaged, line, known = 0, b"\n", set(JournalOperation)
-        for number, line in enumerate(file, start=1):
-            record = journal_record(line)
-            damaged = damaged or number * (record is None or record.get("op_code") not in known)
-            if damaged and (record is not None or (number == 1 and line.endswith(b"\n"))):
-                kept = f", or a copy of the {damaged - 1} lines before it with their trials" * (damaged > 1)
-                raise UserError(f"line {damaged} of {path} is damaged or of another program: name a new file{kept}")
-    if damaged and (b"\0" in line or line.endswith(b"\n")):  # not what a kill leaves
-        print(f"line {damaged} of {path} is damaged: the trials before it are kept", file=sys.stderr)
 
 
 @contextlib.contextmanager

@@ -1,5 +1,6 @@
 """The checkpoints of a run: written in the background, complete or absent, the newest one restored."""
 
+import contextlib
 import json
 import logging
 import os
@@ -117,8 +118,8 @@ class Checkpoints:
             raise UserError(f"{self.folder} holds no checkpoint: name the folder of a run that has saved one")
         step, error = damaged.popitem()
         raise UserError(
-            f"the checkpoint of step {step} in {self.folder} cannot be read ({type(error).__name__}), and there is none "
-            f"before it: delete {self.folder / str(step)} to begin anew"
+            f"the checkpoint of step {step} in {self.folder} cannot be read ({type(error).__name__}) and is the only "
+            f"one: delete {self.folder / str(step)} to begin anew"
         ) from error
 
     def _read(self, step: int, abstract: State) -> tuple[State, dict[str, Any]]:
@@ -152,13 +153,16 @@ class Checkpoints:
     def __enter__(self) -> "Checkpoints":
         return self
 
-    def __exit__(self, *_: object) -> None:
-        self.close()
+    def __exit__(self, kind: Any, *_: object) -> None:
+        with contextlib.suppress(*[Exception] * (kind is not None)):  # what failed first is told
+            self.close()
 
     def close(self) -> None:
-        """Wait for the background work and end it."""
+        """Wait for the background work and end it; raises as `wait`."""
         try:
             self._manager.close()
+        except (OSError, ValueError) as error:
+            self._refuse(error)
         finally:
             logging.getLogger("absl").removeFilter(_not_orbax)
 

@@ -1,6 +1,8 @@
+import fcntl
 import json
 import os
 import pathlib
+import types
 
 import jax
 import pytest
@@ -8,6 +10,7 @@ import pytest
 from jnas.distributed.cache import enable_compilation_cache
 from jnas.distributed.environment import environment
 from jnas.errors import UserError
+from jnas.files import writing
 from jnas.files.writing import atomic_write, prepare_folder
 
 
@@ -77,3 +80,49 @@ class TestCompilationCache:
             monkeypatch.setenv("JNAS_CACHE_DIR", value)
             assert enable_compilation_cache() is None
             assert jax.config.jax_compilation_cache_dir == before
+
+
+def test_a_link_that_somebody_planted_is_not_followed(tmp_path, monkeypatch):
+    (tmp_path / "victim").write_text("mine")
+    taken = iter(["taken", "free"])
+    monkeypatch.setattr(writing.uuid, "uuid4", lambda: types.SimpleNamespace(hex=next(taken)))
+    (tmp_path / ".jnas-taken.tmp").symlink_to(tmp_path / "victim")
+    with pytest.raises(UserError, match="File exists"):
+        atomic_write(tmp_path / "a", "other")
+    assert (tmp_path / "victim").read_text() == "mine"
+
+
+def test_what_a_killed_writer_left_is_swept_away_and_what_a_living_one_writes_is_not(tmp_path):
+    dead, folder, alive = (tmp_path / f".jnas-{name}.tmp" for name in ("dead", "folder", "alive"))
+    dead.write_text("half")
+    folder.mkdir()
+    (folder / "a").touch()
+    (tmp_path / ".mine.tmp").touch()
+    with open(alive, "w") as file:
+        fcntl.flock(file, fcntl.LOCK_EX)
+        atomic_write(tmp_path / "b", "b")
+        assert sorted(os.listdir(tmp_path)) == [alive.name, ".mine.tmp", "b"]
+
+
+def test_a_file_that_was_swept_away_before_it_was_locked_is_written_again(tmp_path, monkeypatch):
+    plain, calls = writing.fcntl.flock, []
+
+    def flock(file, how):
+        calls.append(how)
+        if len(calls) == 1:
+            next(tmp_path.glob(".jnas-*")).unlink()
+        plain(file, how)
+
+    monkeypatch.setattr(writing.fcntl, "flock", flock)
+    atomic_write(tmp_path / "a", "whole")
+    assert (tmp_path / "a").read_text() == "whole"
+    assert len(calls) == 2
+
+
+def test_a_written_file_has_the_permissions_that_the_user_asks_for(tmp_path):
+    before = os.umask(0o027)
+    try:
+        atomic_write(tmp_path / "a", "")
+    finally:
+        os.umask(before)
+    assert (tmp_path / "a").stat().st_mode & 0o777 == 0o640

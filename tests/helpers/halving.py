@@ -60,7 +60,9 @@ def describe(config: Halving) -> str:
 def plan(config: Halving, splits: data.Splits, space: spaces.CellSpace, mesh: Mesh | None = None) -> Plan:
     """Build and check, see `driver.CellSearch`; the short trainings run on one device."""
     del mesh
-    train, validation = data.split(splits.train, jax.random.key(config.seed), 1 - share(config.validation, len(splits.train)))
+    train, validation = data.split(
+        splits.train, jax.random.key(config.seed), 1 - share(config.validation, len(splits.train))
+    )
     data.supervised_source(train, batch_size=config.stage.batch_size, augment=data.Augment())  # checks the size
     return Plan(space, (), len(validation), train, validation)
 

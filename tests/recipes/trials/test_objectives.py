@@ -113,7 +113,7 @@ class TestTable:
             Evaluation(n / 2, {"at 12": n, "score": n / 2}) for n in range(len(codes))
         ]
         assert truth_table.table(path, space, column="at 12")(codes[7], KEY).score == 7
-        with pytest.raises(LookupError, match="no line for"):
+        with pytest.raises(UserError, match="no line for"):  # no trial to retry
             objective(np.full(6, 1, np.int32), KEY)
 
     @pytest.mark.parametrize(

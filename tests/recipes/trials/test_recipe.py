@@ -175,7 +175,7 @@ class TestWords:
         assert "of kind 'grouped'" in capsys.readouterr().err
 
     def test_a_storage_that_is_not_there(self, settings, tmp_path):
-        with pytest.raises(UserError, match=r"ann:\*\*\*@127.0.0.1"):
+        with pytest.raises(UserError, match=r"//\*\*\*@127.0.0.1"):
             driver.run(
                 trials, settings, tmp_path / "run", storage="mysql+nodriver://ann:secret@127.0.0.1/x", worker=True
             )
