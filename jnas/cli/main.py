@@ -443,7 +443,10 @@ def _summary(result: dict[str, Any], folder: pathlib.Path) -> None:
 
 
 def _say(message: object, status: int) -> int:
-    print(f"jnas: {message}", file=sys.stderr)
+    text = str(message)
+    if len(text) > 1000:  # of what a user gave
+        text = f"{text[:400]} ... {text[-400:]}"
+    print("jnas: " + "".join(c if c.isprintable() else ascii(c)[1:-1] for c in text), file=sys.stderr)
     return status
 
 

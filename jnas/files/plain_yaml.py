@@ -30,4 +30,5 @@ def plain_yaml(text: str) -> Any:
       yaml.YAMLError: if it is no YAML, or has an alias.
       RecursionError, ValueError: if it is nested too deeply.
     """
-    return yaml.load(text, _Text) or ""
+    found = yaml.load(text, _Text)
+    return "" if found is None else found
