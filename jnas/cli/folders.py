@@ -4,7 +4,6 @@ import dataclasses
 import itertools
 import os
 import pathlib
-import sys
 from typing import Any
 
 LONGEST = 40  # characters of a part of a name
@@ -13,8 +12,8 @@ LONGEST = 40  # characters of a part of a name
 def folder_of(given: str | None, settings: Any, kind: str, *words: str) -> pathlib.Path:
     """The folder that a user gave, or `runs/WORDS-SPACE-DATA-SEED`, without the data where they are the default.
 
-    Where another run has that folder its name is counted on, so that the same command always finds its own one. In a
-    run of several processes all must call it.
+    Where another run has that folder a number is added, so that the same command always finds its own one. In a run of
+    several processes all must call it.
 
     Args:
       given: by the user.
@@ -24,9 +23,6 @@ def folder_of(given: str | None, settings: Any, kind: str, *words: str) -> pathl
 
     Returns:
       The folder.
-
-    Raises:
-      UserError: if `runs` is no folder.
     """
     from jnas import distributed
     from jnas.recipes import run_folder
@@ -39,11 +35,6 @@ def folder_of(given: str | None, settings: Any, kind: str, *words: str) -> pathl
     parts = (*words, getattr(settings, "space", ""), data, str(settings.seed))
     name = os.path.join("runs", "-".join(slug(part)[:LONGEST].strip("-") for part in parts if part))
 
-    def chosen() -> str:
-        names = itertools.chain([name], (f"{name}-{number}" for number in itertools.count(2)))
-        found = next(path for path in names if run_folder.is_free(pathlib.Path(path), settings, kind))
-        if found != name:
-            print(f"{name} holds another run: this one is in {found}", file=sys.stderr)
-        return found
-
-    return pathlib.Path(distributed.from_first(chosen))
+    names = itertools.chain([name], (f"{name}-{number}" for number in itertools.count(2)))
+    free = lambda path: run_folder.is_free(pathlib.Path(path), settings, kind)
+    return pathlib.Path(distributed.from_first(lambda: next(filter(free, names))))

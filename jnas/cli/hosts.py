@@ -4,6 +4,7 @@ import argparse
 import contextlib
 import math
 import os
+import re
 from collections.abc import Iterator
 
 import jax
@@ -13,6 +14,9 @@ from jnas.distributed.hosts import Hosts, joined
 from jnas.distributed.meshes import data_mesh, make_mesh
 from jnas.distributed.sharding import AXES
 from jnas.errors import UserError
+from jnas.files.text import shortened
+
+MOST_VIRTUAL = 1024  # devices that a CPU is divided into; each takes memory
 
 
 @contextlib.contextmanager
@@ -102,9 +106,10 @@ def parse_mesh(text: str) -> dict[str, int]:
       {'run': 4, 'data': 2}
     """
     pairs = [part.partition("=") for part in text.split(",")]
-    axes = {name.strip(): int(size) for name, _, size in pairs if size.strip().isdigit()}
+    axes = {name.strip(): int(size) for name, _, size in pairs if re.fullmatch("[0-9]{1,9}", size.strip())}
     if len(axes) < len(pairs) or not set(axes) <= set(AXES):
-        raise UserError(f"{text!r} is no mesh: give sizes of {', '.join(AXES)}, such as data=8 or run=4,data=2")
+        known = ", ".join(AXES)
+        raise UserError(f"{shortened(text)!r} is no mesh: give sizes of {known}, such as data=8 or run=4,data=2")
     return axes
 
 
@@ -114,4 +119,4 @@ def make_cpu_devices(count: int, num_processes: int = 1) -> None:
     Other platforms have the devices they have. The variable JAX_NUM_CPU_DEVICES, where it is set, is obeyed.
     """
     if "JAX_NUM_CPU_DEVICES" not in os.environ:
-        jax.config.update("jax_num_cpu_devices", max(1, count // num_processes))
+        jax.config.update("jax_num_cpu_devices", min(max(1, count // num_processes), MOST_VIRTUAL))

@@ -454,7 +454,10 @@ def _summary(result: dict[str, Any], folder: pathlib.Path) -> None:
 
 
 def _say(message: object, status: int) -> int:
-    print(f"jnas: {printable(masked(str(message)))}", file=sys.stderr)
+    text = masked(str(message))
+    if len(text) > 1000:  # of what a user gave
+        text = f"{text[:400]} ... {text[-400:]}"
+    print(f"jnas: {printable(text)}", file=sys.stderr)
     return status
 
 

@@ -203,9 +203,10 @@ def _score(rows, mean, deviation, change, labels, mask, num_classes):
     share = counted / counted.sum()
     average, contrast = (jnp.sum(share * part) for part in (mean, deviation))
     variety = jnp.sqrt(jnp.sum(share * (mean - average) ** 2))
-    roughness = jnp.sum(share * change) / jnp.maximum(2 * contrast, 1e-6)
+    roughness = jnp.sum(share * change) / jnp.maximum(2 * contrast, 1e-4)  # below that there is rounding alone
     centre = share @ rows
-    scale = jnp.sqrt(jnp.maximum(share @ (rows - centre[None]) ** 2, 0.0).sum()) + 1e-6
+    scale = jnp.sqrt(jnp.maximum(share @ (rows - centre[None]) ** 2, 0.0).sum())
+    scale = jnp.where(scale > 1e-5 * jnp.linalg.norm(centre), scale + 1e-6, jnp.inf)  # else it is rounding
     rows = (rows - centre[None]) / scale  # the scores compare networks: their features have one scale
     told = nearest_centroid(rows, labels, mask, num_classes)
     bias = jnp.concatenate([rows, jnp.ones((len(rows), 1))], 1)

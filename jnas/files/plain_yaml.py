@@ -39,4 +39,5 @@ def plain_yaml(text: str, *, typed: bool = False) -> Any:
       yaml.YAMLError: if it is no YAML, or has an alias.
       RecursionError, ValueError: if it is nested too deeply.
     """
-    return yaml.load(text, _Typed if typed else _Text) or ""
+    found = yaml.load(text, _Typed if typed else _Text)
+    return "" if found is None else found

@@ -3,6 +3,7 @@
 import contextlib
 import dataclasses
 import difflib
+import functools
 import os
 import pathlib
 import types
@@ -39,7 +40,7 @@ def build(kind: type[Settings], *layers: Mapping[str, Any]) -> Settings:
     Raises:
       UserError: for an unknown key, a value of another type, or one that the dataclass refuses.
     """
-    from pydantic import TypeAdapter, ValidationError
+    from pydantic import ValidationError
 
     values = _defaults(kind)
     for layer in map(renamed, layers):
@@ -49,7 +50,7 @@ def build(kind: type[Settings], *layers: Mapping[str, Any]) -> Settings:
         if typing.get_origin(hint) is dict and isinstance(values.get(name), Mapping):
             values[name] = dict(_flat(values[name]))
     try:
-        return TypeAdapter(kind).validate_python(_read(kind, values, ""))
+        return _adapter(kind).validate_python(_read(kind, values, ""))
     except ValidationError as error:
         first = error.errors()[0]
         where = ".".join(str(part) for part in first["loc"])
@@ -147,6 +148,13 @@ def read_words(words: Iterable[str]) -> dict[str, Any]:
                 raise UserError(f"{word!r} sets a part of {parent}, which was given a value: give only one of them")
         place[last] = text
     return values
+
+
+@functools.cache
+def _adapter(kind: type) -> Any:
+    from pydantic import TypeAdapter
+
+    return TypeAdapter(kind)
 
 
 def _read(hint: Any, value: Any, name: str) -> Any:

@@ -1,12 +1,21 @@
 """What a user types becomes settings: by their schema, in one sentence where it cannot."""
 
 import dataclasses
+import math
+import re
+import typing
 
 import pytest
 
 from jnas.errors import UserError
 from jnas.recipes import config
+from jnas.recipes.generated.settings import SpaceSearch
 from jnas.recipes.gradient.settings import Search
+from jnas.recipes.grouped.settings import GroupedSearch
+from jnas.recipes.joint.settings import QuantisedSearch
+from jnas.recipes.settings import share
+from jnas.recipes.tasks.settings import TrainDetector, TrainEmbedding
+from jnas.recipes.train_one import TrainOne
 from jnas.recipes.trials.settings import TrialSearch
 from jnas.recipes.zoo.settings import Selection
 
@@ -116,3 +125,63 @@ def test_files_and_words_mean_the_same(tmp_path):
     assert dataclasses.asdict(config.build(Search, dataclasses.asdict(words))) == dataclasses.asdict(words)
     for name in config.presets():
         assert config.read_preset(name)
+
+
+DEFAULTS = (
+    Search(), GroupedSearch(), SpaceSearch(), QuantisedSearch(), TrialSearch(), TrainOne("g"), TrainDetector("g"),
+    TrainEmbedding("g"), Selection("d"),
+)  # fmt: skip
+SIGNED = ("costs", "each", "method_threshold", "operator_threshold", "method_growth", "operator_growth")
+
+
+def parts(settings):
+    """The settings and every group inside them."""
+    yield settings
+    for value in vars(settings).values():
+        if dataclasses.is_dataclass(value):
+            yield from parts(value)
+
+
+@pytest.mark.parametrize("settings", {type(one): one for whole in DEFAULTS for one in parts(whole)}.values(), ids=type)
+def test_every_number_has_bounds(settings):
+    """What no number may be is refused for each of them, inside lists of lists too, by its name."""
+    for name, hint in typing.get_type_hints(type(settings)).items():
+        words = re.findall(r"\w+", str(hint))
+        if "Literal" in words or not {"int", "float"} & {*words}:
+            continue
+        for number in (math.nan, math.inf, -math.inf, 1e30, 10**5000, *(() if name in SIGNED else (-1, -1e-9))):
+            value = {"damping": number} if "dict" in words else number
+            for _ in range(words.count("tuple") + ("list" in words and "dict" not in words)):
+                value = (value,)
+            with pytest.raises(ValueError, match=rf"^(each: )?({name}|damping) is .*: give [^\n]+$"):
+                dataclasses.replace(settings, **{name: value})
+
+
+def test_lists_of_a_generator_hold_something_and_not_too_much():
+    for word in ("kernels=[]", "kernels=[[]]", "depths=[]", "types=", "widths=[[1], []]", f"types={'a ' * 11}"):
+        with pytest.raises(UserError, match=rf"strategies.{word.partition('=')[0]} is .*: give 1 to 10 values"):
+            typed(f"strategies.{word}", kind=SpaceSearch)
+    many = {name: [list(range(1, 11))] for name in ("kernels", "widths", "expansions", "groups", "dilations")}
+    assert config.build(SpaceSearch, {"strategies": many}).strategies.depths == (2, 4)
+    many["kernels"] *= 2
+    with pytest.raises(UserError, match="combine to 200,000 layers: give fewer values"):
+        config.build(SpaceSearch, {"strategies": many})
+
+
+def test_what_is_held_out_has_one_name_and_older_ones_are_read():
+    assert typed("inner_fraction=0.7").validation == 0.3
+    assert typed("validation_images=100", "examples=7", kind=SpaceSearch).validation == 100
+    assert typed("examples=7", kind=SpaceSearch).train_images == 7
+    assert typed("validation_images=100", kind=TrialSearch).validation == 100
+    for kind in (Search, SpaceSearch, QuantisedSearch, TrialSearch):
+        for text in ("0", "1", "1.5", "2.5", "-0.1"):
+            with pytest.raises(UserError, match=r"^validation is "):
+                typed(f"validation={text}", kind=kind)
+
+
+@pytest.mark.parametrize(("validation", "total"), [(0.5, 1), (40, 40), (41, 40), (0.01, 40)])
+def test_something_is_left_and_something_held_out(validation, total):
+    assert share(0.3, 40) == 0.3
+    assert share(10, 40) == 0.25
+    with pytest.raises(ValueError, match=rf"validation is {validation:g} and the data have {total} training images"):
+        share(validation, total)

@@ -1,5 +1,6 @@
 """The folder of a run: the same settings go on, whatever recipe they are of."""
 
+import numpy as np
 import pytest
 
 from jnas.cli.main import main, recipe_of
@@ -21,6 +22,26 @@ def test_the_same_settings_go_on_and_others_are_refused(kind, tmp_path):
         assert run_folder.begin(tmp_path / "run", settings, kind) == tmp_path / "run"
     with pytest.raises(UserError, match="holds a run with seed=0 and not 7"):
         run_folder.begin(tmp_path / "run", config.build(made, needed, {"seed": 7}), kind)
+
+
+def test_a_run_begun_under_older_names_goes_on(tmp_path):
+    settings = config.build(KINDS["search"], {"validation": 0.3})
+    run_folder.begin(tmp_path / "run", settings, "search")
+    stored = tmp_path / "run" / run_folder.CONFIG
+    text = stored.read_text(encoding="utf-8").replace("validation: 0.3", "inner_fraction: 0.7")
+    stored.write_text(text, encoding="utf-8")
+    assert "inner_fraction" in text
+    run_folder.begin(tmp_path / "run", settings, "search")
+    assert config.build(KINDS["search"], config.read_yaml(stored)) == settings
+    with pytest.raises(UserError, match=r"holds a run with validation=0.3 and not 0.4"):
+        run_folder.begin(tmp_path / "run", config.build(KINDS["search"], {"validation": 0.4}), "search")
+
+
+def test_one_class_is_nothing_to_search_with(tmp_path):
+    image = np.zeros((4, 8, 8, 3), np.uint8)
+    np.savez(tmp_path / "one.npz", x_train=image, x_test=image, y_train=np.zeros(4, int), y_test=np.zeros(4, int))
+    with pytest.raises(UserError, match="one has one class, which leaves nothing to tell apart"):
+        run_folder.load_data(str(tmp_path / "one.npz"), None)
 
 
 def test_one_process_at_a_time_works_in_a_folder(tmp_path):

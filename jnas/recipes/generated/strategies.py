@@ -7,7 +7,7 @@ from jnas import spaces
 from jnas.errors import UserError
 from jnas.recipes.generated.settings import Strategies
 from jnas.spaces import networks
-from jnas.spaces.chain import ChainSpace
+from jnas.spaces.chain import ChainSpace, layer_of
 from jnas.spaces.families.generated import Family, convolutions, layer_types, layer_types_and_depth, topologies, union
 
 
@@ -29,6 +29,8 @@ def family_of(strategies: Strategies, name: str = "generated") -> Family:
       ValueError: if a strategy is unknown, or generates something else than spaces with something to choose.
     """
     types = strategies.types.split()
+    for word in (*types, *strategies.operators.split()):
+        layer_of(word)  # also one that stands alone, in no set of several
     known: dict[str, Callable[[], Sequence[networks.NetworkSpace]]] = {
         "layer_types_and_depth": lambda: layer_types_and_depth(types, strategies.depths),
         "layer_types": lambda: layer_types(types, strategies.depth),

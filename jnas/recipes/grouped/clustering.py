@@ -29,11 +29,10 @@ def correlation(maps: Array) -> Array:
       `[num_ops, num_ops]` in [-1, 1]; not a number where an operator's output is constant.
     """
     flat = maps.reshape(maps.shape[0], -1)
-    flat = flat - flat.mean(1, keepdims=True)
-    return _cosines(flat)
-
-
-def _cosines(rows: Array) -> Array:
+    rows = flat - flat.mean(1, keepdims=True)
+    # The mean of equal numbers is often not that number: what is left then is rounding, and no direction.
+    rounding = 64 * jnp.finfo(flat.dtype).eps * jnp.abs(flat).max(1)
+    rows = jnp.where(jnp.abs(rows).max(1, keepdims=True) > rounding[:, None], rows, 0.0)
     norms = jnp.linalg.norm(rows, axis=1)
     return (rows @ rows.T) / (norms[:, None] * norms[None])
 
@@ -143,8 +142,9 @@ def correlations(
     for name, maps_of in feature_maps(net, params, batch_stats, alpha, image).items():
         for row, maps in enumerate(maps_of()):
             there = mask[kinds[name]][row] & ~blocking
-            both = there[:, None] & there[None]
-            total += np.where(both, np.asarray(compare(maps), float), 0)
+            found = np.asarray(compare(maps), float)
+            both = there[:, None] & there[None] & np.isfinite(found)  # an output may be constant on one edge alone
+            total += np.where(both, found, 0)
             count += both
     with np.errstate(invalid="ignore"):
         return total / np.where(count, count, np.nan)

@@ -88,7 +88,8 @@ def test_a_run_leaves_network_curves_pictures_and_page(detector, capsys):
 
 def test_boxes_that_no_place_has_to_find_are_counted(photos):
     """Under a stride of 8 pixels photos of 48 x 32 shrunk to 24 x 16 hold objects of few pixels."""
-    config = TrainDetector(LAYER, str(photos), SPACE.partition("=")[2], height=16, width=24, channels=2, strides=[4])
+    settings = {"stem": "small_image", "strides": [4], "head_channels": 8}
+    config = TrainDetector(LAYER, str(photos), SPACE.partition("=")[2], height=16, width=24, **settings, channels=2)
     train_on, measured_on = detect.parts(load_detection(photos, detect.frame(config)), "test")
     net = detect.build(config, 2)
     counts = [detect.unreached(net, part) for part in (train_on, measured_on)]
@@ -98,7 +99,7 @@ def test_boxes_that_no_place_has_to_find_are_counted(photos):
     assert missed == total > 0
     assert detect.unreached_words(net, [(0, 9), (0, 3)]) == ""
     assert detect.unreached_words(net, [(missed, total), (0, 3)]).startswith(
-        f"{missed} of {total} boxes to train on and 0 of 3 to measure on hold no place of the feature maps, the finest of"
+        f"{missed} of {total} boxes to train on and 0 of 3 to measure on hold no place of the feature maps, the finest"
     )
 
 
