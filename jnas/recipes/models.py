@@ -10,7 +10,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from jnas import nets
+from jnas import data, nets
 from jnas.errors import UserError
 from jnas.nets.detection import detect as detect_boxes
 from jnas.recipes import chains, run_folder, train_network
@@ -89,6 +89,20 @@ def load_model(path: str | os.PathLike[str], *, space: networks.NetworkSpace | N
     params, stats = jax.eval_shape(lambda key: nets.initialise(net, key, shape), jax.random.key(0))
     weights = load_tree(folder / train_network.WEIGHTS, {"params": params, "batch_stats": stats})
     return Model(task, net, weights, shape, names, facts, folder)
+
+
+def check_fits(model: Model, dataset: data.Dataset) -> None:
+    """Raises a UserError unless the network reads such images and knows as many classes."""
+    if dataset.shape != model.shape or dataset.num_classes != model.facts["num_classes"]:
+        raise UserError(
+            f"{dataset.name} has images {dataset.shape} of {dataset.num_classes} classes and the network reads "
+            f"{model.shape} of {model.facts['num_classes']}: give data like those it was trained on"
+        )
+
+
+def normalisation_of(model: Model) -> data.Augment:
+    """The normalisation that a network was trained with, and no augmentation."""
+    return data.Augment(mean=tuple(model.facts["mean"]), std=tuple(model.facts["std"]))
 
 
 def answer(model: Model) -> Callable[[PyTree, Array], dict[str, Array]]:
