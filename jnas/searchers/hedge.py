@@ -138,7 +138,7 @@ def step(
         return jnp.sum(net.share * errors**2), errors
 
     gradient, errors = jax.grad(total, has_aux=True)(net.layers)
-    norm = optax.global_norm(gradient)
+    norm = optax.tree.norm(gradient)
     rate = jnp.asarray(learning_rate, y.dtype) * jnp.minimum(1.0, clip / jnp.maximum(norm, 1e-12))
     keep = jnp.asarray(memory, y.dtype)
     return Online(
