@@ -63,15 +63,8 @@ def limits_of(arguments: argparse.Namespace) -> Any:
     """The limits that a user gave."""
     from jnas.recipes.zoo import candidates
 
-    values = {}
-    options = ("max_params", "max_flops", "max_latency", "min_throughput", "min_training")
-    for option, (name, limit) in zip(options, candidates.LIMITS.items(), strict=True):
-        given = getattr(arguments, option)
-        if given is not None and not given > 0:
-            raise UserError(f"{limit.option} is {given:g}: give a positive number")
-        values[name] = None if given is None else given * limit.unit
-    timed = any(values[name] is not None for name in ("latency", "throughput", "training"))
-    return candidates.Limits(**values, device=arguments.device or (_this_device() if timed else None))
+    timed = (arguments.max_latency, arguments.min_throughput, arguments.min_training) != (None, None, None)
+    return candidates.limits_of(arguments, arguments.device or (_this_device() if timed else None))
 
 
 def _this_device() -> str:

@@ -262,12 +262,7 @@ def _finish(
 
 def _found(recipe: CellSearch, config: Any, plan: Any, path: pathlib.Path) -> dict[str, Any]:
     """What the search found: kept in `search/found.json`, and not searched for again if it is there."""
-    place = path / SEARCH / FOUND
-    stored = run_folder.read_json(place)
-    if stored is None:
-        run_folder.write_json(place, _with_names(plan.space, recipe.search(config, plan, path)))
-        stored = run_folder.read_json(place)  # as the next process will read it
-    return stored
+    return run_folder.kept(path / SEARCH / FOUND, lambda: _with_names(plan.space, recipe.search(config, plan, path)))
 
 
 def _with_names(space: spaces.CellSpace, found: dict[str, Any]) -> dict[str, Any]:

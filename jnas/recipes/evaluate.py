@@ -3,7 +3,6 @@
 import pathlib
 
 from jnas import data
-from jnas.errors import UserError
 from jnas.recipes import models
 from jnas.recipes.classification import evaluate
 from jnas.spaces.networks import NetworkSpace
@@ -26,10 +25,5 @@ def measure(
       UserError: if the folder holds no trained network or the data do not fit it.
     """
     model = models.load_model(folder, space=space)
-    if model.shape != dataset.shape or model.facts["num_classes"] != dataset.num_classes:
-        raise UserError(
-            f"{dataset.name} has images {dataset.shape} of {dataset.num_classes} classes and the network reads "
-            f"{model.shape} of {model.facts['num_classes']}: give data like those it was trained on"
-        )
-    augment = data.Augment(mean=tuple(model.facts["mean"]), std=tuple(model.facts["std"]))
-    return evaluate(model.net, model.weights, dataset, augment)
+    models.check_fits(model, dataset)
+    return evaluate(model.net, model.weights, dataset, models.normalisation_of(model))

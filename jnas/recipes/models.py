@@ -11,7 +11,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from jnas import nets
+from jnas import data, nets
 from jnas.errors import UserError
 from jnas.files import reading
 from jnas.files.urls import printable
@@ -114,6 +114,20 @@ def read_facts(folder: pathlib.Path) -> dict[str, Any]:
     if len(set(names)) < len(names):
         raise reading.wrong(path, "class_names", reprlib.repr(names), "a name once")
     return facts
+
+
+def check_fits(model: Model, dataset: data.Dataset) -> None:
+    """Raises a UserError unless the network reads such images and knows as many classes."""
+    if dataset.shape != model.shape or dataset.num_classes != model.facts["num_classes"]:
+        raise UserError(
+            f"{dataset.name} has images {dataset.shape} of {dataset.num_classes} classes and the network reads "
+            f"{model.shape} of {model.facts['num_classes']}: give data like those it was trained on"
+        )
+
+
+def normalisation_of(model: Model) -> data.Augment:
+    """The normalisation that a network was trained with, and no augmentation."""
+    return data.Augment(mean=tuple(model.facts["mean"]), std=tuple(model.facts["std"]))
 
 
 def answer(model: Model) -> Callable[[PyTree, Array], dict[str, Array]]:

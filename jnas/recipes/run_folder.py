@@ -9,7 +9,7 @@ import json
 import os
 import pathlib
 import re
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import yaml
@@ -112,6 +112,17 @@ def read_json(path: pathlib.Path) -> Any:
 def write_json(path: pathlib.Path, value: Any) -> None:
     """Write a JSON file, whole or not at all."""
     from_first(lambda: _write_json(path, value))
+
+
+def kept(path: pathlib.Path, make: Callable[[], dict[str, Any]]) -> dict[str, Any]:
+    """What a JSON file holds; where there is none, `make` is called and what it returns written and read again."""
+    found = read_json(path)
+    if found is None:
+        value = make()
+        from_first(lambda: str(files.prepare_folder(path.parent)))
+        write_json(path, value)
+        found = read_json(path)  # as the next process will read it
+    return found
 
 
 def load_data(name: str, image_size: int | None) -> data.Splits:

@@ -1,5 +1,6 @@
 """What a searcher is, the observations that its state holds, and what keeps it from asking twice."""
 
+import functools
 import itertools
 from collections.abc import Callable, Set
 from typing import Any, NamedTuple
@@ -166,6 +167,45 @@ def complete(space: Space, state: Observations, key: Key, num: int, preferred) -
         found = np.concatenate([found, left[order]])[:num]
     repeats = np.asarray(sample(space, jax.random.fold_in(key, 9), num))
     return np.concatenate([found, repeats])[:num]
+
+
+def bred(
+    space: Space, population: int, parents: Callable[[Any, np.ndarray], np.ndarray], children: Callable[..., Any]
+) -> Searcher:
+    """A searcher whose first `population` architectures are random, and all others children of those.
+
+    Args:
+      space: any space with at least two architectures.
+      population: as it says.
+      parents: `(state, rows of the known ones)` -> the rows that may have children.
+      children: `(codes, values, key, num)` of the parents -> `[n, num_choices]`, the first new ones of which are taken.
+
+    Returns:
+      The searcher.
+
+    Raises:
+      ValueError: if the space has one architecture.
+    """
+    if size(space) < 2:
+        raise ValueError(f"space {space.name!r} has one architecture: there is nothing to search.")
+
+    def ask(state, key, num):
+        key_draw, key_rest = jax.random.split(key)
+        rows = np.flatnonzero(state.known)
+        still_random = min(max(population - len(rows), 0), num)
+        preferred = np.asarray(sample(space, key_draw, still_random))
+        if still_random < num and len(rows):
+            rows = parents(state, rows)
+            born = children(state.codes[rows], state.values[rows], key_draw, num)
+            preferred = np.concatenate([preferred, np.asarray(born)])
+        return complete(space, state, key_rest, num, preferred)
+
+    return Searcher(functools.partial(no_observations, space), ask, functools.partial(record, space))
+
+
+def padded(rows: np.ndarray, length: int) -> np.ndarray:
+    """The rows, and behind them as many of zeros as make `length`."""
+    return np.pad(rows, ((0, length - len(rows)), *[(0, 0)] * (rows.ndim - 1)))
 
 
 def deviation(values: np.ndarray) -> np.ndarray:

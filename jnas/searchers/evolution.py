@@ -6,8 +6,8 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from jnas.searchers.base import Searcher, complete, no_observations, record
-from jnas.spaces.base import Space, mutate, sample, size
+from jnas.searchers.base import Searcher, bred, padded
+from jnas.spaces.base import Space, mutate
 
 ATTEMPTS = 16  # tournaments and mutations drawn for each architecture asked, of which the first new child is taken
 
@@ -34,11 +34,9 @@ def evolution(space: Space, *, population: int = 50, tournament: int = 10) -> Se
     """
     if population < 1 or tournament < 1:
         raise ValueError(f"population={population}, tournament={tournament}: each must be at least 1.")
-    if size(space) < 2:
-        raise ValueError(f"space {space.name!r} has one architecture: there is nothing to search.")
 
     @functools.partial(jax.jit, static_argnames="num")
-    def children(codes, values, count, key, num):
+    def born(codes, values, count, key, num):
         # codes [population, num_choices], values [population]; the first `count` rows are filled.
         def child(key):
             key_members, key_mutation = jax.random.split(key)
@@ -48,21 +46,11 @@ def evolution(space: Space, *, population: int = 50, tournament: int = 10) -> Se
 
         return jax.vmap(child)(jax.random.split(key, num))
 
-    def ask(state, key, num):
-        key_draw, key_rest = jax.random.split(key)
-        rows = np.flatnonzero(state.known)
-        still_random = min(max(population - len(rows), 0), num)
-        preferred = np.asarray(sample(space, key_draw, still_random))
-        if still_random < num:
-            rows = rows[-population:]
-            codes = np.zeros((population, len(space.choices)), np.int32)
-            values = np.zeros(population, np.float32)
-            codes[: len(rows)], values[: len(rows)] = state.codes[rows], _ranks(state.values[rows])
-            born = children(codes, values, np.int32(max(len(rows), 1)), key_draw, ATTEMPTS * num)
-            preferred = np.concatenate([preferred, np.asarray(born)]) if len(rows) else preferred
-        return complete(space, state, key_rest, num, preferred)
+    def children(codes, values, key, num):
+        ranks = _ranks(values).astype(np.float32)
+        return born(padded(codes, population), padded(ranks, population), np.int32(len(codes)), key, ATTEMPTS * num)
 
-    return Searcher(functools.partial(no_observations, space), ask, functools.partial(record, space))
+    return bred(space, population, lambda state, rows: rows[-population:], children)
 
 
 def _ranks(values):

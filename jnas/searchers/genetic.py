@@ -6,8 +6,8 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from jnas.searchers.base import Searcher, complete, no_observations, padded_length, record
-from jnas.spaces.base import Space, num_options, sample, size
+from jnas.searchers.base import Searcher, bred, padded, padded_length
+from jnas.spaces.base import Space, num_options
 
 ATTEMPTS = 16  # children drawn for each architecture asked, of which the first new one is taken
 
@@ -43,14 +43,12 @@ def genetic(
             f"population={population}, parents={parents}, mutated={mutated}, probability={probability}: give at least "
             "2 and shares up to 1."
         )
-    if size(space) < 2:
-        raise ValueError(f"space {space.name!r} has one architecture: there is nothing to search.")
     kept = max(round(parents * population), 2)
     bounds = num_options(space)
     free = np.flatnonzero(bounds > 1).astype(np.int32)
 
     @functools.partial(jax.jit, static_argnames="num")
-    def children(codes, count, key, num):
+    def born(codes, count, key, num):
         # codes [kept, num_choices], of which the first `count` rows are filled
         def child(key):
             kind, first, second, where, one, options, side = jax.random.split(key, 7)
@@ -63,17 +61,11 @@ def genetic(
 
         return jax.vmap(child)(jax.random.split(key, num))
 
-    def ask(state, key, num):
-        key_draw, key_rest = jax.random.split(key)
-        rows = np.flatnonzero(state.known)
-        still_random = min(max(population - len(rows), 0), num)
-        preferred = np.asarray(sample(space, key_draw, still_random))
-        if still_random < num and len(rows):
-            rows = rows[np.argsort(-state.values[rows], kind="stable")[:kept]]
-            codes = np.zeros((kept, len(bounds)), np.int32)
-            codes[: len(rows)] = state.codes[rows]
-            born = children(codes, np.int32(len(rows)), key_draw, padded_length(ATTEMPTS * num))
-            preferred = np.concatenate([preferred, np.asarray(born)])
-        return complete(space, state, key_rest, num, preferred)
+    def best(state, rows):
+        return rows[np.argsort(-state.values[rows], kind="stable")[:kept]]
 
-    return Searcher(functools.partial(no_observations, space), ask, functools.partial(record, space))
+    def children(codes, values, key, num):
+        del values
+        return born(padded(codes, kept), np.int32(len(codes)), key, padded_length(ATTEMPTS * num))
+
+    return bred(space, population, best, children)

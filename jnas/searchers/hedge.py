@@ -7,8 +7,9 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 import numpy as np
+import optax
 
-from jnas.searchers.base import padded_length
+from jnas.searchers.base import padded, padded_length
 from jnas.searchers.predictor import Predictor, Records, Scale, scale_of, standardised
 from jnas.types import Array, Key
 
@@ -137,7 +138,7 @@ def step(
         return jnp.sum(net.share * errors**2), errors
 
     gradient, errors = jax.grad(total, has_aux=True)(net.layers)
-    norm = jnp.sqrt(sum(jnp.sum(leaf**2) for leaf in jax.tree.leaves(gradient)))
+    norm = optax.tree.norm(gradient)
     rate = jnp.asarray(learning_rate, y.dtype) * jnp.minimum(1.0, clip / jnp.maximum(norm, 1e-12))
     keep = jnp.asarray(memory, y.dtype)
     return Online(
@@ -204,26 +205,15 @@ def hedge_network(
 
         return jax.vmap(member)(nets, order)
 
-    @jax.jit
-    def say(nets: Online, x: Array) -> tuple[Array, Array]:
-        each = jax.vmap(lambda net: jax.vmap(functools.partial(outputs, net.layers))(x))(nets)  # [members, m, layers]
-        mean = jnp.einsum("kml,kl->km", each, nets.share)
-        spread = jnp.einsum("kml,kl->km", (each - mean[..., None]) ** 2, nets.share)
-        return mean.mean(0), jnp.sqrt(spread.mean(0) + mean.var(0))
-
     def learn(nets: Online, scale: Scale, records: Records, orders: np.ndarray) -> Online:
         size = padded_length(len(records.y))
-        missing = size - len(records.y)
-        x = np.pad(standardised(scale, records.x), ((0, missing), (0, 0)))
-        y = np.pad((records.y - scale.y_mean) / scale.y_std, (0, missing))
+        both = standardised(scale, records.x), (records.y - scale.y_mean) / scale.y_std
+        x, y = (jnp.asarray(padded(part, size), jnp.float32) for part in both)
         mask = jnp.arange(size) < len(records.y)
-        rest = np.broadcast_to(np.arange(len(records.y), size), (*orders.shape[:2], missing))
+        rest = np.broadcast_to(np.arange(len(records.y), size), (*orders.shape[:2], size - len(records.y)))
         for order in np.concatenate([orders, rest], -1).astype(np.int32):
-            nets = read(nets, jnp.asarray(x, jnp.float32), jnp.asarray(y, jnp.float32), jnp.asarray(order), mask)
+            nets = read(nets, x, y, jnp.asarray(order), mask)
         return nets
-
-    def finished(nets: Online, scale: Scale) -> State:
-        return State(nets, scale, scale.y_std * float(np.sqrt(np.asarray(nets.square, np.float64).mean())))
 
     def fit(records: Records, key: Key) -> State:
         scale = scale_of(records)
@@ -234,20 +224,32 @@ def hedge_network(
         orders = random.permuted(
             np.broadcast_to(np.arange(len(records.y)), (passes, num_members, len(records.y))), axis=-1
         )
-        return finished(learn(nets, scale, records, orders), scale)
+        return _state(learn(nets, scale, records, orders), scale)
 
     def predict(state: State, x) -> tuple[np.ndarray, np.ndarray]:
         size = padded_length(len(x))
-        rows = np.pad(standardised(state.scale, x), ((0, size - len(x)), (0, 0)))
-        mean, std = (np.asarray(part, np.float64)[: len(x)] for part in say(state.nets, jnp.asarray(rows, jnp.float32)))
+        rows = jnp.asarray(padded(standardised(state.scale, x), size), jnp.float32)
+        mean, std = (np.asarray(part, np.float64)[: len(x)] for part in _said(state.nets, rows))
         return state.scale.y_mean + state.scale.y_std * mean, np.hypot(state.scale.y_std * std, state.error)
 
     def update(state: State, new: Records, key: Key) -> State:
         del key  # they are read in the order in which they came
         order = np.broadcast_to(np.arange(len(new.y)), (1, num_members, len(new.y)))
-        return finished(learn(state.nets, state.scale, new, order), state.scale)
+        return _state(learn(state.nets, state.scale, new, order), state.scale)
 
     return Predictor(fit, predict, update)
+
+
+@jax.jit
+def _said(nets: Online, x: Array) -> tuple[Array, Array]:
+    each = jax.vmap(lambda net: jax.vmap(functools.partial(outputs, net.layers))(x))(nets)  # [members, m, layers]
+    mean = jnp.einsum("kml,kl->km", each, nets.share)
+    spread = jnp.einsum("kml,kl->km", (each - mean[..., None]) ** 2, nets.share)
+    return mean.mean(0), jnp.sqrt(spread.mean(0) + mean.var(0))
+
+
+def _state(nets: Online, scale: Scale) -> State:
+    return State(nets, scale, scale.y_std * float(np.sqrt(np.asarray(nets.square, np.float64).mean())))
 
 
 def shares(state: Any) -> np.ndarray:

@@ -11,7 +11,7 @@ from typing import NamedTuple
 import jax.numpy as jnp
 import numpy as np
 
-from jnas.searchers.base import Observations, Searcher, padded_length
+from jnas.searchers.base import Observations, Searcher, padded, padded_length
 from jnas.searchers.gp import regression
 from jnas.searchers.gp.kernels import Kernel
 from jnas.searchers.gp.searcher import Process, Surrogate, by_improvement, by_information, model_of, searcher_of
@@ -74,13 +74,9 @@ def pooled(
         rows = known(state)
         inputs = np.concatenate([descriptors for descriptors, _ in rows])
         targets = transform(np.concatenate([scores for _, scores in rows]))
-        length = padded_length(len(targets))
-        padded = np.zeros((length, inputs.shape[1]), np.float32)
-        padded[: len(inputs)] = inputs
-        mask = jnp.asarray(np.arange(length) < len(targets))
-        return regression.Data(
-            jnp.asarray(padded), jnp.asarray(np.pad(targets, (0, length - len(targets))), jnp.float32), mask
-        )
+        count, length = len(targets), padded_length(len(targets))
+        inputs, targets = (jnp.asarray(padded(part, length), jnp.float32) for part in (inputs, targets))
+        return regression.Data(inputs, targets, jnp.arange(length) < count)
 
     process = Process(
         kernel, data_of, features, lambda state, data: (data.mask, (features(state.codes), state.known)), num_restarts,

@@ -11,7 +11,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from jnas.searchers.base import deviation, padded_length
+from jnas.searchers.base import deviation, padded, padded_length
 from jnas.searchers.gp import kernels, regression
 from jnas.types import Key
 
@@ -245,18 +245,15 @@ def gaussian_process(num_features: int, *, max_records: int = 512, num_steps: in
         seed = int(jax.random.randint(key, (), 0, 2**31 - 1))
         rows = np.sort(np.random.default_rng(seed).permutation(len(records.y))[:max_records])
         size = padded_length(len(rows))
-        padding = ((0, size - len(rows)), (0, 0))
-        data = regression.Data(
-            jnp.asarray(np.pad(standardised(scale, records.x[rows]), padding), jnp.float32),
-            jnp.asarray(np.pad((records.y[rows] - scale.y_mean) / scale.y_std, padding[0]), jnp.float32),
-            jnp.arange(size) < len(rows),
-        )
+        both = standardised(scale, records.x[rows]), (records.y[rows] - scale.y_mean) / scale.y_std
+        x, y = (jnp.asarray(padded(part, size), jnp.float32) for part in both)
+        data = regression.Data(x, y, jnp.arange(size) < len(rows))
         found = regression.fit(kernel, data, key, num_restarts=1, num_steps=num_steps)
         return Conditioned(records, scale, found, conditioned(kernel, found.hyper, data))
 
     def predict(state: Conditioned, x) -> tuple[np.ndarray, np.ndarray]:
         size = padded_length(len(x))
-        rows = np.pad(standardised(state.scale, x), ((0, size - len(x)), (0, 0)))
+        rows = padded(standardised(state.scale, x), size)
         mean, variance, _ = predicted(kernel, state.given, jnp.asarray(rows, jnp.float32))
         std = np.sqrt(np.asarray(variance, np.float64) + float(regression.noise_variance(state.fit.hyper)))
         whole = state.scale.y_mean + state.scale.y_std * np.asarray(mean, np.float64)

@@ -56,8 +56,9 @@ def search(config: SpaceSearch, plan: Plan, path: pathlib.Path) -> dict[str, Any
     """
     key = jax.random.fold_in(jax.random.key(config.seed), 1)
     kept = Kept(path / EVALUATIONS, plan.judge)
-    outer = _outer(config, plan.family, kept, path / OUTER, jax.random.fold_in(key, 0))
-    inner = _inner(config, outer, kept, path / INNER, jax.random.fold_in(key, 1))
+    folders, keys = (path / OUTER, path / INNER), [jax.random.fold_in(key, number) for number in range(2)]
+    outer = run_folder.kept(folders[0] / "found.json", lambda: _outer(config, plan.family, kept, folders[0], keys[0]))
+    inner = run_folder.kept(folders[1] / "found.json", lambda: _inner(config, outer, kept, folders[1], keys[1]))
     ends = {True: "converged", False: "budget spent"}
     return {
         "genotype": inner["genotype"], "space": outer["space"],
@@ -139,9 +140,6 @@ def _kernel(descriptor: Descriptor) -> searchers.kernels.Kernel:
 
 def _outer(config: SpaceSearch, family: Family, judge: Kept, folder: pathlib.Path, key: Key) -> dict[str, Any]:
     """The space of largest posterior mean, and how it came to it."""
-    stored = run_folder.read_json(folder / "found.json")
-    if stored is not None:
-        return stored
     descriptor = descriptors.describe(family)
     kernel, answers = _kernel(descriptor), np.arange(spaces.size(family), dtype=np.int32)[:, None]
     tried: dict[bytes, dict[str, Any]] = {}
@@ -185,18 +183,15 @@ def _outer(config: SpaceSearch, family: Family, judge: Kept, folder: pathlib.Pat
         tried[code.tobytes()] = {**_named(family, code), "score": float(score), **objective(code, None).metrics}
     state = searcher.tell(searcher.init(), found.codes, found.scores)
     best = incumbent(model, state, answers, values)
-    return _write(folder, {
+    return {
         **_named(family, best.code), "mean": best.posterior[0], "std": best.posterior[1],
         "evaluated": best.facts["evaluated"], "converged": found.converged, "members": len(answers),
         "features": descriptor.names, "trials": list(tried.values()), "log": found.log,
-    })  # fmt: skip
+    }  # fmt: skip
 
 
 def _inner(config: SpaceSearch, outer: dict[str, Any], judge: Kept, folder: pathlib.Path, key: Key) -> dict[str, Any]:
     """The network of largest posterior mean in the space that was chosen."""
-    stored = run_folder.read_json(folder / "found.json")
-    if stored is not None:
-        return stored
     space = networks.network_space(outer["space"])
     known = _known(space, outer["trials"])
     kernel, level = searchers.kernels.default(space), config.inner
@@ -209,14 +204,14 @@ def _inner(config: SpaceSearch, outer: dict[str, Any], judge: Kept, folder: path
             folder, _searcher(level, space, kernel), model, lambda arch, _: Evaluation(judge(space, arch)), level,
             budget, key, known=known, describe=lambda arch: networks.to_string(space, arch), choices=space.choices,
         )  # fmt: skip
-    return _write(folder, {
+    return {
         "genotype": networks.to_string(space, found.code), "converged": found.converged, "known": len(known[0]),
         "trials": [
             {"genotype": networks.to_string(space, code), "score": float(score)}
             for code, score in zip(found.codes, found.scores, strict=True)
         ],
         "log": found.log,
-    })  # fmt: skip
+    }  # fmt: skip
 
 
 def _known(space: networks.NetworkSpace, trials: Sequence[dict[str, Any]]) -> tuple[np.ndarray, np.ndarray]:
@@ -268,10 +263,3 @@ def _level(folder, searcher, model, objective, level, budget, key, *, describe, 
 def _named(family: Family, code) -> dict[str, str]:
     member = family.member(code)
     return {"space": member.space.name, "strategy": member.strategy}
-
-
-def _write(folder: pathlib.Path, value: dict[str, Any]) -> dict[str, Any]:
-    """Writes what a level found, and returns it as the next process will read it."""
-    files.prepare_folder(folder)
-    run_folder.write_json(folder / "found.json", value)
-    return run_folder.read_json(folder / "found.json")

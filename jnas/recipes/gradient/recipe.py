@@ -142,7 +142,7 @@ def plan(config: Search, splits: data.Splits, space: spaces.CellSpace, mesh: Mes
 
 
 def search(config: Search, plan: Plan, path: pathlib.Path) -> dict[str, Any]:
-    """Run the search and derive, see `driver.Recipe`; its checkpoints and records are in `path/search`."""
+    """Run the search and derive, see `driver.CellSearch`; its checkpoints and records are in `path/search`."""
     return (_search_one if config.num_runs == 1 else _search_several)(config, plan, path / "search")
 
 

@@ -110,7 +110,7 @@ def plan(config: GroupedSearch, splits: data.Splits, space: CellSpace, mesh: Mes
 
 
 def search(config: GroupedSearch, plan: Plan, path: pathlib.Path) -> dict[str, Any]:
-    """All stages and the derivation, see `driver.Recipe`; a stage that is done is not run again.
+    """All stages and the derivation, see `driver.CellSearch`; a stage that is done is not run again.
 
     Args:
       config: the settings.
@@ -122,9 +122,12 @@ def search(config: GroupedSearch, plan: Plan, path: pathlib.Path) -> dict[str, A
     """
     groups, stages, space = plan.groups, {}, plan.space
     if config.groups == "clustering":
-        groups, stages[CLUSTER] = _cluster(config, plan, path / CLUSTER)
+        place = path / CLUSTER
+        found = run_folder.kept(place / "found.json", lambda: _cluster(config, plan, place))
+        groups, stages[CLUSTER] = Groups(tuple(map(tuple, found["groups"])), tuple(found["representatives"])), found
     if groups is not None:
-        stages[FIRST] = _first(config, plan, groups, path / FIRST)
+        place, chosen = path / FIRST, groups
+        stages[FIRST] = run_folder.kept(place / "found.json", lambda: _first(config, plan, chosen, place))
         space = grouped.stage_two(plan.space, groups, stages[FIRST]["winners"])
     state, cost = _fit(config, plan, space, config.second, path / SECOND, 4)
     arch, every = _derive(space, state.point.alpha), (*stages.values(), cost)
@@ -141,35 +144,27 @@ def search(config: GroupedSearch, plan: Plan, path: pathlib.Path) -> dict[str, A
 
 def _first(config: GroupedSearch, plan: Plan, groups: Groups, folder: pathlib.Path) -> dict[str, Any]:
     """Stage 1: the group on every edge."""
-    stored = run_folder.read_json(folder / "found.json")
-    if stored is None:
-        space = grouped.representatives(plan.space, groups)
-        state, cost = _fit(config, plan, space, config.first, folder, 3)
-        won = grouped.winners(space, state.point.alpha, groups)
-        stored = _kept(folder / "found.json", {"winners": won, "groups": groups.members, **cost})
-    return stored
+    space = grouped.representatives(plan.space, groups)
+    state, cost = _fit(config, plan, space, config.first, folder, 3)
+    return {"winners": grouped.winners(space, state.point.alpha, groups), "groups": groups.members, **cost}
 
 
-def _cluster(config: GroupedSearch, plan: Plan, folder: pathlib.Path) -> tuple[Groups, dict[str, Any]]:
+def _cluster(config: GroupedSearch, plan: Plan, folder: pathlib.Path) -> dict[str, Any]:
     """Groups from the feature maps of a supernet of the whole space, trained as the stages are."""
-    stored = run_folder.read_json(folder / "found.json")
-    if stored is None:
-        state, cost = _fit(config, plan, plan.space, config.supernet, folder, 5)
-        key = jax.random.fold_in(jax.random.key(config.seed), 6)
-        sample = data.supervised_source(
-            plan.splits.train, batch_size=min(config.num_samples, len(plan.splits.train)), augment=plan.augment
-        )
-        images = sample.batch(sample.arrays, jax.numpy.int32(0), key).image
-        net = _supernet(config, plan.space, config.supernet, plan.splits.train.num_classes)
-        similarity = clustering.correlations(net, state.point.weights, state.variables, state.point.alpha, images)
-        found = clustering.cluster(plan.space, similarity, num_groups=config.num_groups)
-        stored = {
-            "groups": found.groups.members, "representatives": found.groups.representatives, "ops": found.ops,
-            "correlation": found.similarity.tolist(), "linkage": found.linkage.tolist(),
-            "silhouettes": {str(k): value for k, value in found.silhouettes.items()}, **cost,
-        }  # fmt: skip
-        stored = _kept(folder / "found.json", stored)
-    return Groups(tuple(map(tuple, stored["groups"])), tuple(stored["representatives"])), stored
+    state, cost = _fit(config, plan, plan.space, config.supernet, folder, 5)
+    key = jax.random.fold_in(jax.random.key(config.seed), 6)
+    sample = data.supervised_source(
+        plan.splits.train, batch_size=min(config.num_samples, len(plan.splits.train)), augment=plan.augment
+    )
+    images = sample.batch(sample.arrays, jax.numpy.int32(0), key).image
+    net = _supernet(config, plan.space, config.supernet, plan.splits.train.num_classes)
+    similarity = clustering.correlations(net, state.point.weights, state.variables, state.point.alpha, images)
+    found = clustering.cluster(plan.space, similarity, num_groups=config.num_groups)
+    return {
+        "groups": found.groups.members, "representatives": found.groups.representatives, "ops": found.ops,
+        "correlation": found.similarity.tolist(), "linkage": found.linkage.tolist(),
+        "silhouettes": {str(k): value for k, value in found.silhouettes.items()}, **cost,
+    }  # fmt: skip
 
 
 def _fit(config: GroupedSearch, plan: Plan, space: CellSpace, stage: Stage, folder: pathlib.Path, number: int):
@@ -256,12 +251,6 @@ def until_settled(
 def _end(name: str, stage: dict[str, Any]) -> dict[str, Any]:
     """How a stage ended, for the result; a stage of an older run took all its epochs."""
     return {"name": name, **{key: stage[key] for key in ("steps", "epochs", "ended") if key in stage}}
-
-
-def _kept(path: pathlib.Path, value: dict[str, Any]) -> dict[str, Any]:
-    """Writes what a stage found, and returns it as the next process will read it."""
-    run_folder.write_json(path, value)
-    return run_folder.read_json(path)
 
 
 def _supernet(config: GroupedSearch, space: CellSpace, stage: Stage, num_classes: int) -> nets.Network:

@@ -1,10 +1,12 @@
 """Networks that give their features to the heads of other tasks."""
 
-from typing import NamedTuple
+import dataclasses
+from typing import Any, NamedTuple
 
 from jnas.nets.chain import FoundNetwork
 from jnas.recipes import chains
 from jnas.recipes.settings import Training
+from jnas.recipes.tasks.settings import TrainDetector, TrainEmbedding
 from jnas.spaces import networks
 
 
@@ -40,3 +42,19 @@ def backbone(space_name: str, genotype: str, *, channels: int, depth: int | None
     return Backbone(
         chains.network(networks.fix(space, arch), training, 1), space.name, networks.to_string(space, arch), depth
     )
+
+
+def backbone_of(config: TrainDetector | TrainEmbedding) -> Backbone:
+    """The network that the settings of a task name."""
+    return backbone(config.space, config.genotype, channels=config.channels, depth=config.depth, stem=config.stem)
+
+
+def facts_of(task: str, config: TrainDetector | TrainEmbedding, dataset: Any, augment: Any) -> dict[str, Any]:
+    """Everything that rebuilds the network of a task, for `network.json`, and what it reads."""
+    of = backbone_of(config)
+    names = {"genotype": of.genotype, "space": of.space}
+    return {
+        "task": task, **names, "settings": {**dataclasses.asdict(config), **names, "depth": of.depth},
+        "shape": dataset.shape, "num_classes": dataset.num_classes, "class_names": list(dataset.class_names),
+        "mean": augment.mean, "std": augment.std,
+    }  # fmt: skip

@@ -19,7 +19,7 @@ from jnas.nets.boxes import places
 from jnas.nets.detection import Detector, assign, detect, detection_loss, reached
 from jnas.recipes import run_folder
 from jnas.recipes.tasks.average_precision import Detections, Truth, average_precision, voc_curve
-from jnas.recipes.tasks.backbones import Backbone, backbone
+from jnas.recipes.tasks.backbones import backbone_of, facts_of
 from jnas.recipes.tasks.settings import TrainDetector
 from jnas.recipes.tasks.training import Plan
 from jnas.types import Array, Aux, Context, Loss, PyTree
@@ -60,7 +60,7 @@ def plan(config: TrainDetector) -> Plan:
         loss_of(detector, trained_on.shape[:2]),
         boxed_source(trained_on, batch_size=config.train.batch_size, augment=augment),
         trained_on.as_images(),
-        describe(config, trained_on, augment),
+        facts_of(TASK, config, trained_on, augment),
         {
             "name": trained_on.name, "train": len(trained_on), "test": len(held_out), "shape": trained_on.shape,
             "dropped_boxes": trained_on.dropped + held_out.dropped,
@@ -76,7 +76,9 @@ def build(config: TrainDetector, num_classes: int) -> Detector:
     Raises:
       ValueError: for settings that do not fit each other.
     """
-    return Detector(_backbone(config).net, num_classes, tuple(config.strides), config.head_channels, config.head_depth)
+    return Detector(
+        backbone_of(config).net, num_classes, tuple(config.strides), config.head_channels, config.head_depth
+    )
 
 
 def frame(config: TrainDetector) -> tuple[int, int]:
@@ -103,11 +105,7 @@ def parts(splits: DetectionSplits, held_out: str) -> tuple[DetectionDataset, Det
 def augmentation(config: TrainDetector, dataset: DetectionDataset) -> BoxAugment:
     """What happens to the training photos, normalised by the mean and deviation of these."""
     mean, std = data.normalisation(dataset.as_images())
-    change = config.augmentation
-    return BoxAugment(
-        flip=change.flip, upright=change.upright, smallest=change.smallest, largest=change.largest,
-        colour=change.colour, mean=mean, std=std,
-    )  # fmt: skip
+    return BoxAugment(**dataclasses.asdict(config.augmentation), mean=mean, std=std)
 
 
 def loss_of(detector: Detector, shape: tuple[int, int]) -> Loss:
@@ -194,17 +192,6 @@ def truths(dataset: DetectionDataset) -> list[Truth]:
     ]
 
 
-def describe(config: TrainDetector, dataset: DetectionDataset, augment: BoxAugment) -> dict[str, Any]:
-    """Everything that rebuilds the network, for `network.json`."""
-    of = _backbone(config)
-    names = {"genotype": of.genotype, "space": of.space}
-    return {
-        "task": TASK, **names, "settings": {**dataclasses.asdict(config), **names, "depth": of.depth},
-        "shape": dataset.shape, "num_classes": dataset.num_classes, "class_names": dataset.class_names,
-        "mean": augment.mean, "std": augment.std,
-    }  # fmt: skip
-
-
 def show(
     folder: pathlib.Path,
     dataset: DetectionDataset,
@@ -246,7 +233,3 @@ def show(
             "curves": curves, "pictures": pictures, **({"note": note} if note else {}),
         },
     )  # fmt: skip
-
-
-def _backbone(config: TrainDetector) -> Backbone:
-    return backbone(config.space, config.genotype, channels=config.channels, depth=config.depth, stem=config.stem)

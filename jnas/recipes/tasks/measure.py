@@ -3,7 +3,6 @@
 import pathlib
 from typing import Any
 
-from jnas import data
 from jnas.data.detection.datasets import load_detection
 from jnas.data.detection.sources import BoxAugment
 from jnas.errors import UserError
@@ -58,12 +57,7 @@ def _recognition(model: models.Model, name: str | None, split: str):
     if split == "train":
         raise UserError("split is train and the training images are the gallery of this network: measure on test")
     dataset = run_folder.load_data(name or settings["data"], None if name else settings["image_size"]).test
-    if dataset.shape != model.shape or dataset.num_classes != model.facts["num_classes"]:
-        raise UserError(
-            f"{dataset.name} has images {dataset.shape} of {dataset.num_classes} classes and the network reads "
-            f"{model.shape} of {model.facts['num_classes']}: give data like those it was trained on"
-        )
-    augment = data.Augment(mean=tuple(model.facts["mean"]), std=tuple(model.facts["std"]))
+    models.check_fits(model, dataset)
     gallery = recognise.read_gallery(model.folder, model.facts)
-    queries = recognise.embed_all(model.net, model.weights, dataset, augment)
+    queries = recognise.embed_all(model.net, model.weights, dataset, models.normalisation_of(model))
     return retrieval(queries, dataset.labels, gallery["embedding"], gallery["label"]), dataset

@@ -1,6 +1,5 @@
 """Recognition with a found network: an embedding in which the nearest neighbours of an image are of its class."""
 
-import dataclasses
 import pathlib
 from typing import Any
 
@@ -12,7 +11,7 @@ from jnas import data, distributed, files, report
 from jnas.nets.embedding import Embedder
 from jnas.recipes import run_folder, train_network
 from jnas.recipes.classification import accuracy, cross_entropy
-from jnas.recipes.tasks.backbones import Backbone, backbone
+from jnas.recipes.tasks.backbones import backbone_of, facts_of
 from jnas.recipes.tasks.retrieval import nearest, retrieval
 from jnas.recipes.tasks.settings import TrainEmbedding
 from jnas.recipes.tasks.training import Plan
@@ -48,7 +47,7 @@ def plan(config: TrainEmbedding) -> Plan:
         loss_of(embedder, config.temperature),
         data.supervised_source(splits.train, batch_size=config.train.batch_size, augment=augment),
         splits.train,
-        describe(config, splits.train, augment),
+        facts_of(TASK, config, splits.train, augment) | {"gallery": len(splits.train)},
         train_network.describe(splits),
         measure,
     )
@@ -60,7 +59,7 @@ def build(config: TrainEmbedding, num_classes: int) -> Embedder:
     Raises:
       ValueError: for settings that do not fit each other.
     """
-    return Embedder(_backbone(config).net, num_classes, config.dimension)
+    return Embedder(backbone_of(config).net, num_classes, config.dimension)
 
 
 def loss_of(embedder: Embedder, temperature: float) -> Loss:
@@ -92,17 +91,6 @@ def embed_all(
 
     batches = data.padded(dataset, min(batch_size, len(dataset))).images
     return np.concatenate([np.asarray(embed(weights, jnp.asarray(rows))) for rows in batches])[: len(dataset)]
-
-
-def describe(config: TrainEmbedding, dataset: data.Dataset, augment: data.Augment) -> dict[str, Any]:
-    """Everything that rebuilds the network, for `network.json`."""
-    of = _backbone(config)
-    names = {"genotype": of.genotype, "space": of.space}
-    return {
-        "task": TASK, **names, "settings": {**dataclasses.asdict(config), **names, "depth": of.depth},
-        "shape": dataset.shape, "num_classes": dataset.num_classes, "class_names": list(dataset.class_names),
-        "mean": augment.mean, "std": augment.std, "gallery": len(dataset),
-    }  # fmt: skip
 
 
 def read_gallery(folder: pathlib.Path, facts: dict[str, Any]) -> dict[str, np.ndarray]:
@@ -150,7 +138,3 @@ def show(
         folder / report.AT_WORK,
         {"task": TASK, "queries": len(test), "gallery": len(train), "measured": measured, "pictures": pictures},
     )
-
-
-def _backbone(config: TrainEmbedding) -> Backbone:
-    return backbone(config.space, config.genotype, channels=config.channels, depth=config.depth, stem=config.stem)

@@ -56,6 +56,21 @@ class Limits(NamedTuple):
     device: str | None = None
 
 
+def limits_of(asked: Any, device: str | None) -> Limits:
+    """The limits that the attributes `max_params`, `min_training` and the like of some settings or options ask for.
+
+    Raises:
+      UserError: for one that is not positive.
+    """
+    values = {}
+    for name, limit in LIMITS.items():
+        given = getattr(asked, limit.option.removeprefix("--").replace("-", "_"))
+        if given is not None and not given > 0:
+            raise UserError(f"{limit.option} is {given:g}: give a positive number")
+        values[name] = None if given is None else given * limit.unit
+    return Limits(**values, device=device)
+
+
 class _Limit(NamedTuple):
     option: str
     what: str

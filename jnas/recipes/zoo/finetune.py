@@ -15,7 +15,7 @@ from jnas.nets.quant.sizes import layer_sizes
 from jnas.recipes import chains, train_network, trainer
 from jnas.recipes.classification import classifier_loss, evaluate
 from jnas.recipes.config import build
-from jnas.recipes.models import Model
+from jnas.recipes.models import Model, normalisation_of
 from jnas.recipes.optimisers import sgd_of
 from jnas.recipes.settings import Training
 from jnas.recipes.zoo.settings import FineTuning
@@ -26,7 +26,12 @@ CLASSIFIER = "classifier"
 
 
 def fine_tune(
-    model: Model, train: data.Dataset, validation: data.Dataset, settings: FineTuning, folder: pathlib.Path, seed: int
+    model: Model,
+    train: data.Dataset,
+    validation: data.Dataset,
+    settings: FineTuning,
+    folder: pathlib.Path,
+    seed: int,
 ) -> dict[str, Any]:
     """Fit a trained network to new images; resumes, and does nothing if it is done.
 
@@ -142,11 +147,6 @@ def as_read_by(model: Model, dataset: data.Dataset) -> data.Dataset:
             "give images of as many, or of one"
         )
     return dataclasses.replace(dataset, images=changed.reshape(len(dataset), -1), shape=(height, width, wanted))
-
-
-def normalisation_of(model: Model) -> data.Augment:
-    """The normalisation that a network was trained with, and no augmentation."""
-    return data.Augment(mean=tuple(model.facts["mean"]), std=tuple(model.facts["std"]))
 
 
 def features_of(model: Model):

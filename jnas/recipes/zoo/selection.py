@@ -105,7 +105,7 @@ def finish(
     model = models.load_model(path / "train" / best["name"])
     with run_folder.as_user_input():
         test = finetune.as_read_by(model, plan.splits.test)
-    measured = evaluate(model.net, model.weights, test, finetune.normalisation_of(model))
+    measured = evaluate(model.net, model.weights, test, models.normalisation_of(model))
     front = [
         {"model": c.name, "accuracy": c.accuracy, "parameters": c.parameters, "flops": c.flops} for c in plan.kept
     ]  # fmt: skip
@@ -147,20 +147,22 @@ def allowed(config: Selection) -> tuple[list[candidates.Candidate], list[str]]:
     here = [candidate for candidate in found if not candidate.table]
     if not here:
         raise UserError(f"{masked(config.zoo)} has no network with weights: add some with jnas zoo add ZOO RUN")
-    device = config.device or str(environment()["device"])
+    device = device_of(config)
     if config.budget is not None or config.max_latency or config.min_throughput or config.min_training:
         here = measured(config, here, device)
-    scaled = (config.max_params, 1e6), (config.max_flops, 1e9), (config.max_latency, 1e-3)
-    most = [None if value is None else value * unit for value, unit in scaled]
-    limits = candidates.Limits(most[0], most[1], most[2], config.min_throughput, config.min_training, device)
-    return candidates.within(here, limits), complaints
+    return candidates.within(here, candidates.limits_of(config, device)), complaints
+
+
+def device_of(config: Selection) -> str:
+    """The device whose times count."""
+    return config.device or str(environment()["device"])
 
 
 def check_budget(config: Selection, kept: Sequence[candidates.Candidate], num_examples: int) -> None:
     """Raises a UserError unless some candidate's fine-tuning fits into the budget."""
     if config.budget is None:
         return
-    device = config.device or str(environment()["device"])
+    device = device_of(config)
     steps = min(s.epochs * max(1, num_examples // s.batch_size) for s in config.grid())
     least = min((step * steps for c in kept if (step := step_seconds(c, device, config)) is not None), default=None)
     if least is None:
@@ -202,7 +204,7 @@ def step_seconds(candidate: candidates.Candidate, device: str, config: Selection
 def list_choices(config: Selection, kept: Sequence[candidates.Candidate], train: data.Dataset) -> list[Choice]:
     """Every network with every setting, with what a predictor reads: each network looks at the images once."""
     choices = []
-    device = config.device or str(environment()["device"])
+    device = device_of(config)
     for candidate in kept:
         model = networks.load(config.zoo, candidate.name).model
         with run_folder.as_user_input():

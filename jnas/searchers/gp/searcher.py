@@ -16,6 +16,7 @@ from jnas.searchers.base import (
     enumerate_all,
     new_ones,
     no_observations,
+    padded,
     padded_length,
     record,
 )
@@ -165,8 +166,7 @@ def searcher_of(process: Process, space: Space, choose: Acquire, num_initial: in
         preferred = np.zeros((0, len(space.choices)), np.int32)
         if state.known.sum() >= num_initial and len(codes := candidates(state, key_candidates)):
             length = padded_length(len(codes)) if small else num_candidates  # one program while the list shrinks
-            rows = np.zeros((length, codes.shape[1]), np.int32)
-            rows[: len(codes)] = codes
+            rows = padded(codes, length)
             data, allowed = process.data(state), np.arange(length) < len(codes)
             hyper, (asked, seen) = model.fit(state, key_fit).hyper, process.asked(state, data)
             chosen = np.asarray(choose(process.kernel, hyper, data, asked, process.features(rows), allowed, num, seen))
