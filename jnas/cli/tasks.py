@@ -96,7 +96,7 @@ def _summary(result: dict[str, Any], folder: pathlib.Path) -> list[str]:
             f"{found['measured_on']} photos ({each})"
         )
         lines.append(f"COCO      {100 * found['coco_ap']:.1f} % at .5 to .95, {100 * found['coco_ap50']:.1f} % at .5")
-        if result["data"]["dropped_boxes"]:
+        if result["data"].get("dropped_boxes"):
             lines.append(f"boxes     {result['data']['dropped_boxes']} without width or height left out")
     else:
         lines.append(f"recall    {100 * found['recall_at_1']:.2f} % of nearest neighbours are of the class")
