@@ -97,7 +97,7 @@ def _summary(result: dict[str, Any], folder: pathlib.Path) -> list[str]:
             f"{found['measured_on']} photos ({each})"
         )
         lines.append(f"COCO      {100 * found['coco_ap']:.1f} % at .5 to .95, {100 * found['coco_ap50']:.1f} % at .5")
-        if result["data"]["dropped_boxes"]:
+        if result["data"].get("dropped_boxes"):
             lines.append(f"boxes     {result['data']['dropped_boxes']} without width or height left out")
         if missed := result["data"].get("unreached_boxes"):
             lines.append(f"boxes     {missed['train']} to train on and {missed['test']} to measure on are too small")

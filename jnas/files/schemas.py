@@ -73,15 +73,55 @@ Found = TypedDict("Found", {
 }, total=False)  # fmt: skip
 
 
+Precision = TypedDict("Precision", {
+    "boxes": Count, "voc_ap50": Number | None, "coco_ap50": Number | None, "coco_ap": Number | None,
+})  # fmt: skip
+
+
+class Detector(Trained, total=False):
+    """Which was measured on photos."""
+
+    voc_ap50: Required[Number | None]
+    coco_ap50: Required[Number | None]
+    coco_ap: Required[Number | None]
+    classes: Required[dict[str, Precision]]
+    photos: Required[Count]
+    measured_on: Required[str]
+
+
+class Embedding(Trained, total=False):
+    """Which was measured by what is near."""
+
+    recall_at_1: Required[Number]
+    map_at_r: Required[Number]
+
+
 class OfTask(Found, total=False):
     """A run for a task other than classification."""
 
     task: Required[str]
     method: str
     seed: Whole
-    found: Required[Trained]
     random: Required[list[Trained]]
     data: Required[Described]
+
+
+class Detection(OfTask, total=False):
+    """A training of a detector."""
+
+    found: Required[Detector]
+
+
+class Recognition(OfTask, total=False):
+    """A training of an embedding."""
+
+    found: Required[Embedding]
+
+
+class Data(Described, total=False):
+    """With images to test on."""
+
+    test: Required[Count]
 
 
 class Run(Found, total=False):
@@ -91,7 +131,7 @@ class Run(Found, total=False):
     seed: Whole
     found: Required[Classifier]
     random: Required[list[Classifier]]
-    data: Required[Described]
+    data: Required[Data]
     reference: Reference
     selection: Mapping
     quantised: dict[str, Mapping]
@@ -219,7 +259,8 @@ def of(path: pathlib.Path, value: Any) -> Any:
     has = value.keys() if isinstance(value, dict) else set()
     if path.name == "result.json":
         if has & {"found", "random", "data"}:
-            return OfTask if "task" in has else Run
+            tasks = {"detection": Detection, "recognition": Recognition}
+            return tasks.get(str(value["task"]), OfTask) if "task" in has else Run
         return Trained if has & {"voc_ap50", "recall_at_1"} else Classifier
     if path.name == "found.json":
         marks = {"trials": Level, "log": Level, "winners": Winners, "representatives": Clusters}

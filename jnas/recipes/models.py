@@ -1,5 +1,6 @@
 """Trained networks of any task, read back from their folders, as functions from pixels to answers."""
 
+import dataclasses
 import json
 import os
 import pathlib
@@ -103,10 +104,15 @@ def read_facts(folder: pathlib.Path) -> dict[str, Any]:
     facts = run_folder.read_json(path)
     if facts is None:
         raise UserError(f"{folder} holds no trained network ({path.name} is missing): name a finished run")
-    part = "training" if facts.get("task", CLASSIFICATION) == CLASSIFICATION else "settings"
-    for name in (part, *(("gallery",) if facts.get("task") == recognise.TASK else ())):
+    task = facts.get("task", CLASSIFICATION)
+    part = "training" if task == CLASSIFICATION else "settings"
+    for name in (part, *(("gallery",) if task == recognise.TASK else ())):
         if name not in facts:
             raise reading.wrong(path, name, "missing", "what jnas writes there")
+    if kind := {detect.TASK: TrainDetector, recognise.TASK: TrainEmbedding}.get(task):
+        if "data" not in facts["settings"]:
+            raise reading.wrong(path, "settings.data", "missing", "what the network was trained on")
+        facts["settings"] = dataclasses.asdict(build(kind, facts["settings"]))  # of an older version: with what is new
     channels, number, names = facts["shape"][2], facts["num_classes"], facts.get("class_names") or ()
     for name, most in (("mean", channels), ("std", channels), ("class_names", number)):
         if len(facts.get(name) or ()) not in ({most, 0} if name == "class_names" else {1, most}):

@@ -108,7 +108,7 @@ def agreement_words(result: Mapping[str, Any]) -> str | None:
     if not isinstance(found, dict) or found.get("kendall_tau_mean") is None:
         return None
     pairs = found["num_runs"] * (found["num_runs"] - 1) // 2
-    scores = summarise(accuracies(result["runs"]))
+    scores = summarise(accuracies(result.get("runs", ())))
     spread = f" ± {100 * scores.std:.2f}" if scores.count > 1 else ""
     score = f" Test accuracy of their cells: {100 * scores.mean:.2f}{spread} %." if scores.count else ""
     of = "the only pair of runs" if pairs == 1 else f"the {pairs} pairs of runs"

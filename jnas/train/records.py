@@ -125,7 +125,7 @@ def _length_up_to(file: BinaryIO, step: int, name: str) -> int:
             break
         try:
             found = int(json.loads(line)["step"])
-        except (ValueError, TypeError, KeyError) as error:
+        except (ValueError, TypeError, KeyError, OverflowError, RecursionError) as error:
             raise UserError(f"{name} is no log of steps: move it away or choose another path") from error
         if found > step:
             break

@@ -31,6 +31,11 @@ def edit(path, **changes):
         ({"mean": [0.1, 0.2]}, r"field mean is \[0.1, 0.2\]; expected 1 entries"),
         ({"task": "recognition"}, "field settings is missing"),
         ({"task": "recognition", "settings": {}}, "field gallery is missing"),
+        ({"task": "recognition", "settings": {}, "gallery": 9}, "field settings.data is missing"),
+        (
+            {"task": "detection", "settings": {"data": "a", "genotype": "g", "most_boxes": 0}},
+            "field settings.most_boxes is 0; expected a number of at least 1",
+        ),
         ({"task": "poetry"}, "field settings is missing"),
     ],
 )
