@@ -128,7 +128,7 @@ def run(
       UserError: if the file cannot be read or written, or a number is out of range.
       Interrupted: after SIGTERM; the process that runs is stopped first.
     """
-    if repeats < 1 or (timeout is not None and timeout <= 0):
+    if repeats < 1 or (timeout is not None and not 0 < timeout < 1e9):
         raise UserError(f"--repeats {repeats} --timeout {timeout}: give at least 1 repeat, and a positive time")
     if profile and out is None:
         raise UserError("--profile needs --out FILE.jsonl: the traces are written beside that file")
@@ -245,7 +245,7 @@ def measure(
     environment = {**os.environ, "XLA_FLAGS": flags.strip(), "JNAS_CACHE_DIR": cache or "", **(variables or {})}
     with tempfile.TemporaryDirectory(prefix="jnas-bench-") as folder:
         asked, answered, said = (pathlib.Path(folder) / name for name in ("request", "answer", "stderr"))
-        asked.write_text(json.dumps(request))
+        asked.write_text(json.dumps(request), encoding="utf-8")
         with said.open("wb") as stderr:
             process = subprocess.Popen(
                 [sys.executable, "-m", worker, str(asked), str(answered)],
@@ -259,8 +259,8 @@ def measure(
                 process.kill()
                 process.wait()
         if answered.is_file():
-            return json.loads(answered.read_text())
-        spoken = said.read_text(errors="replace").strip().splitlines()
+            return json.loads(answered.read_text(encoding="utf-8"))
+        spoken = said.read_text(encoding="utf-8", errors="replace").strip().splitlines()
         last = spoken[-1:] or ["it said nothing"]
     if process.returncode < 0:
         name = signal.Signals(-process.returncode).name

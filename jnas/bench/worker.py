@@ -264,7 +264,7 @@ def _threads() -> int:
 def reply(answer: Callable[[dict[str, Any]], dict[str, Any]], request: str, path: str) -> None:
     """Read a request from a file, and write what `answer` makes of it, or `{"error": sentence}`, to another."""
     try:
-        result = answer(json.loads(pathlib.Path(request).read_text()))
+        result = answer(json.loads(pathlib.Path(request).read_text(encoding="utf-8")))
     except Exception as error:
         first = str(error).strip().splitlines()[:1] or [""]
         kind = "" if isinstance(error, UserError) else f"{type(error).__name__}: "

@@ -1,5 +1,7 @@
 """The folder of a run: the same settings go on, whatever recipe they are of."""
 
+import shutil
+
 import pytest
 
 from jnas.cli.main import main, recipe_of
@@ -42,3 +44,13 @@ def test_every_command_that_leaves_a_run_waits_for_nobody(images, tmp_path, caps
         with exclusive(out):
             assert main([*words, "--out", str(out)]) == 2
         assert "another process works in" in capsys.readouterr().err
+
+
+def test_a_folder_that_is_removed_while_the_run_goes_on_is_an_error(tmp_path):
+    settings = config.build(TrainOne, {"genotype": "a"})
+    with (
+        pytest.raises(UserError, match=r"^\S*run was removed while the run went on: "),
+        run_folder.alone(tmp_path / "run", settings, "train") as path,
+    ):
+        shutil.rmtree(path)
+        (path / "train").mkdir(parents=True)  # as a training does that goes on
