@@ -113,7 +113,7 @@ def sweep(folder: pathlib.Path) -> None:
 
 
 def curves(folder: Any, suffix: str, purge: int | None = None) -> Callable[[Iterable[tuple[str, float, int]]], None]:
-    """A file of TensorBoard's events that no thread writes: what a disk refuses is an answer, and no thread's end.
+    """A new file of TensorBoard's events, written by no thread of its own: what a disk refuses is said to the caller.
 
     Args:
       folder: for the file; made if absent.
@@ -123,7 +123,7 @@ def curves(folder: Any, suffix: str, purge: int | None = None) -> Callable[[Iter
     Returns:
       A function that writes `(name, value, step)`s; it raises UserError if the file cannot be written.
     """
-    from tensorboardX.proto.event_pb2 import Event, SessionLog
+    from tensorboardX.proto.event_pb2 import Event, SessionLog  # pyright: ignore[reportAttributeAccessIssue]
     from tensorboardX.record_writer import masked_crc32c
     from tensorboardX.summary import scalar
 

@@ -48,9 +48,11 @@ def test_every_command_that_leaves_a_run_waits_for_nobody(images, tmp_path, caps
 
 def test_a_folder_that_is_removed_while_the_run_goes_on_is_an_error(tmp_path):
     settings = config.build(TrainOne, {"genotype": "a"})
-    with (
-        pytest.raises(UserError, match=r"^\S*run was removed while the run went on: "),
-        run_folder.alone(tmp_path / "run", settings, "train") as path,
-    ):
-        shutil.rmtree(path)
-        (path / "train").mkdir(parents=True)  # as a training does that goes on
+
+    def run():
+        with run_folder.alone(tmp_path / "run", settings, "train") as path:
+            shutil.rmtree(path)
+            (path / "train").mkdir(parents=True)  # as a training does that goes on
+
+    with pytest.raises(UserError, match=r"^\S*run was removed while the run went on: "):
+        run()

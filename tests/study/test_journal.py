@@ -61,7 +61,7 @@ def test_damage_in_the_middle_is_named(tmp_path, journal):
     lines = journal.splitlines(keepends=True)
     path.write_bytes(b"".join([*lines[:3], TORN + bytes(9) + b"\n", *lines[4:]]))
     before = path.read_bytes()
-    with pytest.raises(UserError, match="line 4 of .* or a copy of the 3 lines before it with their trials$"):
+    with pytest.raises(UserError, match=r"line 4 of .* or a copy of the 3 lines before it with their trials$"):
         open_study(path)
     path.write_bytes(journal + b'{"op_code": 99, "worker_id": "x"}\n')
     with pytest.raises(UserError, match=f"line {len(lines) + 1} of "):

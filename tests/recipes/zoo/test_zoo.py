@@ -11,9 +11,10 @@ import pytest
 
 from jnas.cli.main import main
 from jnas.errors import UserError
-from jnas.recipes.zoo import candidates, place
+from jnas.recipes.zoo import candidates
 from jnas.recipes.zoo import entries as zoo
 from jnas.recipes.zoo.candidates import Candidate, Cost, Limits
+from jnas.recipes.zoo.place import Remote
 
 FACTS = {
     "accuracy": 0.5, "parameters": 1000, "flops": 2e6, "shape": [7, 7, 1], "data": "tiny", "genotype": "g",
@@ -365,7 +366,7 @@ def test_the_query_of_an_address_stays_behind_its_path():
             self.asked.append(path)
             return ["https://host/zoo/networks/one/?sig=abc"]
 
-    zoo_folder = place.Remote(System(), "https://host/zoo?sig=abc", "https://host/zoo?sig=***")
+    zoo_folder = Remote(System(), "https://host/zoo?sig=abc", "https://host/zoo?sig=***")
     (entry,) = (zoo_folder / "networks").iterdir()
     assert System.asked == ["https://host/zoo/networks?sig=abc"]
     assert (entry.path, entry.name, str(entry)) == (
