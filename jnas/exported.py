@@ -187,7 +187,9 @@ def _check_header(name: str, header: dict[str, Any]) -> None:
         ("outputs", table, "an object"),
     ]
     for path, right, expected in rules:
-        value = functools.reduce(lambda at, key: at.get(key), path.split("."), header)
+        value: Any = header
+        for key in path.split("."):
+            value = value.get(key)
         if not right(value):
             raise _wrong(name, path, value, expected)
 
@@ -230,7 +232,8 @@ def _program(name: str, content: bytes, version: str) -> Any:
                 asked.add(kind)
             return ir.WalkResult.ADVANCE
 
-        with mlir.make_ir_context() as context, context.attach_diagnostic_handler(lambda _: True):  # it would print
+        context: Any = mlir.make_ir_context()
+        with context, context.attach_diagnostic_handler(lambda _: True):  # what is wrong is raised, not printed
             program.mlir_module(serialized=False).operation.walk(look)
     except ImportError as error:
         raise UserError(f"{name} cannot be read without the package flatbuffers: pip install flatbuffers") from error

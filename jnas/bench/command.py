@@ -129,7 +129,7 @@ def run(
       UserError: if the file cannot be read or written, or a number is out of range.
       Interrupted: after SIGTERM; the process that runs is stopped first.
     """
-    if repeats < 1 or (timeout is not None and timeout <= 0):
+    if repeats < 1 or (timeout is not None and not 0 < timeout < 1e9):
         raise UserError(f"--repeats {repeats} --timeout {timeout}: give at least 1 repeat, and a positive time")
     if profile and out is None:
         raise UserError("--profile needs --out FILE.jsonl: the traces are written beside that file")

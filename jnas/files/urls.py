@@ -47,7 +47,8 @@ def _hidden(url: str) -> str:
 
 def _split(rest: str) -> tuple[str, str, str]:
     """User information, host and path, and the query with its mark, of what stands behind `://`."""
-    place, query = re.match(r"([^?#]*)(.*)", rest, re.DOTALL).groups()
+    place = re.split("[?#]", rest, maxsplit=1)[0]
+    query = rest[len(place) :]
     if "@" not in place and "@" in query and re.match(f"[^/:]*{_NO_PORT}", place):  # a mark within the password
         return rest, "", ""
     user, _, place = place.rpartition("@")

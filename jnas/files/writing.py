@@ -5,7 +5,9 @@ import fcntl
 import math
 import os
 import pathlib
+import platform
 import shutil
+import struct
 import tempfile
 import time
 import uuid
@@ -110,10 +112,8 @@ def sweep(folder: pathlib.Path) -> None:
                 os.close(file)
 
 
-def curves(
-    folder: str | os.PathLike[str], suffix: str, purge: int | None = None
-) -> tuple[Callable[[Iterable[tuple[str, float, int]]], None], Callable[[], None]]:
-    """A file of TensorBoard's events, written by this thread: what a disk refuses is an answer and no thread's end.
+def curves(folder: Any, suffix: str, purge: int | None = None) -> Callable[[Iterable[tuple[str, float, int]]], None]:
+    """A new file of TensorBoard's events, written by no thread of its own: what a disk refuses is said to the caller.
 
     Args:
       folder: for the file; made if absent.
@@ -121,31 +121,23 @@ def curves(
       purge: the step from which on it hides what earlier files hold.
 
     Returns:
-      `(write, close)`: `write` takes `(name, value, step)`s and flushes.
-
-    Raises:
-      UserError: if the file cannot be written, also of `write`.
+      A function that writes `(name, value, step)`s; it raises UserError if the file cannot be written.
     """
-    from tensorboardX.event_file_writer import EventsWriter
-    from tensorboardX.proto.event_pb2 import Event, SessionLog
+    from tensorboardX.proto.event_pb2 import Event, SessionLog  # pyright: ignore[reportAttributeAccessIssue]
+    from tensorboardX.record_writer import masked_crc32c
     from tensorboardX.summary import scalar
 
-    with explain("write", folder):
-        file = EventsWriter(str(prepare_folder(folder) / "events"), suffix)
-    if purge is not None:
-        file.write_event(Event(wall_time=time.time(), step=purge, session_log=SessionLog(status=SessionLog.START)))
+    path = prepare_folder(folder) / f"events.out.tfevents.{time.time():.0f}.{platform.node()}{suffix}"
 
-    def write(rows: Iterable[tuple[str, float, int]]) -> None:
-        with explain("write", folder):
-            for name, value, step in rows:
-                file.write_event(Event(wall_time=time.time(), step=step, summary=scalar(name, value)))
-            file.flush()
+    def write(events: Iterable[Event]) -> None:
+        with explain("write", path), open(path, "ab") as file:
+            for data in (event.SerializeToString() for event in events):
+                for part in (struct.pack("<Q", len(data)), data):
+                    file.write(part + struct.pack("<I", masked_crc32c(part)))
 
-    def close() -> None:
-        with contextlib.suppress(OSError):  # it tries again what `write` has reported as refused
-            file.close()
-
-    return write, close
+    begun = Event(step=purge, session_log=SessionLog(status=SessionLog.START))
+    write([Event(wall_time=time.time(), file_version="brain.Event:2"), *([] if purge is None else [begun])])
+    return lambda rows: write(Event(wall_time=time.time(), step=n, summary=scalar(name, v)) for name, v, n in rows)
 
 
 def plain(value: Any) -> Any:

@@ -66,7 +66,7 @@ def trials_tensorboard(path: str | os.PathLike[str]) -> TrialHook:
     def show(progress: Progress) -> None:
         nonlocal write
         if write is None:
-            write, _ = curves(path, f".trials-{len(progress.trials)}-{os.getpid()}", 0)
+            write = curves(path, f".trials-{len(progress.trials)}-{os.getpid()}", 0)
         rows = [
             (f"score_{n}" if len(trial.scores) > 1 else "score", score, trial.number)
             for trial in progress.new

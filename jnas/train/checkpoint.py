@@ -7,6 +7,7 @@ import os
 import re
 import sys
 import zlib
+from collections.abc import Iterator
 from typing import Any, NamedTuple
 
 import jax
@@ -17,9 +18,6 @@ from jnas.distributed.sharding import to_host
 from jnas.errors import UserError
 from jnas.files.writing import prepare_folder
 from jnas.types import PyTree, State
-
-# How a failed write reads when it comes from the storage library, which knows no OSError.
-_REFUSED = re.compile(r"os_error_code='(\d+)'")
 
 
 class Saving(NamedTuple):
@@ -82,10 +80,8 @@ class Checkpoints:
         about = {"user": meta, "leaves": describe(state)}
         about["sum"] = _sum(about, leaves)
         stored = {"state": self._args.StandardSave(leaves), "meta": self._args.JsonSave(about)}
-        try:
+        with self._explained():
             self._manager.save(step, args=self._args.Composite(**stored))
-        except (OSError, ValueError) as error:
-            self._refuse(error)
 
     def restore(self, abstract: State) -> tuple[int, State, dict[str, Any]]:
         """Read the newest complete checkpoint whose checksum is right; those after it are told of and removed.
@@ -99,37 +95,33 @@ class Checkpoints:
         Raises:
           UserError: if there is none, if it belongs to another tree, or if none can be read.
         """
-        damaged: dict[int, Exception] = {}
+        damaged: dict[int, str] = {}
         for step in sorted(self._manager.all_steps(), reverse=True):
+            where = f"the checkpoint of step {step} in {self.folder}"
             try:
-                found = self._read(step, abstract)
+                state, meta = self._read(step, where, abstract)
             except UserError:
                 raise
             except Exception as error:  # whatever damage makes the reader stumble over
-                damaged[step] = error
+                damaged[step] = f"{where} cannot be read ({type(error).__name__})"
                 continue
-            for bad, error in damaged.items():
+            for bad, what in damaged.items():
                 self._manager.delete(bad)
                 if jax.process_index() == 0:
-                    what = f"the checkpoint of step {bad} in {self.folder} cannot be read ({type(error).__name__})"
                     print(f"{what}: it is removed, and step {step} is taken up", file=sys.stderr)
-            return step, *found
+            return step, state, meta
         if not damaged:
             raise UserError(f"{self.folder} holds no checkpoint: name the folder of a run that has saved one")
-        step, error = damaged.popitem()
-        raise UserError(
-            f"the checkpoint of step {step} in {self.folder} cannot be read ({type(error).__name__}) and is the only "
-            f"one: delete {self.folder / str(step)} to begin anew"
-        ) from error
+        step, what = damaged.popitem()
+        raise UserError(f"{what} and there is none before it: delete {self.folder / str(step)} to begin anew")
 
-    def _read(self, step: int, abstract: State) -> tuple[State, dict[str, Any]]:
+    def _read(self, step: int, where: str, abstract: State) -> tuple[State, dict[str, Any]]:
         leaves, tree = jax.tree.flatten(abstract)
         wanted = {str(i): leaf for i, leaf in enumerate(leaves) if leaf.size}
         about = self._manager.restore(step, args=self._args.Composite(meta=self._args.JsonRestore()))["meta"]
         if (difference := first_difference(about["leaves"], describe(abstract))) is not None:
             raise UserError(
-                f"the checkpoint of step {step} in {self.folder} belongs to another run: {difference}; "
-                "restore its settings or choose another folder"
+                f"{where} belongs to another run: {difference}; restore its settings or choose another folder"
             )
         read = self._args.Composite(state=self._args.StandardRestore(wanted))
         found = self._manager.restore(step, args=read)["state"]
@@ -145,10 +137,8 @@ class Checkpoints:
         Raises:
           UserError: if it could not be written.
         """
-        try:
+        with self._explained():
             self._manager.wait_until_finished()
-        except (OSError, ValueError) as error:
-            self._refuse(error)
 
     def __enter__(self) -> "Checkpoints":
         return self
@@ -160,23 +150,24 @@ class Checkpoints:
     def close(self) -> None:
         """Wait for the background work and end it; raises as `wait`."""
         try:
-            self._manager.close()
-        except (OSError, ValueError) as error:
-            self._refuse(error)
+            with self._explained():
+                self._manager.close()
         finally:
             logging.getLogger("absl").removeFilter(_not_orbax)
 
-    def _refuse(self, error: OSError | ValueError) -> None:
-        if isinstance(error, OSError):
-            reason = error.strerror or str(error)
-        elif found := _REFUSED.search(str(error)):
-            reason = os.strerror(int(found[1]))
-        else:
-            raise error
-        raise UserError(
-            f"cannot write the checkpoint of step {self._saving} to {self.folder}: {reason}; "
-            "free the disk or choose another folder"
-        ) from error
+    @contextlib.contextmanager
+    def _explained(self) -> Iterator[None]:
+        try:
+            yield
+        except (OSError, ValueError) as error:  # the storage library knows no OSError
+            code = re.search(r"os_error_code='(\d+)'", str(error))
+            if code is None and isinstance(error, ValueError):
+                raise
+            reason = os.strerror(int(code[1])) if code else getattr(error, "strerror", None) or str(error)
+            raise UserError(
+                f"cannot write the checkpoint of step {self._saving} to {self.folder}: {reason}; "
+                "free the disk or choose another folder"
+            ) from error
 
 
 def describe(tree: PyTree) -> list[list[Any]]:
@@ -197,8 +188,7 @@ def first_difference(stored: list[list[Any]], wanted: list[list[Any]]) -> str | 
 def _sum(about: dict[str, Any], leaves: dict[str, jax.Array]) -> int:
     """A checksum of values of JSON and of arrays, whatever devices these are spread over."""
     total = zlib.crc32(json.dumps(about, sort_keys=True).encode())
-    for name in sorted(leaves):
-        leaf = leaves[name]
+    for _, leaf in sorted(leaves.items()):
         data = jax.random.key_data(leaf) if jnp.issubdtype(leaf.dtype, jax.dtypes.prng_key) else leaf
         total = zlib.crc32(np.asarray(to_host(data)).tobytes(), total)
     return total

@@ -120,11 +120,10 @@ def tensorboard(path: str) -> Hook:
       The hook; it raises UserError on starting if the folder cannot be written.
     """
     write: Any = None
-    close: Any = None
 
     def start(step: int, num_steps: int) -> None:
-        nonlocal write, close
-        write, close = curves(path, f".after-{step}", step + 1 if step else None)
+        nonlocal write
+        write = curves(path, f".after-{step}", step + 1 if step else None)
 
     def steps(event: Event) -> None:
         write(
@@ -133,7 +132,7 @@ def tensorboard(path: str) -> Hook:
             for step, value in enumerate(values.tolist(), event.step - len(values) + 1)
         )
 
-    return Hook(start, steps, end=lambda step: close(), first_process_only=True)
+    return Hook(start, steps, first_process_only=True)
 
 
 def progress(

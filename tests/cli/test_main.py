@@ -122,9 +122,9 @@ def test_a_full_disk_in_the_middle(images, command, tmp_path):
         env={**os.environ, "JNAS_CACHE_DIR": ""},
     )  # fmt: skip
     assert done.returncode == 2, done.stderr
-    # Threads of the storage library may complain beside it, in the midst of a line, too; ours is one sentence.
     ours = re.findall(r"jnas: .*", done.stderr)
     assert len(ours) == 1, done.stderr
+    assert not re.search("Traceback|Error|Exception", done.stderr), done.stderr  # of threads of the storage library
     assert "cannot write" in ours[0]
     assert "choose another" in ours[0]
     assert not (folder / "result.json").exists()
@@ -202,3 +202,16 @@ def test_no_name_is_too_long_for_a_sentence(words, capsys, tmp_path, monkeypatch
 def test_a_genotype_longer_than_a_path_can_be_is_one(capsys):
     assert main(["train", str(PUBLISHED["DARTS_V2"]), "--show"]) == 0
     assert yaml.safe_load(capsys.readouterr().out)["space"] == "darts"
+
+
+def test_a_space_of_any_size_is_shown(capsys):
+    assert main(["spaces", "cell-60:none,skip_connect"]) == 0
+    assert "cell-60:none,skip_connect: 7.67e+550 architectures" in capsys.readouterr().out  # 2^1830
+
+
+def test_what_a_sentence_repeats_moves_no_cursor_and_tells_no_password(capsys):
+    err = refused(capsys, "report", "a\x1b[2J\nb")
+    assert "\\u001b[2J\\nb" in err
+    assert "\x1b" not in err
+    assert "secret" not in refused(capsys, "search", "data=https://ann:secret@host/x.npz?sig=secret")
+    assert "secret" not in refused(capsys, "spaces", "--no-such=https://ann:secret@host")

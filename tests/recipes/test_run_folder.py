@@ -1,5 +1,7 @@
 """The folder of a run: the same settings go on, whatever recipe they are of."""
 
+import shutil
+
 import numpy as np
 import pytest
 
@@ -63,3 +65,15 @@ def test_every_command_that_leaves_a_run_waits_for_nobody(images, tmp_path, caps
         with exclusive(out):
             assert main([*words, "--out", str(out)]) == 2
         assert "another process works in" in capsys.readouterr().err
+
+
+def test_a_folder_that_is_removed_while_the_run_goes_on_is_an_error(tmp_path):
+    settings = config.build(TrainOne, {"genotype": "a"})
+
+    def run():
+        with run_folder.alone(tmp_path / "run", settings, "train") as path:
+            shutil.rmtree(path)
+            (path / "train").mkdir(parents=True)  # as a training does that goes on
+
+    with pytest.raises(UserError, match=r"^\S*run was removed while the run went on: "):
+        run()

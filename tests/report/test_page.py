@@ -5,6 +5,7 @@ import json
 import os
 import re
 import shutil
+import signal
 import subprocess
 import sys
 import xml.etree.ElementTree as ET
@@ -13,7 +14,7 @@ import pytest
 import yaml
 
 from jnas import spaces
-from jnas.errors import UserError
+from jnas.errors import Interrupted, UserError
 from jnas.report.page import render, write_report
 from jnas.report.reading import read_run
 from jnas.report.reference import reference_words
@@ -281,3 +282,16 @@ def test_a_found_cell_stands_among_the_cells_trained_in_advance(tmp_path, write_
     assert words.capitalize() in page  # beside the picture, for those who cannot see it
     assert reference_words(result) == words
     assert reference_words({**result, "reference": None}) == ""
+
+
+def test_a_page_is_written_to_its_end_when_the_program_is_stopped(tmp_path, monkeypatch):
+    (tmp_path / "config.yaml").write_text("method: storm\n")
+
+    def stopped(*given, **options):
+        os.kill(os.getpid(), signal.SIGTERM)
+        return render(*given, **options)
+
+    monkeypatch.setattr("jnas.report.page.render", stopped)
+    with pytest.raises(Interrupted, match=r"^stopped by SIGTERM: .*report\.html is written"):
+        write_report(tmp_path)
+    assert (tmp_path / "report.html").read_text(encoding="utf-8").strip().endswith("</html>")

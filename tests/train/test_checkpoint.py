@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 
 from jnas.errors import UserError
+from jnas.train import checkpoint
 from jnas.train.checkpoint import Checkpoints
 from jnas.train.weights import load_tree, save_tree
 
@@ -79,6 +80,43 @@ def test_a_damaged_checkpoint_is_named(tmp_path):
         pytest.raises(UserError, match=rf"cannot be read .*: delete {tmp_path}/3"),
     ):
         checkpoints.restore({"a": jnp.ones(2)})
+
+
+def test_a_checkpoint_with_other_bytes_is_told_of_and_the_one_before_is_taken_up(tmp_path, capfd, monkeypatch):
+    numbers = lambda step: {"a": step + jax.random.normal(jax.random.key(0), (50,)), "key": jax.random.key(step)}
+    with Checkpoints(tmp_path) as checkpoints:
+        checkpoints.save(3, numbers(3), {"step": 3})
+        checkpoints.save(7, numbers(7), {"step": 7})
+    # Other numbers than were saved, as bytes that changed on the disk are read as.
+    plain = checkpoint.to_host
+    changed = [1]
+    monkeypatch.setattr(checkpoint, "to_host", lambda leaf: plain(leaf) + changed.pop() if changed else plain(leaf))
+    with Checkpoints(tmp_path) as checkpoints:
+        step, found, meta = checkpoints.restore(abstract(numbers(0)))
+        assert (step, meta) == (3, {"step": 3})
+        assert same(found, numbers(3))
+        assert f"step 7 in {tmp_path} cannot be read (ValueError): it is removed, and step 3" in capfd.readouterr().err
+        checkpoints.save(7, numbers(7), {"step": 7})
+        checkpoints.wait()
+        assert same(checkpoints.restore(abstract(numbers(0)))[1], numbers(7))
+
+
+def test_values_that_changed_in_a_checkpoint_are_noticed(tmp_path):
+    with Checkpoints(tmp_path) as checkpoints:
+        checkpoints.save(3, {"a": jnp.ones(2)}, {"enough": False})
+    meta = tmp_path / "3" / "meta" / "metadata"
+    meta.write_text(meta.read_text().replace("false", "true"))
+    with Checkpoints(tmp_path) as checkpoints, pytest.raises(UserError, match=r"step 3 .* none before it: delete"):
+        checkpoints.restore({"a": jnp.ones(2)})
+
+
+def test_a_checkpoint_of_a_version_without_checksums_is_read(tmp_path, monkeypatch):
+    monkeypatch.setattr(checkpoint, "_sum", lambda *_: None)
+    with Checkpoints(tmp_path) as checkpoints:
+        checkpoints.save(3, {"a": jnp.ones(2)}, {})
+    monkeypatch.undo()
+    with Checkpoints(tmp_path) as checkpoints:
+        assert checkpoints.restore({"a": jnp.ones(2)})[0] == 3
 
 
 def test_an_empty_folder_has_nothing_to_restore(tmp_path):

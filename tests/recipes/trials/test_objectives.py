@@ -126,6 +126,8 @@ class TestTable:
             ("architecture,score\n|skip_connect~0|,1\n|skip_connect~0|,2\n", "line 3 of .* again"),
             ("architecture,score\n|skip_connect~0|,1,2\n", "line 2 of .* more or fewer fields"),
             ("score,architecture\n1\n", "line 2 of .* more or fewer fields"),
+            ("architecture,score\n|skip_connect~0|,1e400\n", "line 2 of .* cannot be used: score is 1e400"),
+            ("architecture,score\n|skip_connect~0|,nan\n", "line 2 of .* cannot be used: score is nan"),
         ],
     )
     def test_a_file_that_is_no_table_is_one_sentence(self, text, sentence, tmp_path):
@@ -134,6 +136,12 @@ class TestTable:
         space = spaces.CellSpace("edge", ("cell",), 1, 1, OPS, ((OPS,),), None, "last")
         with pytest.raises(UserError, match=sentence):
             truth_table.table(path, space)
+
+    def test_a_table_that_a_spreadsheet_wrote_begins_with_a_mark(self, tmp_path):
+        space = spaces.CellSpace("edge", ("cell",), 1, 1, OPS, ((OPS,),), None, "last")
+        (tmp_path / "table.csv").write_text("architecture,score\n|skip_connect~0|,2\n", encoding="utf-8-sig")
+        code = spaces.from_string(space, "|skip_connect~0|")
+        assert truth_table.table(tmp_path / "table.csv", space)(np.asarray(code), KEY).score == 2
 
     def test_a_file_that_is_cut_off_or_no_text(self, tmp_path):
         space = spaces.CellSpace("edge", ("cell",), 1, 1, OPS, ((OPS,),), None, "last")

@@ -4,6 +4,7 @@ import csv
 import dataclasses
 import itertools
 import json
+import os
 import signal
 import time
 
@@ -179,6 +180,34 @@ class TestWords:
             driver.run(
                 trials, settings, tmp_path / "run", storage="mysql+nodriver://ann:secret@127.0.0.1/x", worker=True
             )
+        (tmp_path / "notes").write_text("of mine")
+        with pytest.raises(UserError, match="notes is no journal of trials"):
+            driver.run(trials, settings, tmp_path / "run", storage=str(tmp_path / "notes"))
+        assert os.listdir(tmp_path) == ["notes"]
+
+    def test_a_clock_that_is_set_back_makes_no_search_shorter_than_nothing(self, settings, tmp_path, monkeypatch):
+        config = dataclasses.replace(settings, num_evaluations=2)
+        clock = iter(range(10**9, 0, -3600))
+        monkeypatch.setattr(time, "time", lambda: float(next(clock)))
+        path = tmp_path / "run"
+        driver.run(trials, config, path, worker=True)
+        lines = (path / "search" / "trials.jsonl").read_text().splitlines()
+        assert all(0 <= json.loads(line)["seconds"] < 60 for line in lines)
+
+    def test_a_missing_line_of_a_table_ends_the_search_at_once(self, settings, tmp_path, monkeypatch):
+        asked = []
+
+        def lacking(*given, **options):
+            def objective(arch, key):
+                asked.append(arch)
+                raise UserError("t.csv has no line for it")
+
+            return objective
+
+        monkeypatch.setattr(truth_table, "table", lacking)
+        with pytest.raises(UserError, match=r"^t\.csv has no line for it$"):
+            driver.run(trials, settings, tmp_path / "run", worker=True)
+        assert len(asked) == 1
 
     def test_the_preset_can_be_built(self):
         config = build(TrialSearch, read_preset("trials"))

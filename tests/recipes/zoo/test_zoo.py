@@ -14,6 +14,7 @@ from jnas.errors import UserError
 from jnas.recipes.zoo import candidates
 from jnas.recipes.zoo import entries as zoo
 from jnas.recipes.zoo.candidates import Candidate, Cost, Limits
+from jnas.recipes.zoo.place import Remote
 
 FACTS = {
     "accuracy": 0.5, "parameters": 1000, "flops": 2e6, "shape": [7, 7, 1], "data": "tiny", "genotype": "g",
@@ -343,3 +344,70 @@ def test_limits_agree_with_a_loop():
         assert candidates.within(models, limits._replace(**{relaxed: bound}))
         with pytest.raises(UserError):
             candidates.within(models, limits._replace(**{relaxed: bound * (1 - 1e-5)}))
+
+
+def test_a_malformed_entry_is_named_and_left_out(folder, capsys):
+    zoo.add(folder, zoo.NETWORKS, "bad", {**FACTS, "accuracy": "high"}, FILES)
+    zoo.add(folder, zoo.NETWORKS, "bare", {"data": "tiny"}, FILES)
+    zoo.add(folder, zoo.TABLES, "table", {}, {"models.jsonl": b"[1]\n"})
+    zoo.add(folder, zoo.TABLES, "named", {}, {"models.jsonl": b'{"name": "a\\u001b[2J\\nb", "costs": []}\n'})
+    assert main(["zoo", "list", str(folder)]) == 0
+    out, err = capsys.readouterr()
+    assert "3 of 3 models" in out
+    assert "named/a\\u001b[2J\\nb" in out
+    assert "\x1b" not in out
+    lines = err.splitlines()
+    assert len(lines) == 3
+    for name in ("bad", "bare", "table"):
+        assert any(f"entry '{name}' is malformed" in line and "left out" in line for line in lines)
+
+
+@pytest.mark.parametrize("name", ["../networks/good", "..", "a/b", "", "a\x1b[2J"])
+@pytest.mark.parametrize("action", ["show", "remove", "measure"])
+def test_a_name_of_an_entry_is_no_path(folder, action, name, capsys):
+    assert main(["zoo", action, str(folder), name]) == 2
+    err = capsys.readouterr().err
+    assert len(err.splitlines()) == 1
+    assert "\x1b" not in err
+    assert zoo.names(folder, zoo.NETWORKS) == ["good", "other"]
+
+
+def test_what_killed_writers_left_goes_with_the_next(folder):
+    left = folder / "networks" / ".jnas-killed.tmp"
+    left.mkdir()
+    (left / "weights.npz").touch()
+    zoo.add(folder, zoo.NETWORKS, "new", FACTS, FILES)
+    assert sorted(path.name for path in (folder / "networks").iterdir()) == ["good", "new", "other"]
+    left.mkdir()
+    zoo.remove(folder, "new")
+    assert sorted(path.name for path in (folder / "networks").iterdir()) == ["good", "other"]
+
+
+def test_who_reads_while_an_entry_is_added_anew_reads_one_of_them(folder, monkeypatch):
+    plain, again = zoo.read_entry, []
+
+    def read_entry(place):
+        facts = plain(place)
+        if not again:  # between the entry and its files
+            again.append(zoo.remove(folder, "good"))
+            zoo.add(folder, zoo.NETWORKS, "good", FACTS, {"weights.npz": b"new"})
+        return facts
+
+    monkeypatch.setattr(zoo, "read_entry", read_entry)
+    assert zoo.read(folder, zoo.NETWORKS, "good")[1] == {"weights.npz": b"new"}
+
+
+def test_the_query_of_an_address_stays_behind_its_path():
+    class System:
+        asked: list[str] = []  # noqa: RUF012 - of the test
+
+        def ls(self, path, detail):
+            self.asked.append(path)
+            return ["https://host/zoo/networks/one/?sig=abc"]
+
+    zoo_folder = Remote(System(), "https://host/zoo?sig=abc", "https://host/zoo?sig=***")
+    (entry,) = (zoo_folder / "networks").iterdir()
+    assert System.asked == ["https://host/zoo/networks?sig=abc"]
+    assert (entry.path, entry.name, str(entry)) == (
+        "https://host/zoo/networks/one?sig=abc", "one", "https://host/zoo/networks/one?sig=***",
+    )  # fmt: skip
