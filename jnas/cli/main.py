@@ -1,6 +1,7 @@
 """The command line: `jnas search | train | evaluate | report | bench | spaces`."""
 
 import argparse
+import decimal
 import functools
 import json
 import os
@@ -321,7 +322,7 @@ def _spaces(arguments: argparse.Namespace) -> int:
     for name in names:
         space = networks.network_space(name)
         size = spaces.size(space)
-        shown = f"{size:,}" if size < 10**7 else f"{float(size):.2e}"
+        shown = f"{size:,}" if size < 10**7 else f"{decimal.Decimal(size):.2e}"
         if isinstance(space, ChainSpace):
             print(f"{space.name}: {shown} chains of {len(space.layers)} layers")
             for number, words in enumerate(space.layers):
