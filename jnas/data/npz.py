@@ -71,7 +71,7 @@ def _arrays(path):
                     f"{path} has no array {', '.join(missing)} (it has {', '.join(file.files) or 'none'}): "
                     f"save {', '.join(KEYS)} with numpy.savez"
                 )
-            size = sum(member.file_size for member in file.zip.infolist())
+            size = sum(member.file_size for member in file.zip.infolist()) if file.zip else 0
             check_memory(size, f"the arrays of {path}: leave some examples out")
             return {key: file[key] for key in (*KEYS, "channels") if key in file.files}
     except UserError:
