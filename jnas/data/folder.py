@@ -41,19 +41,22 @@ def read_folder(path: pathlib.Path, size: tuple[int, int] | None) -> Splits:
     parts = [below[part] for part in PARTS if part in below] if below.keys() & {"train", "test"} else []
     if parts and ("train" not in below or len(parts) == 1):
         raise UserError(f"{path} has a folder {parts[0].name} alone: give it both train and test, or neither")
+    notes: list[str] = []
     if parts:
-        train, test, *others = map(_classes, parts)
+        train, test, *others = (_classes(folder, notes) for folder in parts)
         if "test" not in below:
-            _say(f"{path} has no folder test: the images of {parts[1].name} are the test images")
+            notes.append(f"{path} has no folder test: the images of {parts[1].name} are the test images")
         for folder, groups in zip(parts[2:], others, strict=True):
-            _say(f"{path} has test images: the {sum(map(len, groups.values()))} images of {folder.name} are left out")
+            notes.append(
+                f"{path} has test images: the {sum(map(len, groups.values()))} images of {folder.name} are left out"
+            )
         if train.keys() != test.keys():
             odd = ", ".join(sorted(train.keys() ^ test.keys()))
             raise UserError(
                 f"the classes of {parts[0]} and {parts[1]} differ in {odd}: give both the same class folders"
             )
     else:
-        train, test = _hold_out(_classes(path))
+        train, test = _hold_out(_classes(path, notes))
     files = [file for part in (train, test) for group in part.values() for file in group]
     images = _read(files, size)
     counts = [sum(map(len, part.values())) for part in (train, test)]
@@ -64,6 +67,8 @@ def read_folder(path: pathlib.Path, size: tuple[int, int] | None) -> Splits:
         images.reshape(len(images), -1), labels.astype(np.int32), images.shape[1:], len(train), path.resolve().name,
         tuple(train),
     )  # fmt: skip
+    if is_first():
+        print(*notes, sep="\n", end="\n" if notes else "", file=sys.stderr)
     return Splits(
         *(
             dataclasses.replace(first, images=first.images[rows], labels=first.labels[rows])
@@ -72,8 +77,8 @@ def read_folder(path: pathlib.Path, size: tuple[int, int] | None) -> Splits:
     )
 
 
-def _classes(folder) -> dict[str, list[pathlib.Path]]:
-    """The image files of each class, both in the order of their names."""
+def _classes(folder, notes: list[str]) -> dict[str, list[pathlib.Path]]:
+    """The image files of each class, both in the order of their names; what is left out joins the notes."""
     groups, others = {}, []
     for entry in sorted(folder.iterdir()):
         if entry.is_dir() and not entry.name.startswith("."):
@@ -83,18 +88,14 @@ def _classes(folder) -> dict[str, list[pathlib.Path]]:
     for name in (folder.resolve().name, *groups):
         check_text(name, "the name of a folder of images")
     if others:
-        _say(f"{len(others)} files of {folder} are left out, such as {others[0].name!r}: {', '.join(ENDINGS)} are read")
+        name = others[0].name
+        notes.append(f"{len(others)} files of {folder} are left out, such as {name!r}: {', '.join(ENDINGS)} are read")
     if not groups:
         raise UserError(f"{folder} has no class folders: put the images in one folder a class")
     for name, files in groups.items():
         if not files:
             raise UserError(f"class folder {folder / name} has no image: add {', '.join(ENDINGS)} files or remove it")
     return groups
-
-
-def _say(sentence: str) -> None:
-    if is_first():
-        print(sentence, file=sys.stderr)
 
 
 def _hold_out(groups):

@@ -1,11 +1,11 @@
 """Weights as one vector: estimators and optimisers then run a few operations instead of one for each array."""
 
-import math
 from collections.abc import Callable
 from typing import Any
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 
 from jnas import nets
 from jnas.bilevel.problem import Init, Point
@@ -49,12 +49,10 @@ def unravel_of(net: Any, shape: tuple[int, int, int]) -> Unravel:
     if len({leaf.dtype for leaf in leaves}) != 1:
         found = ", ".join(sorted({str(leaf.dtype) for leaf in leaves})) or "none at all"
         raise ValueError(f"the network has parameters of {found}: one vector needs some, of one dtype")
-    ends = [0]
-    for leaf in leaves:
-        ends.append(ends[-1] + math.prod(leaf.shape))
+    ends = np.cumsum([leaf.size for leaf in leaves])[:-1]
 
     def unravel(vector: Array) -> PyTree:
-        parts = jnp.split(vector, ends[1:-1])
+        parts = jnp.split(vector, ends)
         return tree.unflatten([part.reshape(leaf.shape) for part, leaf in zip(parts, leaves, strict=True)])
 
     return unravel

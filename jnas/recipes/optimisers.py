@@ -10,26 +10,25 @@ def optimiser_of(level: Level, num_steps: int) -> optax.GradientTransformation:
     """The optimiser of one level: clip, weight decay, then SGD or Adam with the level's schedule over `num_steps`."""
     rate = rate_of(level, num_steps)
     last = optax.sgd(rate, level.heavy_ball or None) if level.optimiser == "sgd" else optax.adam(rate, 0.5, 0.999)
-    clip = optax.identity() if level.clip is None else optax.clip_by_global_norm(level.clip)
-    return optax.chain(clip, optax.add_decayed_weights(level.weight_decay), last)
+    return _behind(level, last)
 
 
-def rate_of(level: Level, num_steps: int) -> optax.Schedule:
-    """The learning rate of a level: still during the warm-up, then a cosine over `num_steps`."""
+def rate_of(level: Level | Training, num_steps: int) -> optax.Schedule:
+    """The learning rate of a level or a training: still during the warm-up, then a cosine over `num_steps`."""
     larger = max if isinstance(level.learning_rate, float | int) else jnp.maximum  # traced: one of several runs
     final = level.final_learning_rate / larger(level.learning_rate, 1e-30)
     cosine = optax.cosine_decay_schedule(level.learning_rate, num_steps, final)
-    if not level.warmup:
-        return cosine
-    return lambda step: jnp.where(jnp.asarray(step) < level.warmup * num_steps, 0.0, cosine(step))
+    warmup = getattr(level, "warmup", 0.0) * num_steps
+    return (lambda step: jnp.where(jnp.asarray(step) < warmup, 0.0, cosine(step))) if warmup else cosine
 
 
 def sgd_of(training: Training, num_steps: int) -> optax.GradientTransformation:
     """The optimiser of a training: clip, weight decay, then SGD with its momentum and a cosine over `num_steps`."""
-    final = training.final_learning_rate / max(training.learning_rate, 1e-30)
-    rate = optax.cosine_decay_schedule(training.learning_rate, max(num_steps, 1), final)
-    return optax.chain(
-        optax.identity() if training.clip is None else optax.clip_by_global_norm(training.clip),
-        optax.add_decayed_weights(training.weight_decay),
-        optax.sgd(rate, training.heavy_ball or None, nesterov=training.nesterov and training.heavy_ball > 0),
-    )
+    nesterov = training.nesterov and training.heavy_ball > 0
+    rate = rate_of(training, max(num_steps, 1))
+    return _behind(training, optax.sgd(rate, training.heavy_ball or None, nesterov=nesterov))
+
+
+def _behind(settings: Level | Training, last: optax.GradientTransformation) -> optax.GradientTransformation:
+    clip = optax.identity() if settings.clip is None else optax.clip_by_global_norm(settings.clip)
+    return optax.chain(clip, optax.add_decayed_weights(settings.weight_decay), last)

@@ -65,8 +65,6 @@ class Coefficient:
 
     def __post_init__(self):
         bounded(self)
-        if self.floor > self.initial:
-            raise ValueError(f"floor is {self.floor} and initial {self.initial}: give a floor that is no higher")
 
 
 @dataclasses.dataclass(frozen=True)

@@ -38,14 +38,9 @@ def supernet(
     """
     strategy = edges if edges != "auto" else "scan" if distributed.backend() == "cpu" else "merge"
     return nets.network_for(
-        space,
-        channels=channels,
-        depth=depth,
-        num_classes=num_classes,
-        remat=remat,
-        edge_strategy=strategy,
+        space, channels=channels, depth=depth, num_classes=num_classes, remat=remat, edge_strategy=strategy,
         dtype=jnp.dtype(dtype).type,
-    )
+    )  # fmt: skip
 
 
 def supernet_problem(net: nets.Network, *, unravel: Unravel | None = None) -> tuple[Bilevel, Curvature]:
@@ -66,7 +61,6 @@ def supernet_problem(net: nets.Network, *, unravel: Unravel | None = None) -> tu
         params = weights if unravel is None else unravel(weights)
         variables = {"params": params, "batch_stats": context.variables}
         mix = spaces.mixture(net.space, alpha)
-
         keys = {} if context.key is None else {"drop_path": context.key}  # the stream that noise reads, too
         return net.apply(variables, batch.image, mix, train=True, rngs=keys, mutable=["batch_stats"])
 

@@ -61,6 +61,26 @@ def test_bad_words(words, sentence, capsys, tmp_path, monkeypatch):
 
 
 @pytest.mark.parametrize(
+    ("words", "sentence"),
+    [
+        (["search", "data=\x1b[31m\nx"], r"'\x1b[31m\nx'"),
+        (["search", "joint", "operators=\x1b[31m"], "\\x1b[31m"),
+        (["search", "data=\udce9"], "is no UTF-8 text"),
+        (["train", "x" * 5000], " ... "),
+        (["search", "space=cell-99:none,skip_connect"], "is no generated space"),
+        (["search", "--mesh", "data=" + "9" * 400], "is no mesh"),
+        (["search", "space-search", "strategies.types=nowhere"], "nowhere"),
+    ],
+)
+def test_whatever_was_typed_the_answer_is_one_line_of_print(words, sentence, capsys, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    said = refused(capsys, *words)
+    assert sentence in said
+    assert said.removesuffix("\n").isprintable()
+    assert len(said) < 1000
+
+
+@pytest.mark.parametrize(
     ("text", "sentence"),
     [
         ("channels: [1", "is not YAML at line 1"),

@@ -91,6 +91,14 @@ def test_small_pixels_are_block_means():
     np.testing.assert_allclose(blocks[1, 2], np.arange(272).reshape(17, 16)[2:4, 4:6].mean())
 
 
+def test_images_of_one_colour_are_described_without_rounding():
+    plain = Dataset(np.full((10, 12), 77, np.uint8), np.arange(10, dtype=np.int32) % 2, (2, 2, 3), 2)
+    found = description.describe(plain)
+    assert np.isfinite(found).all()
+    np.testing.assert_allclose((found.contrast, found.variety, found.roughness), 0, atol=1e-3)
+    assert found.logme == pytest.approx(description.describe(plain.part(np.arange(9, -1, -1))).logme, abs=1e-6)
+
+
 def test_too_few(dataset):
     with pytest.raises(ValueError, match="has 1 images"):
         description.describe(dataset.part(np.arange(1)))

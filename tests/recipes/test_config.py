@@ -57,6 +57,7 @@ def test_lists_and_tables_are_read_too():
         ("epochs=2.5", "epochs is '2.5': give a valid integer"),
         ("seed=2001-99-99", "seed is '2001-99-99': give a valid integer"),
         ("seed=!!int abc", "seed is '!!int abc': give a valid integer"),
+        ("num_runs=2\0seed=4294967295", "seed is 4294967295: the last of 2 runs would have one of 2^32 or more"),
         ("seed=4294967296", "seed is 4294967296: give at most 4,294,967,295"),
         ("seed=" + "9" * 5000, "5,002 characters"),
         ("num_runs=1000000000000", "num_runs is 1000000000000: give at most 1,000"),
@@ -70,7 +71,7 @@ def test_lists_and_tables_are_read_too():
 )
 def test_what_cannot_be_meant_is_answered(word, said):
     with pytest.raises(UserError) as caught:
-        typed(word)
+        typed(*word.split("\0"))
     assert said in str(caught.value)
     assert "\n" not in str(caught.value)
     assert len(str(caught.value)) < 250

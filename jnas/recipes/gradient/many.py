@@ -28,8 +28,7 @@ def keys(config: Search, number: int) -> Key:
 
 def halves(config: Search, num_examples: int) -> list[tuple[np.ndarray, np.ndarray]]:
     """The numbers of the training images of each run's lower and upper level."""
-    inner = 1 - share(config.validation, num_examples)
-    return [data.split_index(num_examples, key, inner) for key in keys(config, 0)]
+    return [data.split_index(num_examples, key, 1 - share(config.validation, num_examples)) for key in keys(config, 0)]
 
 
 def values(config: Search) -> dict[str, np.ndarray] | None:

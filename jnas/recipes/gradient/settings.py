@@ -2,6 +2,7 @@
 
 import copy
 import dataclasses
+import functools
 from collections.abc import Mapping
 from typing import Any, Literal
 
@@ -66,6 +67,8 @@ class Search:
 
     def __post_init__(self):
         bounded(self)
+        if self.seed + self.num_runs > 2**32:
+            raise ValueError(f"seed is {self.seed}: the last of {self.num_runs} runs would have one of 2^32 or more")
         if self.eigenvalue_every and (self.steps or self.record_every):
             raise ValueError("eigenvalue_every counts epochs: leave steps and record_every out")
         alone = {"eigenvalue_every": self.eigenvalue_every, "selection=perturbation": self.selection != "alpha"}
@@ -76,14 +79,11 @@ class Search:
             raise ValueError("eigenvalue_every may stop early, selection=perturbation needs the end: set one of them")
         _check_each(self)
         if self.momentum == "storm" and (self.weights.heavy_ball or self.alpha.heavy_ball):
-            raise ValueError(
-                f"heavy_ball is {self.weights.heavy_ball or self.alpha.heavy_ball} under momentum=storm: set it to 0, "
-                "or choose another momentum"
-            )
+            own = self.weights.heavy_ball or self.alpha.heavy_ball
+            raise ValueError(f"heavy_ball is {own} under momentum=storm: set it to 0, or choose another momentum")
         if self.inner_steps > 1 and (self.scheme != "alternating" or self.fresh_batches):
-            raise ValueError(
-                f"inner_steps is {self.inner_steps}: that needs scheme=alternating and fresh_batches=false; set them"
-            )
+            needed = "scheme=alternating and fresh_batches=false"
+            raise ValueError(f"inner_steps is {self.inner_steps}: that needs {needed}; set them")
         if self.fresh_batches and self.estimator != "neumann":
             raise ValueError(f"fresh_batches needs estimator=neumann and this one is {self.estimator}: set it to false")
 
@@ -98,15 +98,7 @@ OF_A_RUN = (
 
 
 def with_values(settings: Search, values: Mapping[str, Any]) -> Search:
-    """The settings of one run, `each` taken apart; the values may be traced.
-
-    Args:
-      settings: of all runs.
-      values: of some of `OF_A_RUN`.
-
-    Returns:
-      Settings that are not checked again.
-    """
+    """The settings of one run, not checked again; the values, of some of `OF_A_RUN`, may be traced."""
     found = copy.copy(settings)
     for name, value in values.items():
         *path, last = name.split(".")
@@ -126,9 +118,7 @@ def _check_each(settings: Search) -> None:
         if len(values) != settings.num_runs:
             raise ValueError(f"each: {name} has {len(values)} values for num_runs={settings.num_runs}: give one a run")
         *path, last = name.split(".")
-        holder = settings
-        for part in path:
-            holder = getattr(holder, part)
+        holder = functools.reduce(getattr, path, settings)
         if getattr(holder, last) is None:
             raise ValueError(f"each: {name} is null, which shapes the program: give it a number too")
         for value in values:

@@ -96,7 +96,7 @@ def plan(
     needed = config.train_images + round(share(config.validation, len(splits.train)) * len(splits.train))
     if needed > len(splits.train):
         raise UserError(
-            f"train_images and validation are {needed} images together and {splits.train.name} has "
+            f"train_images and validation are {needed} together and {splits.train.name} has "
             f"{len(splits.train)} training images: take fewer"
         )
     order = np.asarray(

@@ -9,7 +9,7 @@ from jnas.spaces.base import quoted
 from jnas.spaces.cell import CellSpace
 
 OPS = ("none", "skip_connect", "nor_conv_1x1", "nor_conv_3x3", "avg_pool_3x3")
-_NAME = re.compile(r"cell-(\d{1,2}):([a-z0-9_]+(?:,[a-z0-9_]+)*)")
+_NAME = re.compile(r"cell-(\d|1[0-6]):([a-z0-9_]+(?:,[a-z0-9_]+)*)")
 
 
 @functools.cache

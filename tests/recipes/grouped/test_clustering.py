@@ -51,6 +51,14 @@ def by_hand(supernet):
     return result
 
 
+def test_what_rounding_leaves_of_a_constant_output_is_no_direction():
+    """The mean of equal numbers is often another one: of .1 the deviation is 7e-9, and would correlate perfectly."""
+    ramp = jnp.linspace(-1.0, 2.0, 90)
+    found = c.correlation(jnp.stack([ramp, jnp.full(90, 0.1), -ramp, jnp.full(90, 0.1)]).reshape(4, 5, 3, 3, 2))
+    assert np.isnan(found).tolist() == [[False, True, False, True], [True] * 4] * 2
+    np.testing.assert_allclose(found[::2, ::2], [[1, -1], [-1, 1]], rtol=1e-5)
+
+
 @pytest.mark.parametrize("strategy", ["scan", "merge"])
 def test_the_maps_are_what_the_operators_make_of_the_states_of_the_running_supernet(supernet, strategy):
     net, *rest = supernet
