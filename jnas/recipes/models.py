@@ -86,8 +86,7 @@ def load_model(path: str | os.PathLike[str], *, space: networks.NetworkSpace | N
         names = tuple(facts.get("class_names") or map(str, range(number)))
     except (KeyError, TypeError, AttributeError) as error:
         raise UserError(f"{folder / train_network.NETWORK} is damaged ({error}): train the network again") from error
-    params, stats = jax.eval_shape(lambda key: nets.initialise(net, key, shape), jax.random.key(0))
-    weights = load_tree(folder / train_network.WEIGHTS, {"params": params, "batch_stats": stats})
+    weights = load_tree(folder / train_network.WEIGHTS, nets.shapes(net, shape))
     return Model(task, net, weights, shape, names, facts, folder)
 
 
@@ -135,7 +134,7 @@ def answer(model: Model) -> Callable[[PyTree, Array], dict[str, Array]]:
     return function
 
 
-def _rebuild(task: str, facts: dict[str, Any], space: networks.NetworkSpace | None):
+def _rebuild(task: str, facts: dict[str, Any], space: networks.NetworkSpace | None) -> Any:
     if task == detect.TASK:
         return detect.build(build(TrainDetector, facts["settings"]), facts["num_classes"])
     if task == recognise.TASK:
