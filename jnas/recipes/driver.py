@@ -33,7 +33,7 @@ class Recipe(Protocol):
     KIND: str  # of the run, in its config.yaml
 
     def plan(self, config: Any, mesh: Mesh | None) -> Any:
-        """Build and check, touching no disk; a ValueError is an answer to the user. More is handed on from `run`."""
+        """Build and check, touching no disk; a ValueError is an answer to the user."""
         ...
 
     def search(self, config: Any, plan: Any, path: pathlib.Path) -> dict[str, Any]:
@@ -53,7 +53,7 @@ class CellSearch(Protocol):
     KIND: str  # of the run, in its config.yaml
 
     def plan(self, config: Any, splits: data.Splits, space: spaces.CellSpace, mesh: Mesh | None) -> Any:
-        """Build and check, touching no disk; a ValueError is an answer to the user. More is handed on from `run`.
+        """Build and check, touching no disk; a ValueError is an answer to the user. A `storage` is handed on.
 
         Returns:
           A plan with `space`, `without`, the operators that are not derived, and `num_outer`, how many training images
@@ -82,8 +82,8 @@ def run(
     *,
     mesh: Mesh | None = None,
     space: spaces.CellSpace | None = None,
+    storage: str | None = None,
     worker: bool = False,
-    **given: Any,
 ) -> dict[str, Any]:
     """Search, train what was found and what it is compared with in the same way, and write the report page.
 
@@ -97,8 +97,8 @@ def run(
       folder: of the run.
       mesh: of the devices, from `make_mesh`; a run that was cut off may go on over another one.
       space: of cells, in place of the one that the settings name, such as one with operators of your own.
+      storage: of trials, where they are, a URL or a path, see `open_study`; None: in the folder.
       worker: of a shared recipe only take part in the search.
-      **given: to the plan of the recipe, such as `storage` of trials.
 
     Returns:
       The result, as written to `result.json`, the page `report.html` beside it; from a process that left the end to
@@ -116,7 +116,8 @@ def run(
             "apart, with one --out or one --storage"
         )
     if space is not None:
-        config, given = dataclasses.replace(config, space=space.name), {**given, "space": space}
+        config = dataclasses.replace(config, space=space.name)
+    given = {name: value for name, value in (("space", space), ("storage", storage)) if value is not None}
     whole: Any = recipe if hasattr(recipe, "finish") else _whole(recipe)
     with run_folder.as_user_input():
         _check_batches(config, mesh)

@@ -89,8 +89,8 @@ def load_model(path: str | os.PathLike[str], *, space: networks.NetworkSpace | N
     names = tuple(facts.get("class_names") or map(str, range(number)))
     with run_folder.as_user_input():
         net = _rebuild(task, facts, space)
-        params, stats = jax.eval_shape(lambda key: nets.initialise(net, key, shape), jax.random.key(0))
-    weights = load_tree(folder / train_network.WEIGHTS, {"params": params, "batch_stats": stats})
+        abstract = nets.shapes(net, shape)
+    weights = load_tree(folder / train_network.WEIGHTS, abstract)
     return Model(task, net, weights, shape, names, facts, folder)
 
 
@@ -166,7 +166,7 @@ def answer(model: Model) -> Callable[[PyTree, Array], dict[str, Array]]:
     return function
 
 
-def _rebuild(task: str, facts: dict[str, Any], space: networks.NetworkSpace | None):
+def _rebuild(task: str, facts: dict[str, Any], space: networks.NetworkSpace | None) -> Any:
     if task == detect.TASK:
         return detect.build(build(TrainDetector, facts["settings"]), facts["num_classes"])
     if task == recognise.TASK:

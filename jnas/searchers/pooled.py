@@ -26,7 +26,8 @@ class Pooled(NamedTuple):
 
     searcher: Searcher  # told the summaries of spaces, which only say which spaces are known
     model: Surrogate
-    values: Callable[[Observations], np.ndarray]  # the scores of all networks known, `[n]`
+    # What the targets of the model are made of, `[n]`: the scores of all networks known. None: the known summaries.
+    values: Callable[[Observations], np.ndarray] | None = None
 
 
 def pooled(

@@ -12,8 +12,8 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import jax
 import numpy as np
 
-from jnas.searchers import Observations, Surrogate
-from jnas.searchers.base import Objective, Searcher, deviation
+from jnas.searchers import Observations, Pooled, Surrogate
+from jnas.searchers.base import Objective, deviation
 from jnas.searchers.gp.regression import Hyperparameters
 from jnas.study import open_study, search
 from jnas.study.ledger import rows_of
@@ -32,6 +32,7 @@ class Criterion(NamedTuple):
 
     tolerance: float = 0.2  # of logs of hyper-parameters, and of the posterior in standard deviations of the scores
     patience: int = 3  # iterations in a row
+    least: int = 2  # evaluations, known ones included, before the model is first looked at
 
 
 class Found(NamedTuple):
@@ -82,18 +83,15 @@ def clipped(values: np.ndarray) -> np.ndarray:
 
 
 def search_until_settled(
-    searcher: Searcher,
-    model: Surrogate,
+    by: Pooled,
     objective: Objective,
     *,
     key: Key,
-    num_initial: int,
     num_evaluations: int,
     criterion: Criterion,
     study: "optuna.Study | None" = None,
     answers: np.ndarray | None = None,
     known: tuple[np.ndarray, np.ndarray] | None = None,
-    values: Callable[[Observations], np.ndarray] | None = None,
     describe: Callable[[np.ndarray], str] | None = None,
     look: Callable[[dict[str, Any]], None] | None = None,
 ) -> Found:
@@ -103,18 +101,14 @@ def search_until_settled(
     have. The log is a function of the trials, and is made anew.
 
     Args:
-      searcher: what to evaluate next; its model and `model` should be one and the same. Its targets must be made by
-        `clipped`.
-      model: for the incumbent and the criterion.
+      by: a searcher and its model, which says what the incumbent is; their targets must be made by `clipped`.
       objective: larger is better.
       key: of the search.
-      num_initial: evaluations, known ones included, before the model is first looked at; at least 2.
       num_evaluations: the budget, known ones not included; at least 1.
       criterion: of convergence.
       study: from `open_study`.
       answers: `[n, num_choices]`, the architectures that may be the answer; None: those evaluated.
       known: `(codes, scores)` that were evaluated before; they enter the model and not the study.
-      values: what the model's targets are made of; None: the known scores.
       describe: the name of an architecture.
       look: called with each entry of the log.
 
@@ -125,9 +119,9 @@ def search_until_settled(
       ValueError: if a number is too small.
       UserError, Interrupted: as `search`.
     """
-    if num_initial < 2 or num_evaluations < 1:
-        raise ValueError(f"num_initial={num_initial}, num_evaluations={num_evaluations}: give 2 and 1 at least.")
-    informed = searcher
+    if criterion.least < 2 or num_evaluations < 1:
+        raise ValueError(f"least={criterion.least}, num_evaluations={num_evaluations}: give 2 and 1 at least.")
+    searcher = informed = by.searcher
     if known is not None:
         codes, scores = known
         informed = searcher._replace(init=lambda: searcher.tell(searcher.init(), codes, scores))
@@ -141,9 +135,9 @@ def search_until_settled(
             trials = search(informed, objective, key=key, num_evaluations=count, study=study, describe=describe).trials
         last = trials[count - 1]
         state = informed.tell(state, last.code[None], np.array(last.scores))
-        if state.known.sum() < num_initial:
+        if state.known.sum() < criterion.least:
             continue
-        now = incumbent(model, state, answers, values)
+        now = incumbent(by.model, state, answers, by.values)
         entry = {
             "step": count, "name": describe(now.code) if describe else str(now.code.tolist()), **now.facts,
             **_moved(previous, now),

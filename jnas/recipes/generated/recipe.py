@@ -20,7 +20,7 @@ from jnas.recipes.generated.model_search import Criterion, Found, clipped, incum
 from jnas.recipes.generated.settings import ModelLevel, SpaceSearch
 from jnas.recipes.generated.strategies import family_of
 from jnas.recipes.settings import share
-from jnas.searchers.base import Evaluation, Searcher
+from jnas.searchers.base import Evaluation
 from jnas.spaces import descriptors, networks
 from jnas.spaces.chain import ChainSpace
 from jnas.spaces.descriptors import Descriptor
@@ -165,24 +165,23 @@ def _outer(config: SpaceSearch, family: Family, judge: Kept, folder: pathlib.Pat
         """The networks of a space that was tried; their scores are in the file."""
         return evidence_of(int(code[0]))
 
-    level, values, informs = config.outer, None, config.outer.acquisition == "information"
+    level, informs = config.outer, config.outer.acquisition == "information"
     if config.evidence == "networks":
-        searcher, model, values = searchers.pooled(
+        by = searchers.pooled(
             family, kernel=kernel, features=descriptor.of, evidence=evidence, transform=clipped,
             num_initial=level.initial, num_candidates=_candidates(level), information=informs,
         )  # fmt: skip
     else:
-        model = searchers.surrogate(family, kernel=kernel, features=descriptor.of, transform=clipped)
-        searcher = _searcher(level, family, kernel, descriptor.of)
+        by = _by(level, family, kernel, descriptor.of)
     found = _level(
-        folder, searcher, model, objective, level, min(level.budget, len(answers)), key,
-        answers=answers, values=values, describe=lambda code: family.member(code).space.name,
+        folder, by, objective, level, min(level.budget, len(answers)), key, answers=answers,
+        describe=lambda code: family.member(code).space.name,
         choices=[("space", [member.space.name for member in family.members()])],
     )  # fmt: skip
     for code, score in zip(found.codes, found.scores, strict=True):
         tried[code.tobytes()] = {**_named(family, code), "score": float(score), **objective(code, None).metrics}
-    state = searcher.tell(searcher.init(), found.codes, found.scores)
-    best = incumbent(model, state, answers, values)
+    state = by.searcher.tell(by.searcher.init(), found.codes, found.scores)
+    best = incumbent(by.model, state, answers, by.values)
     return {
         **_named(family, best.code), "mean": best.posterior[0], "std": best.posterior[1],
         "evaluated": best.facts["evaluated"], "converged": found.converged, "members": len(answers),
@@ -195,14 +194,13 @@ def _inner(config: SpaceSearch, outer: dict[str, Any], judge: Kept, folder: path
     space = networks.network_space(outer["space"])
     known = _known(space, outer["trials"])
     kernel, level = searchers.kernels.default(space), config.inner
-    model = searchers.surrogate(space, kernel=kernel, transform=clipped)
     budget = min(level.budget, spaces.size(space) - len(known[0]))
     if budget < 1:  # the whole space is known
         found = Found(known[0][np.argmax(known[1])], *known, [], True)
     else:
         found = _level(
-            folder, _searcher(level, space, kernel), model, lambda arch, _: Evaluation(judge(space, arch)), level,
-            budget, key, known=known, describe=lambda arch: networks.to_string(space, arch), choices=space.choices,
+            folder, _by(level, space, kernel), lambda arch, _: Evaluation(judge(space, arch)), level, budget, key,
+            known=known, describe=lambda arch: networks.to_string(space, arch), choices=space.choices,
         )  # fmt: skip
     return {
         "genotype": networks.to_string(space, found.code), "converged": found.converged, "known": len(known[0]),
@@ -228,19 +226,20 @@ def _known(space: networks.NetworkSpace, trials: Sequence[dict[str, Any]]) -> tu
     return codes, np.array([score for _, score in seen.values()], np.float64)
 
 
-def _searcher(level: ModelLevel, space: spaces.Space, kernel, features=None) -> Searcher:
-    return searchers.gaussian_process(
-        space, kernel=kernel, features=features, transform=clipped, num_initial=level.initial,
-        num_candidates=_candidates(level),
-        acquire={"improvement": searchers.by_improvement, "information": searchers.by_information}[level.acquisition],
-    )  # fmt: skip
+def _by(level: ModelLevel, space: spaces.Space, kernel, features=None) -> searchers.Pooled:
+    of: dict[str, Any] = {"kernel": kernel, "features": features, "transform": clipped}
+    acquire = {"improvement": searchers.by_improvement, "information": searchers.by_information}[level.acquisition]
+    searcher = searchers.gaussian_process(
+        space, **of, num_initial=level.initial, num_candidates=_candidates(level), acquire=acquire
+    )
+    return searchers.Pooled(searcher, searchers.surrogate(space, **of))
 
 
 def _candidates(level: ModelLevel) -> int:
     return 256 if level.acquisition == "information" else 2048
 
 
-def _level(folder, searcher, model, objective, level, budget, key, *, describe, choices, **rest) -> Found:
+def _level(folder, by, objective, level, budget, key, *, describe, choices, **rest) -> Found:
     """One level in its folder: the trials in `study.journal`, the model's word after each in `model.jsonl`."""
     files.prepare_folder(folder)
     lines: list[str] = []
@@ -254,8 +253,8 @@ def _level(folder, searcher, model, objective, level, budget, key, *, describe, 
         )  # fmt: skip
 
     return search_until_settled(
-        searcher, model, objective, key=key, num_initial=level.initial, num_evaluations=budget,
-        criterion=Criterion(level.tolerance, level.patience), describe=describe, look=look,
+        by, objective, key=key, num_evaluations=budget,
+        criterion=Criterion(level.tolerance, level.patience, level.initial), describe=describe, look=look,
         study=study.open_study(folder / "study.journal", name=folder.name, choices=choices), **rest,
     )  # fmt: skip
 

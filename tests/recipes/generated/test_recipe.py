@@ -137,9 +137,9 @@ def test_the_search_stops_when_the_hyperparameters_and_the_incumbent_stand_still
         searcher = searchers.random(space)._replace(ask=ask)
         # Scores -1 and 1 in turn: their median and spread stay, so that the posterior moves with the model alone.
         found = model_search.search_until_settled(
-            searcher, still(values), lambda arch, key: Evaluation(float(arch.sum() % 2) * 2 - 1), key=jax.random.key(0),
-            num_initial=2, num_evaluations=12, criterion=model_search.Criterion(0.1, patience),
-            answers=np.array([[1, 0, 0, 0, 0]], np.int32), values=lambda state: np.array([-1.0, 1.0]),
+            searchers.Pooled(searcher, still(values), lambda state: np.array([-1.0, 1.0])),
+            lambda arch, key: Evaluation(float(arch.sum() % 2) * 2 - 1), key=jax.random.key(0), num_evaluations=12,
+            criterion=model_search.Criterion(0.1, patience), answers=np.array([[1, 0, 0, 0, 0]], np.int32),
         )  # fmt: skip
         assert found.converged == (len(found.scores) < 12)
         return len(found.scores)
