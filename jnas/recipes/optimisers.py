@@ -1,9 +1,9 @@
-"""The optimisers of a level of a search and of a training, as every recipe builds them."""
+"""The optimiser of a level of a search, as every recipe builds it."""
 
 import jax.numpy as jnp
 import optax
 
-from jnas.recipes.settings import Level, Training
+from jnas.recipes.settings import Level
 
 
 def optimiser_of(level: Level, num_steps: int) -> optax.GradientTransformation:
@@ -22,14 +22,3 @@ def rate_of(level: Level, num_steps: int) -> optax.Schedule:
     if not level.warmup:
         return cosine
     return lambda step: jnp.where(jnp.asarray(step) < level.warmup * num_steps, 0.0, cosine(step))
-
-
-def sgd_of(training: Training, num_steps: int) -> optax.GradientTransformation:
-    """The optimiser of a training: clip, weight decay, then SGD with its momentum and a cosine over `num_steps`."""
-    final = training.final_learning_rate / max(training.learning_rate, 1e-30)
-    rate = optax.cosine_decay_schedule(training.learning_rate, max(num_steps, 1), final)
-    return optax.chain(
-        optax.identity() if training.clip is None else optax.clip_by_global_norm(training.clip),
-        optax.add_decayed_weights(training.weight_decay),
-        optax.sgd(rate, training.heavy_ball or None, nesterov=training.nesterov and training.heavy_ball > 0),
-    )

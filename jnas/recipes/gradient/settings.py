@@ -2,6 +2,7 @@
 
 import copy
 import dataclasses
+import functools
 from collections.abc import Mapping
 from typing import Any, Literal
 
@@ -126,9 +127,7 @@ def _check_each(settings: Search) -> None:
         if len(values) != settings.num_runs:
             raise ValueError(f"each: {name} has {len(values)} values for num_runs={settings.num_runs}: give one a run")
         *path, last = name.split(".")
-        holder = settings
-        for part in path:
-            holder = getattr(holder, part)
+        holder = functools.reduce(getattr, path, settings)
         if getattr(holder, last) is None:
             raise ValueError(f"each: {name} is null, which shapes the program: give it a number too")
         for value in values:
