@@ -196,8 +196,8 @@ def _begin(
     if saver is None or saver.latest() is None:
         return 0, program.init(*given), False
     shapes = jax.eval_shape(program.init, *given)
-    of = lambda there, part: jax.tree.map(lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=there), part)
-    abstract = jax.tree.map(of, program.state_sharding(shapes), shapes)
+    put = lambda there, part: jax.tree.map(lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=there), part)
+    abstract = jax.tree.map(put, program.state_sharding(shapes), shapes)
     step, state, meta = saver.restore(abstract)
     if meta["key"] != _key_numbers(keys):
         raise UserError(

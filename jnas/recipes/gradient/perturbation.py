@@ -87,8 +87,7 @@ def select(
     if space.kept is not None:
         nodes = [(cell, space.num_inputs + node) for cell in space.cells for node in range(space.num_nodes)]
         for cell, node in _shuffled(nodes, node_key):
-            rows = [row for row in placed[cell] if space.endpoints[row][1] == node]
-            rows.sort()
+            rows = sorted(row for row in placed[cell] if space.endpoints[row][1] == node)
             scores = {row: _score(evaluate, _with(current, cell, row, slice(None), 0)) for row in rows}
             ranked = sorted(rows, key=lambda row: scores[row])
             for row in ranked[space.kept :]:
