@@ -70,7 +70,7 @@ class Source(NamedTuple):
     the whole. Either way `batch` sees the whole batch, the same for any number of processes.
     """
 
-    batch: Callable[[PyTree, Array, Key], Batch]  # (arrays, step [] int32, key) -> Batch; traced under jit
+    batch: Callable[..., Batch]  # (arrays, step [] int32, key) -> Batch; traced under jit
     arrays: PyTree = ()
     fetch: Callable[..., PyTree] | None = None
     batch_size: int | None = None  # examples of a batch, if `fetch` takes rows

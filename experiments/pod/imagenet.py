@@ -99,7 +99,7 @@ def search(settings: Search, side: int, fraction: float, folder: pathlib.Path) -
         num_classes=num_classes,
         stem="imagenet" if side >= 64 else "small_image",
         remat=settings.remat,
-        edge_strategy="scan" if distributed.backend() == "cpu" else "merge",
+        edge_strategy="auto",
         dtype=jax.numpy.dtype(settings.dtype).type,
     )
 

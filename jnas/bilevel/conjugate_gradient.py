@@ -2,8 +2,9 @@
 
 import jax
 import jax.numpy as jnp
+from optax.tree import where
 
-from jnas.bilevel.problem import Product, Solution, Solver, axpy, inverse, known, norm, select, vdot
+from jnas.bilevel.problem import Product, Solution, Solver, axpy, inverse, known, norm, vdot
 from jnas.types import Batch, State, Weights
 
 
@@ -56,9 +57,9 @@ def conjugate_gradient(num_steps: int, *, damping: float = 0.0, tolerance: float
             size = old / jnp.where(sound, along, 1.0)
             moved, left = axpy(size, d, x), axpy(-size, image, r)
             better = sound & (norm(left) < least)
-            best, least = select(better, moved, best), jnp.where(better, norm(left), least)
+            best, least = where(better, moved, best), jnp.where(better, norm(left), least)
             after = (moved, left, axpy(vdot(left, left) * inverse(old), d, left))
-            return step + sound.astype(jnp.int32), select(sound, after, (x, r, d)), (best, least), ~sound
+            return step + sound.astype(jnp.int32), where(sound, after, (x, r, d)), (best, least), ~sound
 
         start = (jnp.zeros((), jnp.int32), (zero, v, v), (zero, length), jnp.asarray(False))
         steps, (x, _, _), (best, _), indefinite = jax.lax.while_loop(going_on, iterate, start)
@@ -66,6 +67,6 @@ def conjugate_gradient(num_steps: int, *, damping: float = 0.0, tolerance: float
             "conjugate_gradient_steps": steps.astype(length.dtype),
             "conjugate_gradient_indefinite": indefinite.astype(length.dtype),
         }
-        return Solution(select(indefinite, best, x), state, metrics, None)
+        return Solution(where(indefinite, best, x), state, metrics, None)
 
     return Solver(lambda weights: (), solve, num_batches=0, damping=damping)

@@ -21,7 +21,7 @@ class Eigenvalues(NamedTuple):
 
 
 def alpha_eigenvalues(
-    loss: Loss, point: Point, batch: Batch, context: Context, key: Key, *, num_iterations: int = 20, unroll: int = 1
+    loss: Loss, point: Point, batch: Batch, context: Context, key: Key, *, num_iterations: int = 20
 ) -> Eigenvalues:
     """Extreme eigenvalues of `hessian_aa loss(w, a)` at fixed weights, by Lanczos on Hessian-vector products.
 
@@ -41,8 +41,6 @@ def alpha_eigenvalues(
       context: batch-norm statistics and key.
       key: of the first vector.
       num_iterations: at most; the number of alphas, if smaller, suffices for exact values.
-      unroll: iterations to write out instead of looping over; XLA runs gradients of ordinary convolutions inside loops
-        many times slower on a CPU (not those of `jnas.nets`).
 
     Returns:
       The eigenvalues.
@@ -92,7 +90,7 @@ def alpha_eigenvalues(
     first = jax.random.normal(keys[0], flat.shape, flat.dtype)
     basis = jnp.zeros((length, flat.size), flat.dtype).at[0].set(first / jnp.linalg.norm(first))
     start = (basis, jnp.zeros((), flat.dtype))
-    _, (diagonals, couplings) = jax.lax.scan(iterate, start, (jnp.arange(length), keys[1:]), unroll=unroll)
+    _, (diagonals, couplings) = jax.lax.scan(iterate, start, (jnp.arange(length), keys[1:]))
     between = couplings[:-1]
     values, vectors = jnp.linalg.eigh(jnp.diag(diagonals) + jnp.diag(between, 1) + jnp.diag(between, -1))
     at = jnp.where(-values[0] > values[-1], 0, length - 1)

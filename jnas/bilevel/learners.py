@@ -213,30 +213,18 @@ def supervised(loss: Loss, init: Init, tx: optax.GradientTransformation) -> Lear
     Returns:
       A learner over batches of the loss. Metrics: `loss`, those of the loss's `Aux`, `gradient_norm`.
     """
-    tx = optax.with_extra_args_support(tx)
 
-    def start(key: Key) -> SearchState:
-        point, variables = init(key)
-        return SearchState(jnp.zeros((), jnp.int32), point, variables, (), tx.init(point))
+    def estimate(problem, point, batch, context, state, **extra) -> tuple[Point, State, Aux]:
+        del problem, extra
+        (value, aux), slopes = jax.value_and_grad(loss, argnums=(0, 1), has_aux=True)(
+            point.weights, point.alpha, batch, context
+        )
+        metrics = {"loss": value, **aux.metrics, "gradient_norm": norm(slopes)}
+        return Point(*slopes), state, Aux(aux.variables, metrics)
 
-    def update(state: SearchState, batch: Batch, key: Key) -> tuple[SearchState, Metrics]:
-        context = Context(state.variables, key, state.step)
-
-        def gradient_at(point: Point) -> tuple[Point, Array, Aux]:
-            (value, aux), slopes = jax.value_and_grad(loss, argnums=(0, 1), has_aux=True)(
-                point.weights, point.alpha, batch, context
-            )
-            return Point(*slopes), value, aux
-
-        gradient, value, aux = gradient_at(state.point)
-        check_alike(gradient, state.point)
-        grad_fn = lambda point: gradient_at(point)[0]
-        steps, optimiser = tx.update(gradient, state.optimiser, state.point, grad_fn=grad_fn)
-        point: Any = optax.apply_updates(state.point, steps)  # pyright: ignore[reportArgumentType]
-        metrics = {"loss": value, **aux.metrics, "gradient_norm": norm(gradient)}
-        return SearchState(state.step + 1, point, aux.variables, (), optimiser), metrics
-
-    return Learner(start, update)
+    return simultaneous(
+        Bilevel(loss, loss), Estimator(lambda point: (), estimate), init, optax.with_extra_args_support(tx)
+    )
 
 
 def _changes(direction: Point, before: Point) -> Metrics:

@@ -4,8 +4,9 @@ from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
+from optax.tree import where
 
-from jnas.bilevel.problem import Product, Solution, Solver, axpy, inverse, known, norm, select, vdot
+from jnas.bilevel.problem import Product, Solution, Solver, axpy, inverse, known, norm, vdot
 from jnas.types import Array, Batch, Metrics, State, Weights
 
 
@@ -88,26 +89,26 @@ def neumann(
 
         def trip(number, carry):
             series, _ = carry
-            vector = select(number == end, series.sum(), series.term)
-            vector = select(number < num_power, series.power, vector) if num_power else vector
+            vector = where(number == end, series.sum(), series.term)
+            vector = where(number < num_power, series.power, vector) if num_power else vector
             image, extra = product(vector, _row(batches, number - num_power))
             damped = axpy(damping, vector, image)
             after = _next_term(series, damped, fixed=step_size is not None)
-            after = select(number < num_power, _next_power(series, damped, before), after) if num_power else after
-            return select(number == end, series, after), (image, extra)
+            after = where(number < num_power, _next_power(series, damped, before), after) if num_power else after
+            return where(number == end, series, after), (image, extra)
 
-        power = unit(select(state.fresh, v, state.vector)) if num_power else ()
+        power = unit(where(state.fresh, v, state.vector)) if num_power else ()
         series = Series(power, before, v, jax.tree.map(jnp.zeros_like, v))
         carry = (series, jax.tree.map(lambda leaf: jnp.zeros(leaf.shape, leaf.dtype), outputs))
         if unroll:
             for number in range(num_trips):
                 after = trip(number, carry)
-                carry = select(refresh, after, carry) if number < num_power else after
+                carry = where(refresh, after, carry) if number < num_power else after
         else:
             carry = jax.lax.fori_loop(jnp.where(refresh, 0, num_power), num_trips, trip, carry)
         series, last = carry
         if num_power:
-            state = select(refresh, PowerState(norm(series.power) == 0, series.power, series.eigenvalue), state)
+            state = where(refresh, PowerState(norm(series.power) == 0, series.power, series.eigenvalue), state)
         return Solution(series.sum(), state, _report(series, v), last if num_trips > end else None)
 
     init = _nothing_known if num_power else lambda weights: ()

@@ -1,7 +1,7 @@
 """Functions of alpha alone that steer a search, such as beta-decay, for any estimator and momentum."""
 
 from collections.abc import Callable
-from typing import Any, NamedTuple
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -50,12 +50,6 @@ def beta_decay(mask: PyTree | None = None) -> Penalty:
     return edge_mean
 
 
-class PenaltyState(NamedTuple):
-    """The state of `add_penalty`."""
-
-    count: Array  # [] int32, updates so far
-
-
 def add_penalty(penalty: Penalty, weight: Weight) -> optax.GradientTransformation:
     """Adds `weight * grad R(a)` to the direction: with every estimator the same as adding `weight * R(a)` to L_val.
 
@@ -72,9 +66,9 @@ def add_penalty(penalty: Penalty, weight: Weight) -> optax.GradientTransformatio
       A transformation that needs the parameters.
     """
 
-    def start(params) -> PenaltyState:
+    def start(params) -> optax.ScaleByScheduleState:
         del params
-        return PenaltyState(jnp.zeros((), jnp.int32))
+        return optax.ScaleByScheduleState(jnp.zeros((), jnp.int32))
 
     def update(updates, state: Any, params=None):
         if params is None:
@@ -82,6 +76,6 @@ def add_penalty(penalty: Penalty, weight: Weight) -> optax.GradientTransformatio
         scale = weight(state.count) if callable(weight) else weight
         slopes = jax.grad(penalty)(params)
         updates = jax.tree.map(lambda u, slope: u + jnp.asarray(scale, u.dtype) * slope, updates, slopes)
-        return updates, PenaltyState(jnp.asarray(optax.safe_increment(state.count)))
+        return updates, optax.ScaleByScheduleState(jnp.asarray(optax.safe_increment(state.count)))
 
     return optax.GradientTransformation(start, update)

@@ -164,11 +164,6 @@ def axpy(scale: Any, x: PyTree, y: PyTree) -> PyTree:
     return jax.tree.map(lambda a, b: jnp.asarray(scale, b.dtype) * a + b, x, y)
 
 
-def select(condition: Any, yes: PyTree, no: PyTree) -> PyTree:
-    """`yes` where the scalar condition holds, else `no`, leaf by leaf."""
-    return jax.tree.map(lambda a, b: jnp.where(condition, a, b), yes, no)
-
-
 def inverse(value: Array) -> Array:
     """`1 / value`, and 0 where it is 0 or less: a flat loss then leaves a term out instead of filling it with NaN."""
     tiny = jnp.finfo(value.dtype).tiny

@@ -19,7 +19,6 @@ from jnas.bilevel.problem import (
     norm,
     outer_gradient,
     second_derivatives,
-    select,
     vdot,
 )
 from jnas.types import Array, Aux, Key, PyTree, State, Weights
@@ -91,7 +90,7 @@ def single_loop(*, damping: float = 1.0, curvature: Curvature = hessian, largest
         image, mixed, gradient, aux = second_derivatives(problem, point, batches.inner, context, v)
         image = image if curvature is hessian else product(v)
         if largest is None:
-            state = select(refresh, _measured(state, product, outer.weights, v, image, refresh), state)
+            state = optax.tree.where(refresh, _measured(state, product, outer.weights, v, image, refresh), state)
             delta, bound = jnp.maximum(damping, -1.5 * state.lowest), state.largest
             metrics |= {"largest_eigenvalue": state.largest, "lowest_eigenvalue": state.lowest}
         else:
@@ -127,7 +126,7 @@ def _measured(state: Spectrum, product, start: Weights, v: Weights, image: Weigh
 
     first = state.count == 0
     due = jnp.where(first, START, jnp.where(state.count % EVERY == 0, 1, 0))
-    state = state._replace(top=select(first, unit(start), state.top))
+    state = state._replace(top=optax.tree.where(first, unit(start), state.top))
     state = jax.lax.fori_loop(0, jnp.where(refresh, due, 0), trip, state)
     lowest = jnp.minimum(vdot(v, image) * inverse(vdot(v, v)), 0.98 * state.lowest)
     return state._replace(count=state.count + 1, lowest=lowest)

@@ -79,12 +79,9 @@ def home(mesh: Mesh | None) -> Sharding:
     return jnp.zeros(()).sharding if mesh is None else NamedSharding(mesh, PartitionSpec())
 
 
-def one_by_one(function: Callable[[PyTree], PyTree], xs: PyTree) -> PyTree:
-    """Map over the runs of a device in turn: one program of one run's size, each run at its own speed.
-
-    The choice on a CPU, where operations with one weight for each run are slow.
-    """
-    return jax.lax.map(function, xs)
+# Map over the runs of a device in turn: one program of one run's size, each run at its own speed. The choice on a CPU,
+# where operations with one weight for each run are slow.
+one_by_one: Mapper = jax.lax.map
 
 
 def all_at_once(function: Callable[[PyTree], PyTree], xs: PyTree) -> PyTree:
@@ -139,13 +136,33 @@ def split_batch(batch: Batch, mesh: Mesh | None) -> Batch:
     """
     if mesh is None or AXIS not in mesh.shape:
         return batch
+    # Inside the map over runs the mesh of the context is the one whose axis "run" is taken already.
+    context = jax.sharding.get_abstract_mesh()
+    num_devices = mesh.shape[AXIS]
+
+    def split(leaf, axis: int):
+        if jnp.ndim(leaf) <= axis:
+            return leaf
+        if leaf.shape[axis] % num_devices:
+            raise UserError(
+                f"a batch of {leaf.shape[axis]} cannot be split over {num_devices} devices: "
+                f"choose a batch size that is a multiple of {num_devices}"
+            )
+        spec = PartitionSpec(*[None] * axis, AXIS)
+        return jax.lax.with_sharding_constraint(leaf, NamedSharding(mesh if context.empty else context, spec))
+
+    return over_examples(split, batch)
+
+
+def over_examples(function: Callable[[Any, int], Any], batch: Batch) -> Batch:
+    """`function(leaf, axis of the examples)` for each array of a batch: 1 in `Batches.further` and else 0."""
+
+    def along(axis: int, tree: PyTree) -> PyTree:
+        return jax.tree.map(lambda leaf: function(leaf, axis), tree)
+
     if isinstance(batch, Batches):
-        return Batches(
-            inner=_split(batch.inner, mesh, 0),
-            outer=_split(batch.outer, mesh, 0),
-            further=_split(batch.further, mesh, 1),
-        )
-    return _split(batch, mesh, 0)
+        return Batches(along(0, batch.inner), along(0, batch.outer), along(1, batch.further))
+    return along(0, batch)
 
 
 def to_host(tree: PyTree) -> PyTree:
@@ -162,22 +179,3 @@ def to_host(tree: PyTree) -> PyTree:
         ),
         tree,
     )
-
-
-def _split(tree: PyTree, mesh: Mesh, axis: int) -> PyTree:
-    # Inside the map over runs the mesh of the context is the one whose axis "run" is taken already.
-    context = jax.sharding.get_abstract_mesh()
-    sharding = NamedSharding(mesh if context.empty else context, PartitionSpec(*[None] * axis, AXIS))
-    num_devices = mesh.shape[AXIS]
-
-    def split(leaf):
-        if jnp.ndim(leaf) <= axis:
-            return leaf
-        if leaf.shape[axis] % num_devices:
-            raise UserError(
-                f"a batch of {leaf.shape[axis]} cannot be split over {num_devices} devices: "
-                f"choose a batch size that is a multiple of {num_devices}"
-            )
-        return jax.lax.with_sharding_constraint(leaf, sharding)
-
-    return jax.tree.map(split, tree)

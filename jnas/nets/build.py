@@ -10,6 +10,7 @@ import jax
 import jax.numpy as jnp
 from jax import lax
 
+from jnas.distributed.sharding import backend
 from jnas.nets.edges import STACKED, Strategy
 from jnas.nets.layers import fan_in
 from jnas.nets.network import REDUCE, RESIDUAL, Network
@@ -28,7 +29,7 @@ def network_for(
     stem: Literal["small_image", "imagenet"] = "small_image",
     stem_multiplier: int | None = None,
     remat: bool | None = None,
-    edge_strategy: Strategy = "scan",
+    edge_strategy: Strategy | Literal["auto"] = "scan",
     dtype: Any = jnp.float32,
 ) -> Network:
     """Builds the network that the literature puts around the cells of a space.
@@ -47,7 +48,7 @@ def network_for(
       stem: "small_image" keeps the resolution, "imagenet" divides it by 8.
       stem_multiplier: channels of the stem in units of `channels`; None: 3 as DARTS, 1 as NAS-Bench-201.
       remat: recompute in the backward pass, see `Network`.
-      edge_strategy: of a supernet, see `Network`.
+      edge_strategy: of a supernet, see `Network`; "auto": "scan" on a CPU, and else "merge".
       dtype: of the computation.
 
     Returns:
@@ -66,6 +67,8 @@ def network_for(
     Reference:
       Liu, Simonyan, Yang, "DARTS", ICLR 2019; Dong, Yang, "NAS-Bench-201", ICLR 2020.
     """
+    if edge_strategy == "auto":
+        edge_strategy = "scan" if backend() == "cpu" else "merge"
     if depth < 1:
         raise ValueError(f"depth is {depth}: use at least 1 cell.")
     plain = [cell for cell in space.cells if cell != REDUCE]

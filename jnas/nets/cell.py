@@ -9,7 +9,7 @@ from flax import linen as nn
 
 from jnas.nets.edges import Along, MixedEdge, Stack, Strategy, path_of, run_stack, schedule
 from jnas.nets.layers import ConvNorm
-from jnas.nets.ops import FactorizedReduce, Identity, apply_operator, noise_key, operator, operator_of
+from jnas.nets.ops import FactorizedReduce, Identity, apply_operator, noise_key, operator_of
 from jnas.spaces.cell import NONE, CellSpace
 from jnas.spaces.operators import Operator
 
@@ -142,8 +142,9 @@ class Cell(nn.Module):
                 stride = 2 if self.reduction and edge.source < first else 1
                 name = path_of(edge.source, target, op)
                 if name not in done:  # else an operator that its other edges share
-                    done[name] = self._apply(op, stride, name, states[edge.source], train)
-                path, spared = done[name]
+                    done[name] = apply_operator(self, op, states[edge.source], train, stride=stride, name=name)
+                path, module = done[name]
+                spared = isinstance(module, Identity)
                 if mix is not None:
                     path, spared = mix[index, self.space.ops.index(op.name)].astype(self.dtype) * path, False
                 paths.append(path if scales is None or spared else scales[index] * path)
@@ -214,20 +215,6 @@ class Cell(nn.Module):
         """A node without any edge."""
         stride = 2 if self.reduction else 1
         return jnp.zeros_like(x[:, ::stride, ::stride])
-
-    def _apply(self, op: Operator, stride: int, name: str, x: jax.Array, train: bool) -> tuple[jax.Array, bool]:
-        """What an operator makes of a state, and whether that is the state itself."""
-        module = operator(
-            op,
-            channels=self.channels,
-            stride=stride,
-            affine=self.affine,
-            normalise_pools=self.normalise_pools,
-            dtype=self.dtype,
-            name=name,
-        )
-        y = apply_operator(module, x, train, channels=self.channels, stride=stride, dtype=self.dtype)
-        return y, isinstance(module, Identity)
 
     def _preprocess(self, inputs: tuple[jax.Array, ...], train: bool) -> list[jax.Array]:
         states = []

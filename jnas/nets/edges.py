@@ -14,7 +14,7 @@ import jax.numpy as jnp
 from flax import linen as nn
 from jax import lax
 
-from jnas.nets.ops import apply_operator, operator, operator_of
+from jnas.nets.ops import apply_operator, operator_of
 from jnas.nets.reading import add_at, take
 from jnas.spaces.cell import NONE, Edge
 from jnas.spaces.operators import Operator
@@ -127,16 +127,7 @@ class MixedEdge(nn.Module):
         """Maps `[batch, height, width, channels]` and weights `[num_ops]` to that shape at the stride."""
         terms = []
         for column, op in enumerate(self.ops):
-            module = operator(
-                op,
-                channels=self.channels,
-                stride=self.stride,
-                affine=self.affine,
-                normalise_pools=self.normalise_pools,
-                dtype=self.dtype,
-                name=op.name,
-            )
-            y = apply_operator(module, x, train, channels=self.channels, stride=self.stride, dtype=self.dtype)
+            y, _ = apply_operator(self, op, x, train, stride=self.stride, name=op.name)
             terms.append(weights[column] * y)
         return functools.reduce(jnp.add, terms)
 

@@ -272,25 +272,31 @@ def operator(
     return module if name is None else module.copy(name=name)
 
 
-def apply_operator(module: nn.Module, x: jax.Array, train: bool, *, channels: int, stride: int, dtype: Any):
-    """What an operator makes of a state, held to what operators promise.
+def apply_operator(
+    around: Any, op: Operator, x: jax.Array, train: bool, *, stride: int, name: str
+) -> tuple[jax.Array, nn.Module]:
+    """What an operator inside a cell or an edge makes of a state, held to what operators promise.
 
     Args:
-      module: from `operator`.
+      around: the module that it stands in, with `channels`, `affine`, `normalise_pools` and `dtype`.
+      op: the operator.
       x: `[batch, height, width, channels]`.
       train: use and update the statistics of the batch.
-      channels: of input and output.
       stride: in pixels.
-      dtype: of the result.
+      name: of the operator's module in the one around it.
 
     Returns:
-      `[batch, ceil(height / stride), ceil(width / stride), channels]`.
+      `[batch, ceil(height / stride), ceil(width / stride), channels]` of the dtype around, and the operator's module.
 
     Raises:
       ValueError: if the module gives another shape.
     """
+    module = operator(
+        op, channels=around.channels, stride=stride, affine=around.affine, normalise_pools=around.normalise_pools,
+        dtype=around.dtype, name=name,
+    )  # fmt: skip
     y = module(x, train)
-    shape = (x.shape[0], -(-x.shape[1] // stride), -(-x.shape[2] // stride), channels)
+    shape = (x.shape[0], -(-x.shape[1] // stride), -(-x.shape[2] // stride), around.channels)
     if y.shape != shape:
-        raise ValueError(f"operator {module.name!r} makes {y.shape} of {x.shape}: with stride {stride} return {shape}.")
-    return y.astype(dtype)
+        raise ValueError(f"operator {name!r} makes {y.shape} of {x.shape}: with stride {stride} return {shape}.")
+    return y.astype(around.dtype), module

@@ -120,20 +120,12 @@ ad.primitive_jvps[_ADD] = _add_jvp
 ad.primitive_transposes[_ADD] = _add_transpose
 
 
-def _batch(function, operands, dims):
-    """Batches by what the operation means: outside of a loop's hot path an ordinary index will do."""
-    size = next(x.shape[d] for x, d in zip(operands, dims, strict=True) if d is not None)
-    moved = [x if d is None else jnp.moveaxis(x, d, 0) for x, d in zip(operands, dims, strict=True)]
-    axes = tuple(None if d is None else 0 for d in dims)
-    return jax.vmap(function, in_axes=axes, axis_size=size)(*moved)
-
-
 def _take_batch(operands, dims):
     states, index = operands
     if dims[1] is None:  # the usual case: stays an in-place read
         states = jnp.moveaxis(states, dims[0], 1)
         return _TAKE.bind(states, index), (0, 1)
-    return list(_batch(_take, operands, dims)), (0, 0)
+    return list(jax.vmap(_take, dims)(*operands)), (0, 0)  # outside of a loop's hot path an ordinary index will do
 
 
 def _add_batch(operands, dims):
@@ -146,7 +138,7 @@ def _add_batch(operands, dims):
         else:
             states = jnp.moveaxis(states, dims[0], 1)
         return _ADD.bind(states, row, index), 1
-    return _batch(_add, operands, dims), 0
+    return jax.vmap(_add, dims)(*operands), 0
 
 
 batching.primitive_batchers[_TAKE] = _take_batch

@@ -1,4 +1,4 @@
-"""Losses and measurements of image classifiers."""
+"""The loss and the measurements of image classifiers."""
 
 import functools
 from collections.abc import Mapping
@@ -9,7 +9,7 @@ import optax
 from flax import linen as nn
 
 from jnas import data
-from jnas.types import Array, Aux, Context, Examples, Loss, PyTree
+from jnas.types import Array, PyTree
 
 
 def cross_entropy(logits: Array, label: Array, smoothing: float = 0.0) -> Array:
@@ -30,37 +30,6 @@ def cross_entropy(logits: Array, label: Array, smoothing: float = 0.0) -> Array:
 def accuracy(logits: Array, label: Array) -> Array:
     """Share of rows whose largest logit is the label's, [] float32 in [0, 1]."""
     return jnp.mean((jnp.argmax(logits, -1) == label).astype(jnp.float32))
-
-
-def classifier_loss(
-    net: nn.Module, *, auxiliary_weight: float, smoothing: float, drop_path: optax.Schedule | None = None
-) -> Loss:
-    """The loss of a training over `Examples`: cross-entropy, the weighted auxiliary head's added.
-
-    Args:
-      net: a network of a fixed space.
-      auxiliary_weight: of the auxiliary head's loss, if the network has one.
-      smoothing: label smoothing.
-      drop_path: step to the probability, in [0, 1), with which an edge is dropped; None: never.
-
-    Returns:
-      A loss whose alpha is the empty pytree.
-    """
-
-    def loss(weights, alpha, batch: Examples, context: Context) -> tuple[Array, Aux]:
-        del alpha
-        variables = {"params": weights, "batch_stats": context.variables}
-        keys = {} if context.key is None else {"drop_path": context.key}
-        rate = 0.0 if drop_path is None else drop_path(context.step)
-        logits, updated = net.apply(
-            variables, batch.image, train=True, drop_path=rate, rngs=keys, mutable=["batch_stats"]
-        )
-        value = cross_entropy(logits.main, batch.label, smoothing)
-        if logits.auxiliary is not None:
-            value += auxiliary_weight * cross_entropy(logits.auxiliary, batch.label, smoothing)
-        return value, Aux(updated["batch_stats"], {"accuracy": accuracy(logits.main, batch.label)})
-
-    return loss
 
 
 def evaluate(

@@ -9,7 +9,7 @@ import numpy as np
 
 from jnas import nets
 from jnas.bilevel.problem import Init, Point
-from jnas.types import Alpha, Array, Key, Loss, PyTree
+from jnas.types import Alpha, Array, Key, PyTree
 
 Unravel = Callable[[Array], PyTree]  # [num_weights] -> the tree of the network's parameters
 
@@ -56,8 +56,3 @@ def unravel_of(net: Any, shape: tuple[int, int, int]) -> Unravel:
         return tree.unflatten([part.reshape(leaf.shape) for part, leaf in zip(parts, leaves, strict=True)])
 
     return unravel
-
-
-def over_vector(loss: Loss, unravel: Unravel) -> Loss:
-    """The same loss of the vector in the place of the tree."""
-    return lambda weights, alpha, batch, context: loss(unravel(weights), alpha, batch, context)

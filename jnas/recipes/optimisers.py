@@ -1,4 +1,4 @@
-"""The optimisers of a level of a search and of a training, as every recipe builds them."""
+"""The optimiser of a level of a search or of a training, as every recipe builds it."""
 
 import jax.numpy as jnp
 import optax
@@ -10,7 +10,7 @@ def optimiser_of(level: Level, num_steps: int) -> optax.GradientTransformation:
     """The optimiser of one level: clip, weight decay, then SGD or Adam with the level's schedule over `num_steps`."""
     rate = rate_of(level, num_steps)
     last = optax.sgd(rate, level.heavy_ball or None) if level.optimiser == "sgd" else optax.adam(rate, 0.5, 0.999)
-    return _behind(level, last)
+    return behind(level, last)
 
 
 def rate_of(level: Level | Training, num_steps: int) -> optax.Schedule:
@@ -22,13 +22,7 @@ def rate_of(level: Level | Training, num_steps: int) -> optax.Schedule:
     return (lambda step: jnp.where(jnp.asarray(step) < warmup, 0.0, cosine(step))) if warmup else cosine
 
 
-def sgd_of(training: Training, num_steps: int) -> optax.GradientTransformation:
-    """The optimiser of a training: clip, weight decay, then SGD with its momentum and a cosine over `num_steps`."""
-    nesterov = training.nesterov and training.heavy_ball > 0
-    rate = rate_of(training, max(num_steps, 1))
-    return _behind(training, optax.sgd(rate, training.heavy_ball or None, nesterov=nesterov))
-
-
-def _behind(settings: Level | Training, last: optax.GradientTransformation) -> optax.GradientTransformation:
+def behind(settings: Level | Training, last: optax.GradientTransformation) -> optax.GradientTransformation:
+    """The last of an optimiser behind its clip and its weight decay."""
     clip = optax.identity() if settings.clip is None else optax.clip_by_global_norm(settings.clip)
     return optax.chain(clip, optax.add_decayed_weights(settings.weight_decay), last)

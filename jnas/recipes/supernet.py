@@ -1,46 +1,10 @@
 """The supernet as a bilevel problem: where networks, spaces and bilevel problems meet."""
 
-from typing import Literal
-
-import jax.numpy as jnp
-
-from jnas import distributed, nets, spaces
+from jnas import nets, spaces
 from jnas.bilevel import Bilevel, Curvature, gauss_newton
 from jnas.recipes.classification import accuracy, cross_entropy
 from jnas.recipes.flat import Unravel
 from jnas.types import Array, Aux, Context, Examples
-
-
-def supernet(
-    space: spaces.CellSpace,
-    *,
-    channels: int,
-    depth: int,
-    num_classes: int,
-    remat: bool | None = None,
-    edges: Literal["auto", "scan", "unroll", "merge"] = "auto",
-    dtype: str = "float32",
-) -> nets.Network:
-    """The network that holds every candidate.
-
-    Args:
-      space: of its cells.
-      channels: of the first cells.
-      depth: cells, or cells a stage for NAS-Bench-201.
-      num_classes: of the classifier.
-      remat: whether edges are computed again in the backward pass; None: as the network does by default.
-      edges: "scan", "unroll", "merge", or "auto": a loop compiles fast and suits a CPU, wider operations suit matrix
-        units.
-      dtype: of the computation; parameters stay float32.
-
-    Returns:
-      The module.
-    """
-    strategy = edges if edges != "auto" else "scan" if distributed.backend() == "cpu" else "merge"
-    return nets.network_for(
-        space, channels=channels, depth=depth, num_classes=num_classes, remat=remat, edge_strategy=strategy,
-        dtype=jnp.dtype(dtype).type,
-    )  # fmt: skip
 
 
 def supernet_problem(net: nets.Network, *, unravel: Unravel | None = None) -> tuple[Bilevel, Curvature]:

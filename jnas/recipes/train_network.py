@@ -14,8 +14,7 @@ from jax.sharding import Mesh
 
 from jnas import data, distributed, files, nets, spaces
 from jnas.recipes import run_folder, trainer
-from jnas.recipes.classification import classifier_loss, evaluate
-from jnas.recipes.optimisers import sgd_of
+from jnas.recipes.classification import evaluate
 from jnas.recipes.settings import Training
 from jnas.train.weights import save_tree
 from jnas.types import Array, Key, PyTree
@@ -113,9 +112,11 @@ def job_of(net: nn.Module, examples: data.Dataset, augment: data.Augment, traini
     """The training of a classifier on some images, as the settings say."""
     num_steps = training.epochs * (len(examples) // training.batch_size)
     drop_path = optax.linear_schedule(0.0, training.drop_path, num_steps) if training.drop_path else None
-    loss = classifier_loss(net, auxiliary_weight=training.auxiliary, smoothing=training.smoothing, drop_path=drop_path)
+    loss = trainer.classifier_loss(
+        net, auxiliary_weight=training.auxiliary, smoothing=training.smoothing, drop_path=drop_path
+    )
     source = data.supervised_source(examples, batch_size=training.batch_size, augment=augment)
-    return trainer.job_of(net, loss, functools.partial(sgd_of, training), source, examples, training)
+    return trainer.job_of(net, loss, functools.partial(trainer.sgd_of, training), source, examples, training)
 
 
 def about_training(training: Training) -> dict[str, Any]:

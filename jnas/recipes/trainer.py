@@ -11,8 +11,11 @@ from jax.sharding import Mesh
 from jnas import bilevel, data, distributed
 from jnas.distributed.meshes import mesh_of_one
 from jnas.recipes import flat
+from jnas.recipes.classification import accuracy, cross_entropy
+from jnas.recipes.optimisers import behind, rate_of
+from jnas.recipes.settings import Training
 from jnas.train import Saving, chunks_of, fit, standard_hooks
-from jnas.types import Key, Learner, Loss, PyTree, Source
+from jnas.types import Array, Aux, Context, Examples, Key, Learner, Loss, PyTree, Source
 
 
 class Job(NamedTuple):
@@ -24,6 +27,44 @@ class Job(NamedTuple):
     batch_size: int
     steps_per_epoch: int
     num_steps: int
+
+
+def classifier_loss(
+    net: nn.Module, *, auxiliary_weight: float, smoothing: float, drop_path: optax.Schedule | None = None
+) -> Loss:
+    """The loss of a training over `Examples`: cross-entropy, the weighted auxiliary head's added.
+
+    Args:
+      net: a network of a fixed space.
+      auxiliary_weight: of the auxiliary head's loss, if the network has one.
+      smoothing: label smoothing.
+      drop_path: step to the probability, in [0, 1), with which an edge is dropped; None: never.
+
+    Returns:
+      A loss whose alpha is the empty pytree.
+    """
+
+    def loss(weights, alpha, batch: Examples, context: Context) -> tuple[Array, Aux]:
+        del alpha
+        variables = {"params": weights, "batch_stats": context.variables}
+        keys = {} if context.key is None else {"drop_path": context.key}
+        rate = 0.0 if drop_path is None else drop_path(context.step)
+        logits, updated = net.apply(
+            variables, batch.image, train=True, drop_path=rate, rngs=keys, mutable=["batch_stats"]
+        )
+        value = cross_entropy(logits.main, batch.label, smoothing)
+        if logits.auxiliary is not None:
+            value += auxiliary_weight * cross_entropy(logits.auxiliary, batch.label, smoothing)
+        return value, Aux(updated["batch_stats"], {"accuracy": accuracy(logits.main, batch.label)})
+
+    return loss
+
+
+def sgd_of(training: Training, num_steps: int) -> optax.GradientTransformation:
+    """The optimiser of a training: clip, weight decay, then SGD with its momentum and a cosine over `num_steps`."""
+    nesterov = training.nesterov and training.heavy_ball > 0
+    rate = rate_of(training, max(num_steps, 1))
+    return behind(training, optax.sgd(rate, training.heavy_ball or None, nesterov=nesterov))
 
 
 def job_of(
@@ -49,7 +90,8 @@ def job_of(
     """
     steps_per_epoch, unravel = len(examples) // settings.batch_size, flat.unravel_of(net, examples.shape)
     num_steps = settings.epochs * steps_per_epoch
-    learner = bilevel.supervised(flat.over_vector(loss, unravel), flat.start(net, examples.shape), optimiser(num_steps))
+    of_vector: Loss = lambda weights, *rest: loss(unravel(weights), *rest)
+    learner = bilevel.supervised(of_vector, flat.start(net, examples.shape), optimiser(num_steps))
     return Job(learner, unravel, source, settings.batch_size, steps_per_epoch, num_steps)
 
 

@@ -4,15 +4,16 @@ import concurrent.futures
 import contextlib
 import functools
 from collections.abc import Callable, Iterable, Iterator
+from typing import Any
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 from jax.sharding import Mesh, NamedSharding, PartitionSpec, Sharding
 
-from jnas.distributed.sharding import AXIS, axis_size, home
+from jnas.distributed.sharding import AXIS, axis_size, home, over_examples
 from jnas.train.program import Keys, Program
-from jnas.types import Batches, PyTree, State
+from jnas.types import PyTree, State
 
 # (state, start, stop) -> (state, metrics {name: [stop - start]}); consumes the state
 Advance = Callable[[State, int, int], tuple[State, dict[str, np.ndarray]]]
@@ -167,12 +168,7 @@ def put_payload(payload: PyTree, mesh: Mesh | None, batch_size: int | None = Non
         shape = (*leaf.shape[:axis], batch_size, *leaf.shape[axis + 1 :])
         return _from_host(leaf, _split_axis(mesh, batch_size, axis), shape, axis, rows)
 
-    def along(axis: int, tree: PyTree) -> PyTree:
-        return jax.tree.map(lambda leaf: put(leaf, axis), tree)
-
-    if isinstance(payload, Batches):
-        return Batches(along(0, payload.inner), along(0, payload.outer), along(1, payload.further))
-    return along(0, payload)
+    return over_examples(put, payload)
 
 
 def _is_key(leaf) -> bool:
@@ -193,13 +189,11 @@ def _from_host(
 ) -> jax.Array:
     """A global array of which this process holds all, or the given rows along an axis."""
 
-    def part(index: tuple[slice, ...] | None) -> np.ndarray:
-        assert index is not None
-        if rows is None:
-            return leaf[index]
-        wanted = index[axis]
-        first = 0 if wanted.start is None else int(np.searchsorted(rows, wanted.start))
-        count = len(rows) if wanted.stop is None else wanted.stop - (wanted.start or 0)
-        return leaf[(*index[:axis], slice(first, first + count), *index[axis + 1 :])]
+    def part(index: Any) -> np.ndarray:
+        if rows is not None:  # where what is wanted stands among what is here
+            wanted = np.arange(whole[axis])[index[axis]]
+            index = (*index[:axis], np.searchsorted(rows, wanted), *index[axis + 1 :])
+        return leaf[index]
 
-    return jax.make_array_from_callback(tuple(leaf.shape if shape is None else shape), place, part)
+    whole = tuple(leaf.shape if shape is None else shape)
+    return jax.make_array_from_callback(whole, place, part)

@@ -4,7 +4,7 @@ import contextlib
 import os
 import time
 from collections.abc import Callable, Sequence
-from typing import Any, NamedTuple
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -96,14 +96,14 @@ def fit(
       1.4142
     """
     layout = mesh if isinstance(mesh, Layout) else Layout(mesh)
-    _check(key, num_steps, layout.mesh, hooks, checkpoints, None if runs is None else runs.num)
-    _check_runs(batches, runs, layout)
-    keys, place, feed = _keys(key, runs), _place(layout, runs), _feed(batches)
+    source, own_key = (batches, False) if isinstance(batches, Source) else (Source(batches), True)
+    _check(key, num_steps, layout, hooks, checkpoints, runs, source)
+    keys, place = _keys(key, runs), _place(layout, runs)
     ends = [every for every in (checkpoints and checkpoints.every, *(hook.every for hook in hooks)) if every]
     fixed = min((hook.steps_per_call for hook in hooks if hook.steps_per_call), default=None)
     most = min(fixed or MOST_STEPS_PER_CALL, max(1, num_steps))
-    program = compile_steps(learner, feed.batch, feed.own_key, most if feed.fetch is None else 1, place)
-    given = feed.arrays if runs is None else Each(feed.arrays, runs.settings, feed.rows)
+    program = compile_steps(learner, source.batch, own_key, most if source.fetch is None else 1, place)
+    given = source.arrays if runs is None else Each(source.arrays, runs.settings, source.per_run)
 
     with stop_on_signal(checkpoints is not None) as stop, contextlib.ExitStack() as stack:
         saver = None if checkpoints is None else stack.enter_context(Checkpoints(checkpoints.folder))
@@ -112,10 +112,10 @@ def fit(
             return state
         unsure = fixed is None and _on_cpu(layout) and program.size > 1
         if unsure and not program.loops_well(state, given, split_key(keys)):
-            most, program = 1, compile_steps(learner, feed.batch, feed.own_key, 1, place)
+            most, program = 1, compile_steps(learner, source.batch, own_key, 1, place)
         began_finite = {} if saver is None or runs is not None else _finite(state)
         advance = stack.enter_context(
-            drive(program, given, feed.fetch, split_key(keys), layout.mesh, num_steps, feed.batch_size)
+            drive(program, given, source.fetch, split_key(keys), layout.mesh, num_steps, source.batch_size)
         )
         called = _called(hooks)
         for hook in called:
@@ -149,23 +149,6 @@ def fit(
     if checkpoints is not None:  # outside, so that a signal in the last moments is not lost
         _raise_if_stopped(stop, step, num_steps, checkpoints)
     return state
-
-
-class _Feed(NamedTuple):
-    """Where batches come from, with what stays on the device and what the host fetches."""
-
-    batch: Callable[..., Batch]
-    own_key: bool  # whether `batch` gets a key of the step's own
-    arrays: PyTree = ()
-    fetch: Callable[..., PyTree] | None = None
-    rows: PyTree = None
-    batch_size: int | None = None
-
-
-def _feed(batches: Source | Callable[[Array, Key], Batch]) -> _Feed:
-    if not isinstance(batches, Source):
-        return _Feed(batches, True)
-    return _Feed(batches.batch, False, batches.arrays, batches.fetch, batches.per_run, batches.batch_size)
 
 
 def _place(layout: Layout, runs: Several | None) -> Place:
@@ -213,12 +196,8 @@ def _begin(
     if saver is None or saver.latest() is None:
         return 0, program.init(*given), False
     shapes = jax.eval_shape(program.init, *given)
-    where = program.state_sharding(shapes)
-    if isinstance(where, jax.sharding.Sharding):
-        where = jax.tree.map(lambda leaf: where, shapes)
-    abstract = jax.tree.map(
-        lambda leaf, there: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=there), shapes, where
-    )
+    put = lambda there, part: jax.tree.map(lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=there), part)
+    abstract = jax.tree.map(put, program.state_sharding(shapes), shapes)
     step, state, meta = saver.restore(abstract)
     if meta["key"] != _key_numbers(keys):
         raise UserError(
@@ -311,7 +290,8 @@ def _key_numbers(key: Key) -> list[int]:
     return np.asarray(jax.random.key_data(key)).ravel().tolist()
 
 
-def _check(key, num_steps, mesh, hooks, checkpoints: Saving | None, num_runs: int | None) -> None:
+def _check(key, num_steps, layout: Layout, hooks, checkpoints: Saving | None, runs: Several | None, source) -> None:
+    num_runs, settings = (None, None) if runs is None else (runs.num, runs.settings)
     if num_runs is not None and num_runs < 1:
         raise ValueError(f"runs is {num_runs}: give 1 or more, or None for a run without a leading axis")
     if not jnp.issubdtype(key.dtype, jax.dtypes.prng_key) or key.shape not in ((), (num_runs,)):
@@ -331,19 +311,14 @@ def _check(key, num_steps, mesh, hooks, checkpoints: Saving | None, num_runs: in
         raise ValueError(
             f"the hook {alone[0]!r} is for the first process only: what all processes restore all must see"
         )
-    if mesh is not None:
-        check_mesh(mesh, num_runs)
-
-
-def _check_runs(batches, runs: Several | None, layout: Layout) -> None:
-    num, settings = (None, None) if runs is None else (runs.num, runs.settings)
-    rows = batches.per_run if isinstance(batches, Source) else None
-    for name, tree in (("settings", settings), ("Source.per_run", rows)):
+    if layout.mesh is not None:
+        check_mesh(layout.mesh, num_runs)
+    for name, tree in (("settings", settings), ("Source.per_run", source.per_run)):
         lengths = {jnp.shape(leaf)[:1] for leaf in jax.tree.leaves(tree)}
-        if lengths and lengths != {(num,)}:
+        if lengths and lengths != {(num_runs,)}:
             found = " and ".join(str(length[0]) if length else "no" for length in sorted(lengths))
-            raise ValueError(f"{name} has {found} rows for {num} runs: give one row a run, and runs=Several(...)")
-    if runs is not None and isinstance(batches, Source) and batches.fetch is not None:
-        raise ValueError(f"there are {num} runs and the batches come from the host: put the data on the device")
+            raise ValueError(f"{name} has {found} rows for {num_runs} runs: give one row a run, and runs=Several(...)")
+    if runs is not None and source.fetch is not None:
+        raise ValueError(f"there are {num_runs} runs and the batches come from the host: put the data on the device")
     if layout.rule is not None and settings is not None:
         raise ValueError("a rule for the state and settings of runs do not go together: leave one of them out")

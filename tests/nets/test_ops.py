@@ -1,5 +1,7 @@
 """Every operator against a loop over pixels in float64."""
 
+from typing import Any
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -205,13 +207,17 @@ def test_an_operator_is_held_to_its_shape_and_dtype():
             return nn.Dense(self.channels, dtype=jnp.float32)(x)
 
     class Parent(nn.Module):
-        channels: int
+        made: int
         stride: int
+        channels: int = 3
+        affine: bool = True
+        normalise_pools: bool = False
+        dtype: Any = jnp.bfloat16
 
         @nn.compact
         def __call__(self, x):
-            module = operator(Operator("mine", Plain), channels=self.channels, stride=self.stride, name="here")
-            return apply_operator(module, x, True, channels=3, stride=self.stride, dtype=x.dtype)
+            op = Operator("mine", lambda channels, stride: Plain(self.made, stride))
+            return apply_operator(self, op, x, True, stride=self.stride, name="here")[0]
 
     apply = lambda *given: jax.eval_shape(lambda: Parent(*given).init_with_output(jax.random.key(0), x)[0])
     assert apply(3, 1).dtype == jnp.bfloat16

@@ -50,11 +50,6 @@ def conv2d(x: jax.Array, kernel: jax.Array, *, stride: int = 1, dilation: int = 
     ((2, 14, 14, 8), 27.0)
     """
     geometry = _check("conv2d", "[k, k, channels, features]", x, kernel, stride, dilation)
-    if kernel.shape[2] != x.shape[3]:
-        raise ValueError(
-            f"conv2d: the kernel {kernel.shape} takes {kernel.shape[2]} channels but the images {x.shape} have "
-            f"{x.shape[3]}: build the kernel as [k, k, channels of the images, features]."
-        )
     if geometry.size == 1:
         x = x if stride == 1 else x[:, ::stride, ::stride]
         # one contracted axis, not three, in the gradient of the kernel: 0.75 of the time on CPU
@@ -92,11 +87,6 @@ def depthwise2d(x: jax.Array, kernel: jax.Array, *, stride: int = 1, dilation: i
     ((2, 7, 7, 4), 9.0, 9.0)
     """
     geometry = _check("depthwise2d", "[k, k, channels]", x, kernel, stride, dilation)
-    if kernel.shape[2] != x.shape[3]:
-        raise ValueError(
-            f"depthwise2d: the kernel {kernel.shape} filters {kernel.shape[2]} channels but the images {x.shape} have "
-            f"{x.shape[3]}: build the kernel as [k, k, channels of the images]."
-        )
     return _DEPTHWISE(x, kernel[:, :, None, :], geometry=geometry)
 
 
@@ -110,6 +100,11 @@ def _check(name: str, layout: str, x: jax.Array, kernel: jax.Array, stride: int,
         raise ValueError(
             f"{name}: the window of the kernel {kernel.shape} must be square and of odd size, such as 3x3."
         )
+    if kernel.shape[2] != x.shape[3]:
+        raise ValueError(
+            f"{name}: the kernel {kernel.shape} is for {kernel.shape[2]} channels but the images {x.shape} have "
+            f"{x.shape[3]}: build the kernel as {layout} of the images."
+        )
     if x.dtype != kernel.dtype:
         raise ValueError(
             f"{name}: images are {x.dtype} and the kernel is {kernel.dtype}: cast one of them to the other."
@@ -119,23 +114,25 @@ def _check(name: str, layout: str, x: jax.Array, kernel: jax.Array, stride: int,
     return Geometry(kernel.shape[0], stride, dilation, x.shape[1], x.shape[2])
 
 
-# ---- Dense. On CPU each operation is a forward convolution in NHWC, the only kind that XLA runs fast inside a loop.
-
-
-def _dense(x: jax.Array, w: jax.Array, *, geometry: Geometry) -> jax.Array:
+def _ordinary(x: jax.Array, w: jax.Array, *, geometry: Geometry) -> jax.Array:
+    """What platforms other than CPU run: dense, or depthwise with a kernel [k, k, 1, C]."""
     return lax.conv_general_dilated(
         x,
         w,
         (geometry.stride,) * 2,
         geometry.border,
         rhs_dilation=(geometry.dilation,) * 2,
+        feature_group_count=x.shape[3] // w.shape[2],
         dimension_numbers=_DIMENSIONS,
     )
 
 
+# ---- Dense. On CPU each operation is a forward convolution in NHWC, the only kind that XLA runs fast inside a loop.
+
+
 def _dense_cpu(x: jax.Array, w: jax.Array, *, geometry: Geometry) -> jax.Array:
     narrow = max(w.shape[2:]) <= 16 and geometry.stride == geometry.dilation == 1 and geometry.width % 2 == 0
-    return _dense_pairs(x, w, geometry) if narrow else _dense(x, w, geometry=geometry)
+    return _dense_pairs(x, w, geometry) if narrow else _ordinary(x, w, geometry=geometry)
 
 
 def _dense_pairs(x: jax.Array, w: jax.Array, geometry: Geometry) -> jax.Array:
@@ -184,7 +181,7 @@ def _dense_dw(x: jax.Array, g: jax.Array, *, geometry: Geometry) -> jax.Array:
 
 _DENSE = bilinear_triad(
     "conv2d",
-    _dense,
+    _ordinary,
     (
         lambda x, w, *, geometry: (x.shape[-4], *geometry.outputs, w.shape[-1]),
         lambda g, w, *, geometry: (g.shape[-4], *geometry.inputs, w.shape[-2]),
@@ -234,21 +231,9 @@ def _tap_products(padded: jax.Array, g: jax.Array, *, geometry: Geometry) -> jax
     return jnp.stack(sums).sum(1).reshape(geometry.size, geometry.size, 1, -1)
 
 
-def _depthwise_lax(x: jax.Array, w: jax.Array, *, geometry: Geometry) -> jax.Array:
-    return lax.conv_general_dilated(
-        x,
-        w,
-        (geometry.stride,) * 2,
-        geometry.border,
-        rhs_dilation=(geometry.dilation,) * 2,
-        feature_group_count=x.shape[3],
-        dimension_numbers=_DIMENSIONS,
-    )
-
-
 _DEPTHWISE = bilinear_triad(
     "depthwise2d",
-    _depthwise_lax,
+    _ordinary,
     (
         lambda x, w, *, geometry: (x.shape[-4], *geometry.outputs, x.shape[-1]),
         lambda g, w, *, geometry: (g.shape[-4], *geometry.inputs, g.shape[-1]),

@@ -7,6 +7,7 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 from jax import lax
+from jax.custom_batching import sequential_vmap
 from jax.extend.core import Primitive
 from jax.interpreters import ad, batching, mlir
 from jax.sharding import NamedSharding, PartitionSpec
@@ -85,7 +86,7 @@ def bilinear_triad(
             stack = next((x.shape[:1] for x in (a, b) if x.ndim == 5), ())
             return (*stack, *shape(a, b, geometry=geometry))
 
-        primitive = platform_primitive(name + suffix, stacked, _stackable(on_cpu, _loop), _stackable(other, jax.vmap))
+        primitive = platform_primitive(name + suffix, stacked, _stackable(on_cpu, sequential_vmap), _stackable(other))
         batching.primitive_batchers[primitive] = functools.partial(_batch, primitive, fold)
         return primitive
 
@@ -120,22 +121,13 @@ def _transposes(primitive: Primitive, left: Operation, right: Operation) -> None
     )
 
 
-def _stackable(function: Operation, each: Callable[..., Operation]) -> Operation:
-    """Extends a function of four-dimensional operands to stacks of them: `each` is vmap or a loop."""
+def _stackable(function: Operation, under_vmap: Callable[[Operation], Operation] = lambda single: single) -> Operation:
+    """Extends a function of four-dimensional operands to stacks of them."""
 
     def operation(a: jax.Array, b: jax.Array, *, geometry: Geometry) -> jax.Array:
         single = functools.partial(function, geometry=geometry)
         axes = tuple(0 if x.ndim == 5 else None for x in (a, b))
-        return single(a, b) if axes == (None, None) else each(single, axes)(a, b)
-
-    return operation
-
-
-def _loop(function: Operation, axes: tuple[int | None, ...]) -> Operation:
-    def operation(a: jax.Array, b: jax.Array) -> jax.Array:
-        if axes == (0, 0):
-            return lax.map(lambda pair: function(*pair), (a, b))
-        return lax.map(lambda x: function(x, b), a) if axes[0] == 0 else lax.map(lambda x: function(a, x), b)
+        return single(a, b) if axes == (None, None) else jax.vmap(under_vmap(single), axes)(a, b)
 
     return operation
 

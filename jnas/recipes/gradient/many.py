@@ -95,13 +95,12 @@ def measure(config: Search, state: train.Runs, net: nets.Network, splits: data.S
       did not. The accuracy of a diverged one is that of its last sound state.
     """
     point, variables, diverged_at = distributed.to_host((state.state.point, state.state.variables, state.diverged_at))
-    mean, std = data.normalisation(splits.train)
     accuracy, unravel = [], flat.unravel_of(net, splits.train.shape)
+    augment = config.augmentation.of(splits.train)
     for run, (_, index) in enumerate(halves(config, len(splits.train))):
         weights, alpha, stats = jax.tree.map(lambda leaf, run=run: leaf[run], (point.weights, point.alpha, variables))
-        part, augment = splits.train.part(index), data.Augment(mean=mean, std=std)
         whole, mix = {"params": unravel(weights), "batch_stats": stats}, spaces.mixture(net.space, alpha)
-        accuracy.append(evaluate(net, whole, part, augment, mix=mix)["accuracy"])
+        accuracy.append(evaluate(net, whole, splits.train.part(index), augment, mix=mix)["accuracy"])
     return point.alpha, accuracy, diverged_at
 
 

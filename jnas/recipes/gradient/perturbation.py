@@ -1,14 +1,14 @@
 """Selection by perturbation: an operator is worth what the trained supernet loses without it."""
 
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import jax
 import numpy as np
 
 from jnas import spaces
 from jnas.spaces.cell import NONE, CellSpace, op_mask, place
-from jnas.types import Array, Key, State
+from jnas.types import Array, Key
 
 Mix = dict[str, np.ndarray]  # for each cell, float32 [num_edges, num_ops]
 
@@ -26,41 +26,36 @@ class Selection(NamedTuple):
     """What `select` returns."""
 
     arch: Array  # [num_choices] int32
-    state: State  # of the supernet, after the last tuning
     removals: tuple[Removal, ...]  # in the order of the decisions
 
 
 def select(
     space: CellSpace,
     mix: Mapping[str, Array | np.ndarray],
-    evaluate: Callable[[State, Mix], float],
-    state: State,
+    evaluate: Callable[[Mix], float],
     *,
     key: Key,
-    tune: Callable[[State, Mix], State] | None = None,
     without: Sequence[str] = (),
 ) -> Selection:
     """Derives an architecture from a trained supernet by removing things and looking what it loses.
 
     For each edge in random order: take each operator out of the mixture, one at a time, and keep the one without which
-    the supernet scores worst; then tune the supernet a little. Where nodes keep some of their edges only, for each node
-    in random order: take each in-edge out, keep those without which it scores worst, and tune again.
+    the supernet scores worst. Where nodes keep some of their edges only, for each node in random order: take each
+    in-edge out, and keep those without which it scores worst. Nothing is tuned between the decisions.
 
     A removal is a zero in the mixture (the other weights stay as they are, as in the published code), and a decision a
-    row with one entry: every call gets arrays of the same shapes, so a jitted `evaluate` and `tune` compile once.
-    Cost: as many evaluations as candidate operators, and as in-edges in the second part.
+    row with one entry: every call gets arrays of the same shapes, so a jitted `evaluate` compiles once. Cost: as many
+    evaluations as candidate operators, and as in-edges in the second part.
 
     Args:
       space: of the supernet.
       mix: its mixture at the end of the search, from `spaces.mixture`.
-      evaluate: `(state, mix) -> score` on validation examples, larger is better, such as accuracy.
-      state: whatever the two functions need: weights, statistics, an optimiser.
+      evaluate: mix to its score on validation examples, larger is better, such as accuracy.
       key: of the orders.
-      tune: `(state, mix) -> state`, a few steps of training under the mixture as it stands; None: none.
       without: operators that must not be chosen. Where edges are dropped anyway, `none` never is.
 
     Returns:
-      The architecture, the last state and the record of the decisions. Ties go to the first operator or edge.
+      The architecture and the record of the decisions. Ties go to the first operator or edge.
 
     Raises:
       ValueError: if `without` leaves an edge nothing, or a score is not a number.
@@ -71,7 +66,6 @@ def select(
     excluded = {*without, NONE} if space.kept is not None else set(without)
     mask = op_mask(space)
     current = {cell: np.where(mask[cell], np.asarray(mix[cell], np.float32), 0) for cell in space.cells}
-    tune = tune or (lambda state, mix: state)
     edge_key, node_key = jax.random.split(key)
     placed: dict[str, dict[int, str]] = {cell: {} for cell in space.cells}
     removals: list[Removal] = []
@@ -84,48 +78,38 @@ def select(
         if not ops:  # only `none`: the edge is dropped
             continue
         columns = {op: space.ops.index(op) for op in ops}
-        scores = {op: _score(evaluate, state, _zeroed(current, cell, row, columns[op])) for op in ops}
+        scores = {op: _score(evaluate, _with(current, cell, row, columns[op], 0)) for op in ops}
         best = min(ops, key=lambda op: scores[op])
         placed[cell][row] = best
-        current = _with_row(current, cell, row, columns[best])
+        current = _with(_with(current, cell, row, slice(None), 0), cell, row, columns[best], 1)
         removals.append(Removal(cell, row, best, scores))
-        state = tune(state, current)
 
     if space.kept is not None:
         nodes = [(cell, space.num_inputs + node) for cell in space.cells for node in range(space.num_nodes)]
         for cell, node in _shuffled(nodes, node_key):
-            rows = [row for row in placed[cell] if space.endpoints[row][1] == node]
-            rows.sort()
-            scores = {row: _score(evaluate, state, _zeroed(current, cell, row, slice(None))) for row in rows}
+            rows = sorted(row for row in placed[cell] if space.endpoints[row][1] == node)
+            scores = {row: _score(evaluate, _with(current, cell, row, slice(None), 0)) for row in rows}
             ranked = sorted(rows, key=lambda row: scores[row])
             for row in ranked[space.kept :]:
                 del placed[cell][row]
-                current = _zeroed(current, cell, row, slice(None))
+                current = _with(current, cell, row, slice(None), 0)
             named = {str(row): score for row, score in scores.items()}
             removals += [Removal(cell, row, "", named) for row in ranked[: space.kept]]
-            state = tune(state, current)
-    return Selection(spaces.encode(space, place(space, placed)), state, tuple(removals))
+    return Selection(spaces.encode(space, place(space, placed)), tuple(removals))
 
 
 def _shuffled(items: list, key: Key) -> list:
     return [items[int(at)] for at in jax.random.permutation(key, len(items))]
 
 
-def _score(evaluate: Callable[[Any, Mix], float], state: Any, mix: Mix) -> float:
-    score = float(evaluate(state, mix))
+def _score(evaluate: Callable[[Mix], float], mix: Mix) -> float:
+    score = float(evaluate(mix))
     if np.isnan(score):
         raise ValueError("the supernet scores no number without an operator: it diverged, take an earlier one.")
     return score
 
 
-def _zeroed(mix: Mix, cell: str, row: int, columns: int | slice) -> Mix:
+def _with(mix: Mix, cell: str, row: int, columns: int | slice, value: float) -> Mix:
     changed = mix[cell].copy()
-    changed[row, columns] = 0
-    return {**mix, cell: changed}
-
-
-def _with_row(mix: Mix, cell: str, row: int, column: int) -> Mix:
-    changed = mix[cell].copy()
-    changed[row] = 0
-    changed[row, column] = 1
+    changed[row, columns] = value
     return {**mix, cell: changed}

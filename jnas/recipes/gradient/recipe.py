@@ -8,6 +8,7 @@ from collections.abc import Callable
 from typing import Any, NamedTuple
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 import optax
 from jax.sharding import Mesh
@@ -15,11 +16,12 @@ from jax.sharding import Mesh
 from jnas import bilevel, data, distributed, files, nets, spaces, train
 from jnas.bilevel.momentum import decaying
 from jnas.recipes import flat
-from jnas.recipes.gradient import many, steering
+from jnas.recipes.classification import evaluate
+from jnas.recipes.gradient import many, perturbation, steering
 from jnas.recipes.gradient.settings import Search, with_values
 from jnas.recipes.optimisers import optimiser_of, rate_of
 from jnas.recipes.settings import Coefficient, share
-from jnas.recipes.supernet import supernet, supernet_problem
+from jnas.recipes.supernet import supernet_problem
 from jnas.spaces.cell import NONE
 from jnas.types import Learner, Source
 
@@ -44,9 +46,9 @@ class Plan(NamedTuple):
 
 def supernet_of(space: spaces.CellSpace, config: Search, num_classes: int) -> nets.Network:
     """The supernet that the settings describe."""
-    return supernet(
+    return nets.network_for(
         space, channels=config.channels, depth=config.depth, num_classes=num_classes, remat=config.remat,
-        edges=config.edges, dtype=config.dtype,
+        edge_strategy=config.edges, dtype=jnp.dtype(config.dtype).type,
     )  # fmt: skip
 
 
@@ -186,9 +188,14 @@ def _search_one(config: Search, plan: Plan, folder: pathlib.Path) -> dict[str, A
         rule += f", after epoch {before['epoch']}, for then the sharpness in alpha grew"
     elif config.selection == "perturbation":
         variables = {"params": unravel(state.point.weights), "batch_stats": state.variables}
-        mean, std = data.normalisation(plan.splits.train)
-        augment, order = data.Augment(mean=mean, std=std), jax.random.fold_in(key, 5)
-        arch, removals = steering.select(plan.net, variables, alpha, outer, augment, order, plan.without)
+        accuracy = functools.partial(evaluate, plan.net, variables, outer, config.augmentation.of(plan.splits.train))
+        arch, removals = perturbation.select(
+            space,
+            spaces.mixture(space, alpha),
+            lambda mix: accuracy(mix=jax.tree.map(jnp.asarray, mix))["accuracy"],
+            key=jax.random.fold_in(key, 5),
+            without=plan.without,
+        )
         kept = json.dumps([removal._asdict() for removal in removals], indent=1) + "\n"
         distributed.from_first(lambda: files.atomic_write(folder / "removals.json", kept))
         rule = f"what the supernet loses without it, {rule.partition(',')[2].strip()}"

@@ -1,7 +1,7 @@
 """What steers a search beside its gradient: penalties of alpha, and when its sharpness says to stop."""
 
 import pathlib
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from typing import Any, NamedTuple
 
 import jax
@@ -9,12 +9,10 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 
-from jnas import bilevel, data, nets, spaces, train
+from jnas import bilevel, data, spaces, train
 from jnas.bilevel.eigenvalues import alpha_eigenvalues, early_stop
-from jnas.recipes.classification import evaluate
-from jnas.recipes.gradient import perturbation
 from jnas.recipes.gradient.settings import Search
-from jnas.types import Alpha, Array, Context, Examples, Key, Loss, PyTree
+from jnas.types import Context, Examples, Loss
 
 EIGENVALUES = "eigenvalues.jsonl"
 _ITERATIONS = 12  # of Lanczos
@@ -101,38 +99,5 @@ def watch(
 def sample(config: Search, outer: data.Dataset, splits: data.Splits) -> Examples:
     """The outer images that the sharpness is measured on, without augmentation."""
     part = outer.part(np.arange(min(config.batch_size * _BATCHES, len(outer))))
-    mean, std = data.normalisation(splits.train)
-    image = data.augment(data.Augment(mean=mean, std=std), None, jnp.asarray(part.images), outer.shape)
+    image = data.augment(config.augmentation.of(splits.train), None, jnp.asarray(part.images), outer.shape)
     return Examples(image, jnp.asarray(part.labels))
-
-
-def select(
-    net: nets.Network,
-    variables: dict[str, PyTree],
-    alpha: Alpha,
-    outer: data.Dataset,
-    augment: data.Augment,
-    key: Key,
-    without: Sequence[str],
-) -> tuple[Array, tuple[perturbation.Removal, ...]]:
-    """Derivation by the accuracy on the outer images that the supernet loses without an operator; nothing is tuned.
-
-    Args:
-      net: the supernet.
-      variables: its "params" and "batch_stats".
-      alpha: what the mixtures are the softmax of.
-      outer: the images.
-      augment: their normalisation.
-      key: of the order in which edges are decided.
-      without: operators that are not derived.
-
-    Returns:
-      The architecture and the record of the decisions.
-    """
-
-    def score(variables: dict[str, PyTree], mix: perturbation.Mix) -> float:
-        return evaluate(net, variables, outer, augment, mix=jax.tree.map(jnp.asarray, mix))["accuracy"]
-
-    mix = spaces.mixture(net.space, alpha)
-    chosen = perturbation.select(net.space, mix, score, variables, key=key, without=without)
-    return chosen.arch, chosen.removals

@@ -6,6 +6,7 @@ from collections.abc import Callable
 from typing import Any, NamedTuple
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 import optax
 from jax.sharding import Mesh
@@ -16,7 +17,7 @@ from jnas.recipes import flat, run_folder
 from jnas.recipes.grouped import clustering
 from jnas.recipes.grouped.settings import GroupedSearch, Stage
 from jnas.recipes.optimisers import optimiser_of
-from jnas.recipes.supernet import supernet, supernet_problem
+from jnas.recipes.supernet import supernet_problem
 from jnas.spaces import grouped
 from jnas.spaces.cell import NONE, CellSpace
 from jnas.spaces.grouped import Groups
@@ -254,9 +255,9 @@ def _end(name: str, stage: dict[str, Any]) -> dict[str, Any]:
 
 
 def _supernet(config: GroupedSearch, space: CellSpace, stage: Stage, num_classes: int) -> nets.Network:
-    return supernet(
+    return nets.network_for(
         space, channels=stage.channels, depth=stage.depth, num_classes=num_classes, remat=config.remat,
-        edges=config.edges, dtype=config.dtype,
+        edge_strategy=config.edges, dtype=jnp.dtype(config.dtype).type,
     )  # fmt: skip
 
 

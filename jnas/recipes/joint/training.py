@@ -16,7 +16,6 @@ from jnas.nets.quant import integer
 from jnas.nets.quant.units import Path, UnitOf, Units, calibrate, rules, units
 from jnas.recipes import train_network, trainer
 from jnas.recipes.classification import accuracy, cross_entropy
-from jnas.recipes.optimisers import sgd_of
 from jnas.recipes.settings import Training
 from jnas.spaces.policy import Method
 from jnas.types import Array, Aux, Context, Examples, Loss, PyTree
@@ -88,7 +87,7 @@ def train(
 
     def fit() -> PyTree:
         source = data.supervised_source(splits.train, batch_size=training.batch_size, augment=prepared.augment)
-        loss, optimiser = quantised_loss(one, training.smoothing), functools.partial(sgd_of, training)
+        loss, optimiser = quantised_loss(one, training.smoothing), functools.partial(trainer.sgd_of, training)
         job = trainer.job_of(one.net, loss, optimiser, source, splits.train, training)
         key, title = jax.random.fold_in(jax.random.key(seed), 1), f"train {folder.name}"
         return trainer.train(job, key, folder=folder, title=title, steps_per_call=steps_per_call)

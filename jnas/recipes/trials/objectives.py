@@ -9,10 +9,9 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from jnas import data, distributed, nets, spaces
+from jnas import data, nets, spaces
 from jnas.recipes import trainer
 from jnas.recipes.classification import accuracy, cross_entropy, evaluate
-from jnas.recipes.optimisers import sgd_of
 from jnas.recipes.settings import Training
 from jnas.searchers.base import Evaluation, Objective
 from jnas.types import Array, Aux, Context, Examples, Key, PyTree
@@ -225,9 +224,8 @@ def _network(space: spaces.CellSpace, train: data.Dataset, training: Training, *
 
 
 def _supernet(space, train, training, *, affine: bool) -> tuple[nets.Network, data.Augment]:
-    strategy = "scan" if distributed.backend() == "cpu" else "merge"
     augment = training.augmentation.of(train)
-    return _network(space, train, training, affine=affine, edge_strategy=strategy), augment
+    return _network(space, train, training, affine=affine, edge_strategy="auto"), augment
 
 
 def _job(net: nets.Network, train: data.Dataset, training: Training, augment: data.Augment) -> trainer.Job:
@@ -253,4 +251,4 @@ def _job(net: nets.Network, train: data.Dataset, training: Training, augment: da
         return cross_entropy(logits.main, batch.examples.label), Aux(updated["batch_stats"], metrics)
 
     source = plain._replace(batch=batch, arrays=(plain.arrays, None))
-    return trainer.job_of(net, loss, functools.partial(sgd_of, training), source, train, training)
+    return trainer.job_of(net, loss, functools.partial(trainer.sgd_of, training), source, train, training)

@@ -13,10 +13,9 @@ from jnas import bilevel, data, nets
 from jnas.nets.chain import FoundNetwork
 from jnas.nets.quant.sizes import layer_sizes
 from jnas.recipes import chains, train_network, trainer
-from jnas.recipes.classification import classifier_loss, evaluate
+from jnas.recipes.classification import evaluate
 from jnas.recipes.config import build
 from jnas.recipes.models import Model, normalisation_of
-from jnas.recipes.optimisers import sgd_of
 from jnas.recipes.settings import Training
 from jnas.recipes.zoo.settings import FineTuning
 from jnas.spaces import networks
@@ -59,9 +58,9 @@ def fine_tune(
         # Last in the chain, or weight decay would move what stands still.
         held = optax.transforms.freeze(bilevel.Point({name: name in still for name in model.weights["params"]}, ()))
         learner = bilevel.supervised(
-            classifier_loss(net, auxiliary_weight=0.0, smoothing=0.0),
+            trainer.classifier_loss(net, auxiliary_weight=0.0, smoothing=0.0),
             lambda key: start(model, net, key, train.shape),
-            optax.chain(sgd_of(as_training(settings), num_steps), held),
+            optax.chain(trainer.sgd_of(as_training(settings), num_steps), held),
         )
         source = data.supervised_source(train, batch_size=size, augment=augment)
         job = trainer.Job(learner, lambda weights: weights, source, size, len(train) // size, num_steps)

@@ -19,8 +19,7 @@ from jnas.distributed.environment import environment
 from jnas.errors import UserError
 from jnas.files import schemas
 from jnas.files.reading import checked, wrong
-from jnas.recipes import costs, models, run_folder, train_network
-from jnas.recipes.classification import classifier_loss
+from jnas.recipes import costs, models, run_folder, train_network, trainer
 from jnas.recipes.zoo import candidates, entries
 from jnas.recipes.zoo import place as zoo_place
 from jnas.types import Context, Examples
@@ -155,7 +154,7 @@ def add_table(
 def _training_step(net, weights, batch: Examples):
     def loss(params):
         context = Context(weights["batch_stats"], jax.random.key(0))
-        return classifier_loss(net, auxiliary_weight=0.0, smoothing=0.0)(params, (), batch, context)
+        return trainer.classifier_loss(net, auxiliary_weight=0.0, smoothing=0.0)(params, (), batch, context)
 
     gradient, _ = jax.grad(loss, has_aux=True)(weights["params"])
     return optax.apply_updates(weights["params"], jax.tree.map(lambda g: -1e-3 * g, gradient))

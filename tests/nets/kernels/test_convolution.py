@@ -257,10 +257,10 @@ def test_sharded_batches_give_the_gradient_of_the_whole_batch():
         (lambda: conv2d(jnp.ones((4, 4, 3)), jnp.ones((3, 3, 3, 2))), "batch, height, width, channels"),
         (lambda: conv2d(jnp.ones((1, 4, 4, 3)), jnp.ones((3, 3, 3))), "channels, features"),
         (lambda: conv2d(jnp.ones((1, 4, 4, 3)), jnp.ones((2, 2, 3, 2))), "odd size"),
-        (lambda: conv2d(jnp.ones((1, 4, 4, 3)), jnp.ones((3, 3, 2, 2))), "takes 2 channels"),
+        (lambda: conv2d(jnp.ones((1, 4, 4, 3)), jnp.ones((3, 3, 2, 2))), "is for 2 channels"),
         (lambda: conv2d(jnp.ones((1, 4, 4, 3)), jnp.ones((3, 3, 3, 2), jnp.bfloat16)), "cast"),
         (lambda: conv2d(jnp.ones((1, 4, 4, 3)), jnp.ones((3, 3, 3, 2)), stride=0), "stride=0"),
-        (lambda: depthwise2d(jnp.ones((1, 4, 4, 3)), jnp.ones((3, 3, 2))), "filters 2 channels"),
+        (lambda: depthwise2d(jnp.ones((1, 4, 4, 3)), jnp.ones((3, 3, 2))), "is for 2 channels"),
         (lambda: depthwise2d(jnp.ones((1, 4, 4, 3)), jnp.ones((3, 5, 3))), "square"),
     ],
 )

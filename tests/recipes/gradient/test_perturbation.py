@@ -23,7 +23,7 @@ def values(space, seed=0):
 
 def additive(table):
     """A supernet that scores the sum of what is mixed in, whether much or little of it."""
-    return lambda state, mix: sum(float((table[cell] * (mix[cell] > 0)).sum()) for cell in table)
+    return lambda mix: sum(float((table[cell] * (mix[cell] > 0)).sum()) for cell in table)
 
 
 def uniform(space):
@@ -36,7 +36,7 @@ def test_what_hurts_most_when_removed_is_kept_whatever_the_weights_and_the_order
     """The values themselves, derived by the rule of the space; the mixture prefers the operators worth least."""
     table = values(space)
     misleading = spaces.mixture(space, {cell: jnp.asarray(-t / 20, jnp.float32) for cell, t in table.items()})
-    found = select(space, misleading, additive(table), None, key=jax.random.key(seed))
+    found = select(space, misleading, additive(table), key=jax.random.key(seed))
     assert found.arch.tolist() == spaces.derive(space, table).tolist()
     assert found.arch.tolist() != spaces.discretise(
         space, {cell: jnp.asarray(-t / 20, jnp.float32) for cell, t in table.items()}
@@ -45,7 +45,7 @@ def test_what_hurts_most_when_removed_is_kept_whatever_the_weights_and_the_order
 
 def test_decisions_are_recorded_with_the_scores_that_led_to_them():
     table = values(BENCH)
-    found = select(BENCH, uniform(BENCH), additive(table), None, key=jax.random.key(0))
+    found = select(BENCH, uniform(BENCH), additive(table), key=jax.random.key(0))
     assert sorted(removal.row for removal in found.removals) == list(range(6))
     assert [removal.row for removal in found.removals] != list(range(6))  # in random order
     for removal in found.removals:
@@ -58,39 +58,42 @@ def test_what_is_left_of_an_edge_depends_on_the_edges_decided_before():
     skip = BENCH.ops.index("skip_connect")
     conv = BENCH.ops.index("nor_conv_3x3")
 
-    def evaluate(state, mix):
+    def evaluate(mix):
         m = mix["cell"]
         return float(10 * (m[0, skip] > 0) * (m[2, skip] > 0) + (m[:, conv] > 0).sum())
 
-    found = select(BENCH, uniform(BENCH), evaluate, None, key=jax.random.key(0))
+    found = select(BENCH, uniform(BENCH), evaluate, key=jax.random.key(0))
     assert spaces.to_string(BENCH, found.arch) == (
         "|skip_connect~0|+|nor_conv_3x3~0|skip_connect~1|+|nor_conv_3x3~0|nor_conv_3x3~1|nor_conv_3x3~2|"
     )
 
 
-def test_the_state_is_tuned_after_every_decision_under_the_mixture_as_it_stands():
+def test_every_decision_is_made_under_the_mixture_that_the_ones_before_left():
     seen = []
 
-    def tune(state, mix):
+    def evaluate(mix):
         seen.append({cell: m.copy() for cell, m in mix.items()})
-        return state + 1
+        return 0.0
 
-    found = select(DARTS, uniform(DARTS), lambda state, mix: 0.0, 0, key=jax.random.key(0), tune=tune)
-    assert found.state == len(seen) == 28 + 8
-    for number, mix in enumerate(seen[:28], 1):
+    found = select(DARTS, uniform(DARTS), evaluate, key=jax.random.key(0))
+    assert len(seen) == 28 * 7 + 28  # each operator but `none` on each edge, and each edge
+    for number, mix in enumerate(seen[::7][:28]):
         decided = sum(int(((m > 0).sum(-1) == 1).sum()) for m in mix.values())
         assert decided == number
-    assert {cell: int((m > 0).sum()) for cell, m in seen[-1].items()} == {"normal": 8, "reduce": 8}
     final = spaces.one_hot_alpha(DARTS, found.arch)
-    for cell in DARTS.cells:
-        np.testing.assert_array_equal(seen[-1][cell], final[cell])
+    open_nodes = {
+        (cell, DARTS.endpoints[row][1])
+        for cell in DARTS.cells
+        for row in np.flatnonzero(((seen[-1][cell] > 0) != (np.asarray(final[cell]) > 0)).any(-1))
+    }
+    assert len(open_nodes) == 1  # the last one, whose edges are decided by what was seen then
 
 
 def test_none_is_chosen_only_where_the_space_keeps_all_edges_and_does_not_exclude_it():
-    harmful = lambda state, mix: float((mix["cell"][:, BENCH.ops.index("none")] > 0).sum())
-    arch = select(BENCH, uniform(BENCH), harmful, None, key=jax.random.key(0)).arch
+    harmful = lambda mix: float((mix["cell"][:, BENCH.ops.index("none")] > 0).sum())
+    arch = select(BENCH, uniform(BENCH), harmful, key=jax.random.key(0)).arch
     assert set(arch.tolist()) == {BENCH.ops.index("none")}
-    arch = select(BENCH, uniform(BENCH), harmful, None, key=jax.random.key(0), without=("none",)).arch
+    arch = select(BENCH, uniform(BENCH), harmful, key=jax.random.key(0), without=("none",)).arch
     assert BENCH.ops.index("none") not in arch.tolist()
 
 
@@ -98,12 +101,12 @@ def test_a_narrowed_space_chooses_among_what_is_left():
     groups = spaces.narrow(
         DARTS, {"normal": [("none", "skip_connect")] * 14, "reduce": [("none", "max_pool_3x3", "avg_pool_3x3")] * 14}
     )
-    found = select(groups, uniform(groups), additive(values(DARTS)), None, key=jax.random.key(0))
+    found = select(groups, uniform(groups), additive(values(DARTS)), key=jax.random.key(0))
     assert found.arch.tolist() == spaces.derive(groups, values(DARTS)).tolist()
 
 
 def test_bad_use_is_refused():
     with pytest.raises(ValueError, match="leaves nothing on edge"):
-        select(BENCH, uniform(BENCH), lambda s, m: 0.0, None, key=jax.random.key(0), without=BENCH.ops)
+        select(BENCH, uniform(BENCH), lambda m: 0.0, key=jax.random.key(0), without=BENCH.ops)
     with pytest.raises(ValueError, match="scores no number"):
-        select(BENCH, uniform(BENCH), lambda s, m: float("nan"), None, key=jax.random.key(0))
+        select(BENCH, uniform(BENCH), lambda m: float("nan"), key=jax.random.key(0))
