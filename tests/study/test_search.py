@@ -381,6 +381,21 @@ class TestStudies:
         assert len(study.trials) == 2
         close_study(study)
 
+    def test_a_full_disk_is_one_sentence_and_the_same_search_goes_on(self, tmp_path, uninterrupted, monkeypatch):
+        path = tmp_path / "journal.log"
+        _, first = run(2, open_study(path, choices=CHOICES))
+        study = open_study(path, choices=CHOICES)
+
+        def full(*_):
+            raise OSError(28, "No space left on device")
+
+        monkeypatch.setattr(optuna.storages.journal.JournalFileBackend, "append_logs", full)
+        with pytest.raises(UserError, match=r"^cannot keep the trials: No space left on device; see to their disk"):
+            run(4, study)
+        monkeypatch.undo()
+        _, second = run(4, open_study(path, choices=CHOICES))
+        assert first.calls + second.calls == uninterrupted[1].calls[:4]
+
     def test_a_line_that_a_kill_tore_is_taken_off(self, tmp_path, uninterrupted):
         path = tmp_path / "journal.log"
         run(3, open_study(path, choices=CHOICES))
