@@ -79,14 +79,14 @@ def place_of(zoo: str | os.PathLike[str]) -> Place:
     text = os.fspath(zoo)
     if "://" not in text:
         return pathlib.Path(text)
-    url = urllib.parse.urlsplit(text)
-    if url.scheme in ("file", "local") and "::" not in text:
-        return pathlib.Path(urllib.request.url2pathname(url.netloc + url.path))
     import fsspec
 
     label = masked(text)
     try:
         with _as_os_error():
+            url = urllib.parse.urlsplit(text)
+            if url.scheme in ("file", "local") and "::" not in text:
+                return pathlib.Path(urllib.request.url2pathname(url.netloc + url.path))
             system, path = fsspec.core.url_to_fs(text)
             system.invalidate_cache()  # others may have written since this process looked
     except OSError as error:

@@ -216,6 +216,7 @@ def test_a_zoo_behind_a_url_is_not_written(folder, remote, capsys):
     ("url", "sentence"),
     [
         ("nope://zoo", "cannot open nope://zoo: ValueError: Protocol not known: nope"),
+        ("http://[x", "cannot open http://[x: ValueError: Invalid IPv6 URL"),
         ("memory://nothing", "memory://nothing is no folder"),
         ("zip://zoo::file:///nothing.zip", "cannot open zip://zoo::file:///nothing.zip"),
         ("ftp://ann:secret@localhost:1/zoo", "cannot open ftp://***@localhost:1/zoo"),
