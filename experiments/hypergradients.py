@@ -208,6 +208,7 @@ def recursive(damping):
         "single loop + EMA, coefficient 0.1": (4.125, loop, average(0.1, 1.0), BATCH, 1.0),
         "single loop + EMA on v too, coefficient 0.1": (4.125, loop, average(0.1, 0.1), BATCH, 1.0),
         "single loop + EMA, coefficient 0.1, batch 64": (8.25, loop, average(0.1, 1.0), 2 * BATCH, 1.0),
+        "single loop + EMA on v too, coefficient 0.1, batch 72": (9.28, loop, average(0.1, 0.1), 72, 1.0),
         "single loop, damping doubled + EMA, coefficient 0.1": (
             4.125, bilevel.single_loop(damping=2 * damping), average(0.1, 1.0), BATCH, 1.0,
         ),
