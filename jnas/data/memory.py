@@ -1,8 +1,7 @@
 """How much memory there is, asked before it is taken."""
 
-import os
-
 from jnas.errors import UserError
+from jnas.files.reading import memory
 
 
 def check_memory(num_bytes: int, what: str) -> None:
@@ -21,8 +20,3 @@ def check_memory(num_bytes: int, what: str) -> None:
         raise UserError(
             f"{what} take {num_bytes / 2**30:,.1f} GiB of the {there / 2**30:,.1f} that are there: {remedy}"
         )
-
-
-def memory() -> int:
-    """Bytes of memory of this machine."""
-    return os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")

@@ -214,12 +214,11 @@ def arrays_of(
       The arrays by name.
 
     Raises:
-      UserError: if the file is no regular one, or cannot be read.
+      UserError: if the file is no regular one, or cannot be read, or the arrays are larger.
       KeyError: if it lacks some; its arguments are their names and, last, the list of those that it has.
-      ValueError: if it is damaged in whatever way, or the arrays are larger.
+      ValueError: if it is damaged in whatever way.
     """
-    if most is None:
-        most = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
+    most = memory() if most is None else most
     with opened(path) as file:
         try:
             with zipfile.ZipFile(file) as archive:
@@ -228,12 +227,17 @@ def arrays_of(
                     raise KeyError(*missing, list(there))
                 names = [*names, *(name for name in optional if name in there)]
                 if (total := sum(there[name].file_size for name in names)) > most:
-                    raise ValueError(f"arrays of {total:,} bytes, at most {most:,} can be read")
+                    raise UserError(f"{path} has arrays of {total:,} bytes and {most:,} can be read: leave some out")
                 return {name: _array(archive, there[name]) for name in names}
-        except (OSError, KeyError, ValueError):
+        except (OSError, KeyError, ValueError, UserError):
             raise
         except Exception as error:  # the zip reader, its decompressors and NumPy's headers have each their own
             raise ValueError(f"{type(error).__name__}: {error}") from error
+
+
+def memory() -> int:
+    """Bytes of memory of this machine."""
+    return os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
 
 
 def _array(archive: zipfile.ZipFile, info: zipfile.ZipInfo) -> np.ndarray:

