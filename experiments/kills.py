@@ -3,7 +3,8 @@
 The small tasks of `tests/golden/golden.py` are run once undisturbed. Then each is started again in a folder of its own,
 killed after a time drawn uniformly from the length of the undisturbed run, given again word for word (with a chance of
 one half it is killed once more), and left to its end. Compared bit by bit: every array of every `.npz`, every number of
-every JSON file and curve; times, hosts and digests of files with times in them are left out.
+every JSON file and curve; times, hosts and digests of files with times in them are left out, and so are the numbers of
+trials, for one that was killed keeps its number and its repetition has the next.
 
 Command:   python experiments/kills.py --kills 100
 Result, hardware, time: experiments/README.md.
@@ -15,6 +16,7 @@ import json
 import os
 import pathlib
 import random
+import shutil
 import signal
 import subprocess
 import sys
@@ -74,22 +76,27 @@ def alone(name):
     )
     for words in case.commands[:at]:
         assert start(words).wait() == 0, words
-    words, begun = case.commands[at][: case.commands[at].index("--out")], time.monotonic()
-    assert start([*words, "--out", f"alone-{name}"]).wait() == 0, words
-    seconds = time.monotonic() - begun
+    words = case.commands[at][: case.commands[at].index("--out")]
+    for folder in (f"compiled-{name}", f"alone-{name}"):  # the second reads from the cache what the first compiled
+        begun = time.monotonic()
+        shutil.rmtree("zoo/records", ignore_errors=True)
+        assert start([*words, "--out", folder]).wait() == 0, words
+        seconds = time.monotonic() - begun
     print(f"{name}: {seconds:.1f} s undisturbed", flush=True)
     return words, bits(pathlib.Path(f"alone-{name}")), seconds
 
 
 def disturb(words, seconds, drawn):
     """Kills the command once or twice and lets it end; returns when it was killed, its status and what it said."""
-    subprocess.run(["rm", "-rf", "killed"], check=True)
-    moments = [round(drawn.uniform(0.0, seconds), 2) for _ in range(drawn.choice((1, 2)))]
-    for moment in moments:
+    shutil.rmtree("killed", ignore_errors=True)
+    if words[0] == "select":  # which leaves records in the zoo, from which the next one would learn
+        shutil.rmtree("zoo/records", ignore_errors=True)
+    moments = []
+    for moment in [round(drawn.uniform(0.0, seconds), 2) for _ in range(drawn.choice((1, 2)))]:
         process = start([*words, "--out", "killed"])
         time.sleep(moment)
         process.send_signal(signal.SIGKILL)
-        process.wait()
+        moments += [moment] * (process.wait() == -signal.SIGKILL)  # and else it had ended
     process = start([*words, "--out", "killed"], stderr=subprocess.PIPE)
     said = process.communicate()[1]
     return moments, process.returncode, said
@@ -127,7 +134,7 @@ def bits(folder):
 
 def untimed(value):
     if isinstance(value, dict):
-        return {name: untimed(part) for name, part in value.items() if not golden.TIMED.search(name)}
+        return {k: untimed(part) for k, part in value.items() if k != "trial" and not golden.TIMED.search(k)}
     return [untimed(part) for part in value] if isinstance(value, list) else value
 
 
