@@ -4,7 +4,7 @@ The small tasks of `tests/golden/golden.py` are run once undisturbed. Then each 
 killed after a time drawn uniformly from the length of the undisturbed run, given again word for word (with a chance of
 one half it is killed once more), and left to its end. Compared bit by bit: every array of every `.npz`, every number of
 every JSON file and curve; times, hosts and digests of files with times in them are left out, and so are the numbers of
-trials, for one that was killed keeps its number and its repetition has the next.
+trials and their order, for one that was killed keeps its number and its repetition has the next.
 
 Command:   python experiments/kills.py --kills 100
 Result, hardware, time: experiments/README.md.
@@ -134,7 +134,9 @@ def bits(folder):
 
 def untimed(value):
     if isinstance(value, dict):
-        return {k: untimed(part) for k, part in value.items() if k != "trial" and not golden.TIMED.search(k)}
+        return {
+            k: untimed(part) for k, part in value.items() if k not in ("trial", "curve") and not golden.TIMED.search(k)
+        }
     return [untimed(part) for part in value] if isinstance(value, list) else value
 
 

@@ -120,6 +120,8 @@ def read_yaml(path: pathlib.Path) -> dict[str, Any]:
     Raises:
       UserError: if the file cannot be read or holds anything else.
     """
+    if not path.exists():
+        raise UserError(f"there is no file {path}: name a YAML file or a preset ({', '.join(presets())})")
     content = yaml_of(path, typed=False)
     content.pop("kind", None)  # config.yaml of a run says what kind of run it was
     return content

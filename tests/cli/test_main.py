@@ -36,7 +36,7 @@ def yaml_file(tmp_path, text):
         (["search", "estimator=magic"], "estimator is 'magic': give 'first_order'"),
         (["search", "train=3"], "train is '3' and not a mapping"),
         (["search", "channels"], "'channels' is no preset, YAML file or key=value"),
-        (["search", "missing.yaml"], "cannot read missing.yaml: No such file"),
+        (["search", "missing.yaml"], "there is no file missing.yaml: name a YAML file or a preset (darts"),
         (["search", "space=darts3"], "darts3"),
         (["search", "data=cifar11"], "no data set is called 'cifar11'"),
         (["search", "data=missing.npz"], "missing.npz"),
