@@ -77,7 +77,7 @@ def plan(
     config: TrialSearch, splits: data.Splits, space: spaces.CellSpace, mesh: Mesh | None = None, *,
     storage: str | None = None,
 ) -> Plan:  # fmt: skip
-    """Build and check everything that a search needs, touching no disk.
+    """Build and check everything that a search needs, touching no disk but the storage, which is opened or made.
 
     Args:
       config: the settings.
