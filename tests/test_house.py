@@ -2,6 +2,7 @@
 
 import ast
 import pathlib
+import pkgutil
 import subprocess
 import sys
 
@@ -67,6 +68,7 @@ def imports(path):
 
 
 FILES = sorted(ROOT.rglob("*.py"))
+SCRIPTS = sorted((pathlib.Path(__file__).parents[1] / "experiments").rglob("*.py"))
 
 
 @pytest.mark.parametrize("path", FILES, ids=lambda path: str(path.relative_to(ROOT)))
@@ -146,6 +148,13 @@ def test_every_file_of_text_is_opened_as_utf_8():
                 if name in {"open", "read_text", "write_text", "loadtxt", "genfromtxt", "savetxt"} and not bytes_:
                     keywords = {keyword.arg for keyword in node.keywords}
                     assert "encoding" in keywords, f"{path.name}:{node.lineno}: {ast.unparse(node)}: name the encoding"
+
+
+@pytest.mark.parametrize("path", SCRIPTS, ids=lambda path: f"{path.parent.name}/{path.name}")
+def test_what_an_experiment_imports_of_the_package_is_there(path):
+    for module, _ in imports(path):
+        if module.split(".")[0] == "jnas":
+            pkgutil.resolve_name(module)
 
 
 def test_few_rooms_speak_of_devices():

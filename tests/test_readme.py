@@ -10,6 +10,12 @@ import pytest
 from jnas import nets
 
 ROOT = pathlib.Path(__file__).parents[1]
+EXPERIMENTS = ROOT / "experiments"
+PAGES = [
+    ROOT / "README.md",
+    *sorted(EXPERIMENTS.rglob("README.md")),
+    *sorted((ROOT / "third_party").rglob("README.md")),
+]
 
 
 @pytest.fixture(scope="module")
@@ -54,10 +60,36 @@ def test_the_table_of_equations_quotes_code_that_is_there(readme):
         assert code in " ".join((ROOT / path).read_text().split()), (code, path)
 
 
-def test_every_linked_file_exists(readme):
-    links = [link for link in re.findall(r"\]\(([^)#]+)\)", readme) if not link.startswith("http")]
-    assert links
-    assert not [link for link in links if not (ROOT / link).exists()]
+def heading_links(page):
+    """The links to the headings of a page, as GitHub makes them."""
+    headings = re.findall(r"^#+ (.*)", page.read_text(encoding="utf-8"), re.MULTILINE)
+    return {re.sub(r"[^\w\- ]", "", heading.lower()).replace(" ", "-") for heading in headings}
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: str(page.relative_to(ROOT)))
+def test_every_link_leads_to_a_file_and_to_a_heading_of_it(page):
+    for link in re.findall(r"\]\(([^)\s]+)\)", page.read_text(encoding="utf-8")):
+        if not link.startswith("http"):
+            path, _, heading = link.partition("#")
+            target = page.parent / path if path else page
+            assert target.exists(), link
+            assert not heading or heading in heading_links(target), link
+
+
+def test_the_index_of_the_experiments_has_the_question_and_the_answer_of_each_folder():
+    index = (EXPERIMENTS / "README.md").read_text(encoding="utf-8")
+    folders = [path for path in EXPERIMENTS.iterdir() if path.is_dir() and path.name != "__pycache__"]
+    assert folders
+    for folder in folders:
+        said = (folder / "README.md").read_text(encoding="utf-8")
+        question, answer = re.match(r"# .+\n\n(.+\?) \*\*(.+)\*\*\n\n    \S", said).groups()  # then the command
+        assert f"- {question} {answer} [`{folder.name}`]({folder.name}/README.md)\n" in index
+
+
+def test_every_script_that_a_text_names_is_there():
+    for path in (*PAGES, *EXPERIMENTS.rglob("*.py"), ROOT / ".ci" / "run"):
+        for script in re.findall(r"experiments/[\w/.-]+\.py", path.read_text(encoding="utf-8")):
+            assert (ROOT / script).is_file(), f"{path}: {script}"
 
 
 def test_ci_runs_exactly_the_commands_of_the_readme(readme):

@@ -10,7 +10,7 @@ import sys
 import numpy as np
 import pytest
 
-EXPERIMENTS = pathlib.Path(__file__).parents[2] / "experiments"
+EXPERIMENTS = pathlib.Path(__file__).parents[2] / "experiments" / "choose_model"
 MODELS = {"tiny": (1e9, "A"), "small": (2e9, "B"), "large": (9e9, "A")}
 SETTINGS = ((0.1, 10), (0.01, 10))
 
