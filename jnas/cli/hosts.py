@@ -6,21 +6,21 @@ import math
 import os
 import re
 from collections.abc import Iterator
+from typing import TYPE_CHECKING
 
-import jax
-from jax.sharding import Mesh
-
-from jnas.distributed.hosts import Hosts, joined
-from jnas.distributed.meshes import data_mesh, make_mesh
-from jnas.distributed.sharding import AXES
 from jnas.errors import UserError
 from jnas.files.text import shortened
+
+if TYPE_CHECKING:  # JAX is imported where something runs: `jnas --help` answers without it
+    from jax.sharding import Mesh
+
+    from jnas.distributed.hosts import Hosts
 
 MOST_VIRTUAL = 1024  # devices that a CPU is divided into; each takes memory
 
 
 @contextlib.contextmanager
-def joined_mesh(arguments: argparse.Namespace) -> Iterator[Mesh | None]:
+def joined_mesh(arguments: argparse.Namespace) -> Iterator["Mesh | None"]:
     """Joins the other processes, if there are any, for as long as the block lasts.
 
     Args:
@@ -29,6 +29,9 @@ def joined_mesh(arguments: argparse.Namespace) -> Iterator[Mesh | None]:
     Yields:
       The mesh: as asked for, over all devices of several processes, or None for the default device.
     """
+    from jnas.distributed.hosts import joined
+    from jnas.distributed.meshes import data_mesh, make_mesh
+
     text = getattr(arguments, "mesh", None)
     axes = None if text is None else parse_mesh(text)
     hosts = from_arguments(arguments)
@@ -63,7 +66,7 @@ def add_arguments(parser: argparse.ArgumentParser, *, mesh: bool = True) -> None
     group.add_argument("--process", type=int, metavar="I", help="which one this is, from 0")
 
 
-def from_arguments(arguments: argparse.Namespace) -> Hosts | None:
+def from_arguments(arguments: argparse.Namespace) -> "Hosts | None":
     """What the options of `add_arguments` say.
 
     Args:
@@ -80,6 +83,8 @@ def from_arguments(arguments: argparse.Namespace) -> Hosts | None:
     >>> from_arguments(parser.parse_args(["--coordinator", "10.0.0.1:8476", "--processes", "2", "--process", "1"]))
     Hosts(coordinator='10.0.0.1:8476', num_processes=2, process_id=1, heartbeat_timeout=40.0, start_timeout=300.0)
     """
+    from jnas.distributed.hosts import Hosts
+
     explicit = (arguments.coordinator, arguments.processes, arguments.process)
     if explicit == (None, None, None):
         return Hosts() if arguments.distributed else None
@@ -105,6 +110,8 @@ def parse_mesh(text: str) -> dict[str, int]:
       >>> parse_mesh("run=4,data=2")
       {'run': 4, 'data': 2}
     """
+    from jnas.distributed.sharding import AXES
+
     pairs = [part.partition("=") for part in text.split(",")]
     axes = {name.strip(): int(size) for name, _, size in pairs if re.fullmatch("[0-9]{1,9}", size.strip())}
     if len(axes) < len(pairs) or not set(axes) <= set(AXES):
@@ -118,5 +125,7 @@ def make_cpu_devices(count: int, num_processes: int = 1) -> None:
 
     Other platforms have the devices they have. The variable JAX_NUM_CPU_DEVICES, where it is set, is obeyed.
     """
+    import jax
+
     if "JAX_NUM_CPU_DEVICES" not in os.environ:
         jax.config.update("jax_num_cpu_devices", min(max(1, count // num_processes), MOST_VIRTUAL))

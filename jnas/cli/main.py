@@ -18,7 +18,6 @@ from typing import Any, NoReturn
 
 from jnas.cli import export, hosts, predict, select, tasks, zoo
 from jnas.cli.folders import folder_of
-from jnas.distributed.cache import enable_compilation_cache
 from jnas.errors import Diverged, Interrupted, UserError
 from jnas.files.text import check_text, shortened
 from jnas.files.urls import masked, printable
@@ -402,6 +401,7 @@ def _show(settings: Any) -> int:
 
 
 def _prepare_machine() -> None:
+    from jnas.distributed.cache import enable_compilation_cache
 
     enable_compilation_cache()
 

@@ -2,7 +2,6 @@
 
 import argparse
 
-from jnas.distributed.cache import enable_compilation_cache
 from jnas.errors import UserError
 
 
@@ -18,6 +17,7 @@ def add(commands) -> None:
 
 
 def _run(arguments: argparse.Namespace) -> int:
+    from jnas.distributed.cache import enable_compilation_cache
     from jnas.recipes import models
     from jnas.recipes.tasks import predict
 

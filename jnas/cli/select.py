@@ -5,7 +5,6 @@ import dataclasses
 
 from jnas.cli import zoo
 from jnas.cli.folders import folder_of
-from jnas.distributed.cache import enable_compilation_cache
 from jnas.files.urls import masked
 
 
@@ -30,6 +29,7 @@ def add(commands) -> None:
 
 
 def _run(arguments: argparse.Namespace) -> int:
+    from jnas.distributed.cache import enable_compilation_cache
     from jnas.recipes import config, driver
     from jnas.recipes.zoo import selection
     from jnas.recipes.zoo.settings import Selection

@@ -8,7 +8,6 @@ from typing import Any
 
 from jnas.cli import hosts
 from jnas.cli.folders import folder_of
-from jnas.distributed.cache import enable_compilation_cache
 from jnas.errors import UserError
 
 TASKS = ("classification", "recognition", "detection")
@@ -37,6 +36,7 @@ def train(arguments: argparse.Namespace, what: Mapping[str, Any], layers: Sequen
       UserError: for bad settings.
     """
     from jnas import distributed
+    from jnas.distributed.cache import enable_compilation_cache
     from jnas.recipes import config, describe, driver
     from jnas.recipes.tasks import detect, recognise, training
     from jnas.recipes.tasks.settings import TrainDetector, TrainEmbedding
@@ -76,6 +76,7 @@ def evaluate(network: pathlib.Path, arguments: argparse.Namespace) -> int | None
     Raises:
       UserError: if the network cannot be read or the data do not fit it.
     """
+    from jnas.distributed.cache import enable_compilation_cache
     from jnas.recipes import models
     from jnas.recipes.tasks import measure
 

@@ -5,8 +5,6 @@ import json
 import sys
 from typing import Any
 
-from jnas.distributed.cache import enable_compilation_cache
-from jnas.distributed.environment import environment
 from jnas.errors import UserError
 from jnas.files import schemas
 from jnas.files.urls import printable
@@ -68,6 +66,7 @@ def limits_of(arguments: argparse.Namespace) -> Any:
 
 
 def _this_device() -> str:
+    from jnas.distributed.environment import environment
 
     return str(environment()["device"])
 
@@ -125,6 +124,7 @@ def _list(arguments: argparse.Namespace) -> int:
 
 
 def _measure(arguments: argparse.Namespace) -> int:
+    from jnas.distributed.cache import enable_compilation_cache
     from jnas.recipes.zoo import entries, networks, place
 
     if arguments.batch < 1:

@@ -236,3 +236,8 @@ def test_what_a_sentence_repeats_moves_no_cursor_and_tells_no_password(capsys):
     assert "\x1b" not in err
     assert "secret" not in refused(capsys, "search", "data=https://ann:secret@host/x.npz?sig=secret")
     assert "secret" not in refused(capsys, "spaces", "--no-such=https://ann:secret@host")
+
+
+def test_help_answers_before_jax_is_imported():
+    script = "import sys; from jnas.cli import main; main._parser(); print('jax' in sys.modules)"
+    assert subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True).stdout == "False\n"
