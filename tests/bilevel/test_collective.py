@@ -5,6 +5,7 @@ In a subprocess, for devices are counted and precision is chosen before JAX star
 
 import json
 import os
+import pathlib
 import subprocess
 import sys
 
@@ -13,6 +14,9 @@ from compiling import FLAGS
 
 SCRIPT = """
 import json
+import sys
+
+import flax.linen as nn
 import jax
 
 jax.config.update("jax_enable_x64", True)
@@ -24,6 +28,7 @@ from jax.sharding import PartitionSpec as P
 from jnas import bilevel
 from jnas.bilevel import collective
 from jnas.bilevel import Bilevel, Point
+from jnas.recipes.gradient.settings import Search
 from jnas.types import Aux, Batches, Examples
 
 KEY, BATCH = jax.random.key(0), 16
@@ -95,14 +100,45 @@ for name, make in estimators.items():
             wrong = jax.pmap(lambda s, b, k: jax.lax.pmean(local.update(s, b, k), NAME), NAME, in_axes=(0, 0, None))
             bad = wrong(wrong(state, parts, KEY)[0], parts, KEY)
             result[f"mean at the end {scheme}"] = worst((expected, metrics), jax.tree.map(lambda leaf: leaf[0], bad))
+
+
+class Normalised(nn.Module):
+    @nn.compact
+    def __call__(self, x, gates):
+        h = nn.Dense(8, param_dtype=jnp.float64)(x)
+        h = nn.BatchNorm(False, use_fast_variance=False, param_dtype=jnp.float64)(gates[0] * jnp.tanh(h) + gates[1] * h)
+        return nn.Dense(3, param_dtype=jnp.float64)(h)
+
+
+def coupled(weights, alpha, batch, context):  # by the statistics of the batch
+    variables = {"params": weights, "batch_stats": context.variables}
+    outputs, updated = Normalised().apply(variables, batch.image, jax.nn.softmax(alpha), mutable=["batch_stats"])
+    return square(outputs, batch), Aux(updated["batch_stats"], {})
+
+
+def begin(key):
+    variables = Normalised().init(key, batch.inner.image, jnp.ones(2))
+    return Point(variables["params"], jnp.array([0.1, -0.1])), variables["batch_stats"]
+
+
+sys.path.insert(0, sys.argv[1])
+import pmap  # the script
+
+for name in ("statistics of all", "statistics of each"):
+    one, copies = pmap.both(Bilevel(coupled, coupled), begin, Search(), [batch] * 3, 4)
+    result[name] = max(map(pmap.difference, one, copies))
+    pmap.over_the_axis = lambda call, args, kwargs, context: call(*args, **kwargs)
 print(json.dumps(result))
 """
+PODS = pathlib.Path(__file__).parents[2] / "experiments/pod"
 
 
 @pytest.fixture(scope="module")
 def result():
     environment = {**os.environ, "JAX_NUM_CPU_DEVICES": "4", "JAX_PLATFORMS": "cpu", "XLA_FLAGS": FLAGS}
-    done = subprocess.run([sys.executable, "-c", SCRIPT], env=environment, capture_output=True, text=True, timeout=300)
+    done = subprocess.run(
+        [sys.executable, "-c", SCRIPT, PODS], env=environment, capture_output=True, text=True, timeout=300
+    )
     assert done.returncode == 0, done.stderr
     return json.loads(done.stdout.splitlines()[-1])
 
@@ -116,3 +152,9 @@ def test_a_mapped_step_is_the_step_on_the_whole_batch(result):
 def test_the_mean_of_what_the_devices_found_is_another_step(result):
     """What the wrapper is for: the mistake is far above the tolerance of the test before."""
     assert result["mean at the end simultaneous"] > 1e-4
+
+
+def test_the_script_for_pmap_takes_the_steps_of_jit_with_shardings(result):
+    """`experiments/pod/pmap.py`, with statistics over the axis; with those of each device the search is another."""
+    assert result["statistics of all"] < 1e-12
+    assert result["statistics of each"] > 1e-4
