@@ -119,7 +119,7 @@ def _measured(one: Quantised, weights: PyTree, splits: data.Splits, augment: dat
     images = data.augment(augment, None, jnp.asarray(sample.images), sample.shape)
     quant = rules(one.units, one.methods, one.columns)
     seen = calibrate(one.net, {**variables, "quant": quant}, images, one.units)
-    ranges = {path: {"activation_range": row[:2]} for path, row in seen.items()}
+    ranges = {path: {"activation_range": row} for path, row in seen.items()}
     fixed = {**variables, "quant": rules(one.units, one.methods, one.columns, extra=ranges)}
     apply = jax.jit(functools.partial(one.net.apply, train=False))
     predicted = _predictions(lambda images: apply(fixed, images).main, splits.test, augment)

@@ -76,8 +76,6 @@ def test_methods_are_filtered_unit_by_unit():
     assert again.allowed[0] == (METHODS[2],)
     with pytest.raises(ValueError, match="measure these units"):
         sensitivity.filter_methods(policies(("a",), METHODS), found, "accuracy", 0.1)
-    with pytest.raises(ValueError, match="cannot be w2a4"):
-        left.uniform(METHODS[0])
 
 
 def test_operators_that_do_not_bear_the_policy_leave_the_space():
