@@ -1,20 +1,17 @@
 """Files of `jnas bench` as a table and a page: time, compilation, memory, and distance from the machine's ceilings."""
 
-import importlib.resources
-import string
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 from jnas.files import atomic_write
 from jnas.report.measurements import Benchmarks, Measured, read_benchmarks
-from jnas.report.page import drawn, figures
+from jnas.report.page import document
+from jnas.report.plots import figures
 from jnas.report.predictions import prediction_charts, prediction_section, prediction_table
 from jnas.report.rooflines import bar_chart, roofline_chart
-from jnas.report.summary import escaped
-from jnas.report.tables import Table, as_html
+from jnas.report.tables import Table, as_html, halves, number, significant, warning
 
-_MISSING = "–"
 _GIGA = 1e9
 
 
@@ -62,18 +59,11 @@ def render_benchmarks(found: Benchmarks) -> str:
         ("predictions", "Predictions", lambda: prediction_section(found.predictions)),
         ("predicted", "Charts of predictions", lambda: figures(prediction_charts(found.predictions))),
     ]
-    sections = [(name, heading, body) for name, heading, draw in parts if (body := drawn(draw))]
-    body = "\n".join(
-        f'<section id="{name}" aria-label="{heading}">\n<h2>{heading}</h2>\n{text}\n</section>'
-        for name, heading, text in sections
-    )
-    template = importlib.resources.files("jnas.report").joinpath("page.html").read_text(encoding="utf-8")
-    return string.Template(template).substitute(
+    return document(
+        parts,
         title="Benchmark of compiled steps" if found.cases else "Predicted steps on accelerators",
-        subtitle=escaped(_subtitle(found)),
-        links="".join(f'<a href="#{name}">{heading}</a>' for name, heading, _ in sections),
-        main=body,
-        footer=escaped(f"Written by jnas from {', '.join(found.files)}."),
+        subtitle=_subtitle(found),
+        footer=f"Written by jnas from {', '.join(found.files)}.",
     )
 
 
@@ -115,43 +105,35 @@ def _table(found: Benchmarks) -> Table:
         rows.append((
             case.label,
             *((case.file,) if many else ()),
-            "failed" if case.failed else _significant(get("step_s")),
-            _significant(get("step_iqr_s")),
-            *((_fixed(ratio, 2),) if many else ()),
-            _significant(get("images_per_s")),
-            _fixed(get("compile_cold_s"), 1),
-            _fixed(get("compile_warm_s"), 1),
-            _fixed(_scaled(_peak(case.record), 1e-6), 0),
-            _fixed(_scaled(get("temp_bytes"), 1e-6), 1),
-            _significant(_scaled(get("flops"), 1 / _GIGA)),
-            _significant(_scaled(get("flops_per_s"), 1 / _GIGA)),
-            _significant(_scaled(get("roofline"), 100)),
+            "failed" if case.failed else significant(get("step_s")),
+            significant(get("step_iqr_s")),
+            *((number(ratio, 1, 2),) if many else ()),
+            significant(get("images_per_s")),
+            number(get("compile_cold_s"), 1, 1),
+            number(get("compile_warm_s"), 1, 1),
+            number(_peak(case.record), 1e-6, 0),
+            number(get("temp_bytes"), 1e-6, 1),
+            significant(get("flops"), 1 / _GIGA),
+            significant(get("flops_per_s"), 1 / _GIGA),
+            significant(get("roofline"), 100),
         ))  # fmt: skip
     return Table("Compiled steps", columns, tuple(rows))
 
 
 def _tables(found: Benchmarks) -> str:
-    """The table in two parts, each as wide as a page."""
-    whole = _table(found)
-    named, cut = 1 + (len(found.files) > 1), whole.columns.index("peak memory [MB]")
-    parts = (("Time", range(named, cut)), ("Memory and arithmetic", range(cut, len(whole.columns))))
-    pick = lambda row, kept: tuple(row[i] for i in (*range(named), *kept))
-    return "".join(
-        as_html(Table(title, pick(whole.columns, kept), tuple(pick(row, kept) for row in whole.rows)))
-        for title, kept in parts
-    )
+    named, titles = 1 + (len(found.files) > 1), ("Time", "Memory and arithmetic")
+    return halves(_table(found), named, "peak memory [MB]", titles)
 
 
 def _failures(found: Benchmarks) -> str:
-    failed = [case for case in found.cases if case.failed]
-    notes = (f"{case.label} ({case.file}) failed: {case.record['error']}." for case in failed)
-    return "".join(f'<p class="note warn">{escaped(note)}</p>' for note in notes)
+    failed = (case for case in found.cases if case.failed)
+    return "".join(warning(f"{case.label} ({case.file}) failed: {case.record['error']}.") for case in failed)
 
 
 def _machine(found: Benchmarks) -> str:
     rows = tuple(
-        (f"{name}: {r['devices']} device(s), {r['dtype']}", _fixed(r["flops_per_s"] / _GIGA, 1),
-         _fixed(r["bytes_per_s"] / _GIGA, 1))
+        (f"{name}: {r['devices']} device(s), {r['dtype']}", number(r["flops_per_s"], 1 / _GIGA, 1),
+         number(r["bytes_per_s"], 1 / _GIGA, 1))
         for name, r in found.ceilings
     )  # fmt: skip
     words = (
@@ -181,17 +163,3 @@ def _peak(record: dict[str, Any]) -> Any:
 
 def _scaled(value: Any, scale: float) -> float | None:
     return value * scale if isinstance(value, int | float) else None
-
-
-def _fixed(value: float | None, digits: int) -> str:
-    return _MISSING if value is None else f"{value:,.{digits}f}"
-
-
-def _significant(value: float | None) -> str:
-    """Three significant digits, without an exponent."""
-    if value is None:
-        return _MISSING
-    import math
-
-    digits = 2 - math.floor(math.log10(abs(value))) if value else 0
-    return f"{value:,.{min(max(digits, 0), 9)}f}"

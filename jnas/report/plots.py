@@ -1,8 +1,11 @@
 """Line charts as SVG text, drawn with matplotlib's figure objects and without pyplot."""
 
+import base64
+import contextlib
+import html
 import io
 import re
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -51,6 +54,43 @@ class Chart(NamedTuple):
     svg: str
 
 
+@contextlib.contextmanager
+def axes_of(height: float = 3.3, *, width: float = 5.6, grid: bool = True) -> Iterator[Any]:
+    """The axes of a new figure, so many inches high and wide, in the style of the page; save it inside the block."""
+    import matplotlib
+    from matplotlib.figure import Figure
+
+    with matplotlib.rc_context({**STYLE, "axes.grid": grid}):
+        yield Figure(figsize=(width, height), layout="constrained").subplots()
+
+
+def draw_matrix(axes: Any, values: np.ndarray, most: float, digits: int, **look: Any) -> Any:
+    """Draw a table of numbers from -most to most as coloured fields with the numbers in them, and return the image."""
+    image = axes.imshow(values, cmap="RdBu_r", vmin=-most, vmax=most, **look)
+    for (row, column), value in np.ndenumerate(values):
+        colour = "white" if abs(value) > 0.6 * most else INK
+        axes.text(column, row, f"{value:.{digits}f}", ha="center", va="center", fontsize=7, color=colour)
+    return image
+
+
+def picture(kind: str, content: bytes, alt: str, caption: str = "") -> str:
+    """A picture as HTML, such as one of kind "image/jpeg"; it cannot clash with ids of others, nor fetch anything."""
+    words = f"<figcaption>{html.escape(caption)}</figcaption>" if caption else ""
+    source = f"data:{kind};base64,{base64.b64encode(content).decode()}"
+    return f'<figure><img alt="{html.escape(alt)}" src="{source}">{words}</figure>'
+
+
+def as_picture(chart: Chart) -> str:
+    """A chart as HTML."""
+    return picture("image/svg+xml", chart.svg.encode(), chart.alt)
+
+
+def figures(charts: Sequence[Chart | None]) -> str:
+    """Those charts that there are side by side, as HTML."""
+    pictures = "".join(as_picture(chart) for chart in charts if chart is not None)
+    return f'<div class="grid">{pictures}</div>' if pictures else ""
+
+
 def thinned(x: np.ndarray, y: np.ndarray, max_points: int) -> tuple[np.ndarray, np.ndarray, int]:
     """Average a long curve over windows of equal length, so that it can be drawn.
 
@@ -88,13 +128,8 @@ def line_chart(lines: Sequence[Line], *, title: str, xlabel: str, ylabel: str, l
     Returns:
       The chart.
     """
-    import matplotlib
-    from matplotlib.figure import Figure
-
     lines = [line for line in lines if len(line.x)]
-    with matplotlib.rc_context(STYLE):
-        figure = Figure(figsize=(5.6, 3.3), layout="constrained")
-        axes = figure.subplots()
+    with axes_of() as axes:
         smallest, labelled = np.inf, False  # the title already names a single curve
         for line in lines:
             x, y, window = thinned(line.x, line.y, max_points)
@@ -113,7 +148,7 @@ def line_chart(lines: Sequence[Line], *, title: str, xlabel: str, ylabel: str, l
         if labelled:
             axes.legend(loc="best")
         ends = [f"{line.label} ends at {line.y[-1]:.4g}" for line in lines if line.label]
-        return Chart(title, f"{title}, against {xlabel}. " + "; ".join(ends), to_svg(figure))
+        return Chart(title, f"{title}, against {xlabel}. " + "; ".join(ends), to_svg(axes.figure))
 
 
 def to_svg(figure) -> str:

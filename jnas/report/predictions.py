@@ -5,8 +5,7 @@ from collections.abc import Sequence
 from jnas.report.measurements import Measured
 from jnas.report.plots import Chart
 from jnas.report.rooflines import bar_chart
-from jnas.report.summary import escaped
-from jnas.report.tables import Table, as_html
+from jnas.report.tables import MISSING, Table, escaped, halves, significant, warning
 
 ASSUMPTIONS = (
     "Each program was compiled by the accelerator's own compiler on a machine without one; nothing was run. A time is "
@@ -24,7 +23,6 @@ ASSUMPTIONS = (
     "The batch of a chip is the same on every slice: efficiency is that of weak scaling, against a chip alone. "
     "Augmentation, the input pipeline and the host are left out.",
 )
-_MISSING = "–"
 
 
 def prediction_table(cases: Sequence[Measured]) -> Table:
@@ -46,34 +44,28 @@ def prediction_table(cases: Sequence[Measured]) -> Table:
 
 def prediction_charts(cases: Sequence[Measured]) -> list[Chart]:
     """Draw the times and the memory of those predictions that have them."""
-    timed = [case for case in cases if "step_s" in case.record]
-    fitted = [case for case in cases if "memory_share" in case.record]
-    charts = []
-    if timed:
-        values = lambda name: [1e3 * case.record[name] for case in timed]
-        alone = [max(pair) for pair in zip(values("compute_s"), values("memory_s"), strict=True)]
-        series = {"whole step": values("step_s"), "without collectives": alone}
-        labels, groups = [case.label for case in timed], [0] * len(timed)
-        charts.append(bar_chart("Predicted time of a step", "milliseconds, at least", labels, groups, series))
-    if fitted:
-        shares = {"of HBM": [100 * case.record["memory_share"] for case in fitted]}
-        labels, groups = [case.label for case in fitted], [0] * len(fitted)
-        charts.append(bar_chart("Memory of a chip", "percent of its HBM", labels, groups, shares))
-    return charts
+    timed, fitted = ([case for case in cases if name in case.record] for name in ("step_s", "memory_share"))
+    values = lambda name: [1e3 * case.record[name] for case in timed]
+    alone = [max(pair) for pair in zip(values("compute_s"), values("memory_s"), strict=True)]
+    series = {"whole step": values("step_s"), "without collectives": alone}
+    shares = {"of HBM": [100 * case.record["memory_share"] for case in fitted]}
+    drawn = (
+        ("Predicted time of a step", "milliseconds, at least", timed, series),
+        ("Memory of a chip", "percent of its HBM", fitted, shares),
+    )
+    return [
+        bar_chart(title, unit, [case.label for case in those], [0] * len(those), bars)
+        for title, unit, those, bars in drawn
+        if those
+    ]
 
 
 def prediction_section(cases: Sequence[Measured]) -> str:
     """HTML of the table in two parts, of what failed, and of what the figures rest on; empty without predictions."""
     if not cases:
         return ""
-    whole = prediction_table(cases)
-    cut = whole.columns.index("memory a chip [GB]")
-    parts = (("Time", range(1, cut)), ("Memory, work and collectives", range(cut, len(whole.columns))))
-    pick = lambda row, kept: tuple(row[i] for i in (0, *kept))
-    tables = "".join(
-        as_html(Table(title, pick(whole.columns, kept), tuple(pick(row, kept) for row in whole.rows)))
-        for title, kept in parts
-    )
+    titles = ("Time", "Memory, work and collectives")
+    tables = halves(prediction_table(cases), 1, "memory a chip [GB]", titles)
     failures = (f"{case.label} ({case.file}) failed: {case.record['error']}." for case in cases if case.failed)
     moved = (
         f"{case.label} ({case.file}) moves data between chips other than by sums: with replicated weights and a split "
@@ -81,31 +73,23 @@ def prediction_section(cases: Sequence[Measured]) -> str:
         for case in cases
         if not case.record.get("reductions_only", True)
     )
-    notes = "".join(f'<p class="note warn">{escaped(note)}</p>' for note in (*failures, *moved))
-    return tables + notes + "".join(f"<p>{escaped(words)}</p>" for words in ASSUMPTIONS)
+    return (
+        tables
+        + "".join(map(warning, (*failures, *moved)))
+        + "".join(f"<p>{escaped(words)}</p>" for words in ASSUMPTIONS)
+    )
 
 
 def _row(case: Measured) -> tuple[str, ...]:
     record = case.record
     if case.failed:
-        return (case.label, str(record["devices"]), *([_MISSING] * 3), "failed", *([_MISSING] * 11))
-    shown = lambda name, scale=1.0: _significant(record.get(name), scale)
+        return (case.label, str(record["devices"]), *([MISSING] * 3), "failed", *([MISSING] * 11))
+    shown = lambda name, scale=1.0: significant(record.get(name), scale)
     reduced = sum(c["count"] for c in record["collectives"] if c["kind"] == "all-reduce")
     others = ", ".join(f"{c['count']:,.0f} {c['kind']}" for c in record["collectives"] if c["kind"] != "all-reduce")
     return (
         case.label, str(record["devices"]), shown("compute_s", 1e3), shown("memory_s", 1e3),
-        shown("interconnect_s", 1e3), shown("step_s", 1e3), record.get("bound", _MISSING), shown("efficiency", 100),
+        shown("interconnect_s", 1e3), shown("step_s", 1e3), record.get("bound", MISSING), shown("efficiency", 100),
         shown("images_per_s"), shown("compiler_s", 1e3), shown("memory_bytes", 1e-9), shown("memory_share", 100),
         shown("flops", 1e-9), shown("bytes", 1e-9), f"{reduced:,.0f}", others or "none", shown("compile_s"),
     )  # fmt: skip
-
-
-def _significant(value: float | None, scale: float) -> str:
-    """Three significant digits, without an exponent."""
-    if value is None:
-        return _MISSING
-    import math
-
-    value *= scale
-    digits = 2 - math.floor(math.log10(abs(value))) if value else 0
-    return f"{value:,.{min(max(digits, 0), 9)}f}"

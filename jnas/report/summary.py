@@ -1,6 +1,5 @@
 """The head of a run's page: numbers on cards, the verdict, the facts, and the genotype to copy."""
 
-import html
 import re
 from typing import Any, NamedTuple
 
@@ -9,7 +8,7 @@ from jnas.errors import UserError
 from jnas.report.findings import count, duration, verdict
 from jnas.report.reading import Run, found_results, random_results, series
 from jnas.report.reference import RANDOM, reference_cells, reference_words
-from jnas.report.tables import accuracies, fact, summarise
+from jnas.report.tables import accuracies, escaped, fact, spread, summarise, warning
 from jnas.spaces import CellSpace, networks
 from jnas.spaces.chain import ChainSpace
 
@@ -82,8 +81,8 @@ def summary(run: Run, found: Found) -> str:
         if words := reference_words(run.result):
             parts.append(f'<p class="note">Among cells trained in advance: {escaped(words)}.</p>')
     if not run.result:
-        parts.append('<p class="note warn">This run is not finished: the page shows what is there so far.</p>')
-    parts += [f'<p class="note warn">{escaped(note)}</p>' for note in (*found.notes, *_expansions(run), *run.notes)]
+        parts.append(warning("This run is not finished: the page shows what is there so far."))
+    parts += map(warning, (*found.notes, *_expansions(run), *run.notes))
     data = run.result.get("data")
     device = dict.fromkeys(str(run.environment[k]) for k in ("platform", "device") if run.environment.get(k))
     rows = {
@@ -126,9 +125,8 @@ def _cards(run: Run, ours: list[float], theirs: list[float]) -> str:
         cell = "cell" if only_trains(run) else "found cell"
         cards.append((f"{100 * summarise(ours).mean:.2f} %", f"test accuracy of the {cell}"))
     if theirs:
-        mean, std, n = summarise(theirs)
-        spread = f" ± {100 * std:.2f}" if n > 1 else ""
-        cards.append((f"{100 * mean:.2f}{spread} %", f"test accuracy of {n} random cell{'s' * (n > 1)}"))
+        n = len(theirs)
+        cards.append((f"{spread(theirs, 100, 2)} %", f"test accuracy of {n} random cell{'s' * (n > 1)}"))
     for result in found_results(run)[:1]:
         if isinstance(result.get("parameters"), int | float):
             cards.append((count(result["parameters"]), "parameters of its network"))
@@ -179,8 +177,3 @@ def _data_words(data: dict[str, Any]) -> str:
 def _wrapped(genotype: str) -> str:
     """Break a genotype between its fields; it still pastes back."""
     return re.sub(r"(?<=[(,]) ?(?=(normal|reduce)(_concat)?=)", "\n    ", genotype)
-
-
-def escaped(value: Any) -> str:
-    """Return any value as text that cannot become markup."""
-    return html.escape(str(value))
