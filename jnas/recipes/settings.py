@@ -8,8 +8,10 @@ import math
 from typing import Any, Literal
 
 import jax
+import numpy as np
 
 from jnas import data
+from jnas.types import Key
 
 MANY, LARGE = 2**31 - 1, 10**9
 POSITIVE, BELOW_ONE = math.nextafter(0.0, 1.0), math.nextafter(1.0, 0.0)
@@ -52,6 +54,18 @@ def share(validation: float, total: int) -> float:
     if not 0 < round(part * total) < total:
         raise ValueError(f"validation is {validation:g} and the data have {total} training images: leave some of both")
     return part
+
+
+def held_out(train: data.Dataset, count: int, validation: float, key: Key) -> tuple[data.Dataset, data.Dataset]:
+    """`count` of the training images and, of the others, those that `validation` says, drawn at random."""
+    needed = count + round(share(validation, len(train)) * len(train))
+    if needed > len(train):
+        raise ValueError(
+            f"train_images and validation are {needed} together and {train.name} has {len(train)} training images: "
+            "take fewer"
+        )
+    order = np.asarray(jax.random.permutation(key, len(train)), np.int32)
+    return train.part(order[:count]), train.part(order[count:needed])
 
 
 @dataclasses.dataclass(frozen=True)

@@ -38,22 +38,21 @@ def filtered(config: QuantisedSearch, plan: Plan, score, path: pathlib.Path) -> 
     key = jax.random.fold_in(jax.random.key(config.seed), 2)
     archs = np.asarray(spaces.sample(space, key, config.probes))
     stored = run_folder.read_json(path / SENSITIVITY) or {}
-    limits = _limits(config.method_threshold, config.method_growth)
-    if limits:
-        if "methods" not in stored:
-            found = _measured(config, plan, plan.units, plan.unit_of, score, archs, list(limits))
-            stored["methods"] = {**sensitivity.to_json(found), "thresholds": limits}
-        table = sensitivity.from_json(stored["methods"])
+
+    def table_of(name: str, limits: dict[str, float], of: Units, unit_of: UnitOf, archs: np.ndarray):
+        if name not in stored:
+            found = _measured(config, plan, of, unit_of, score, archs, list(limits))
+            stored[name] = {**sensitivity.to_json(found), "thresholds": limits}
+        return sensitivity.from_json(stored[name])
+
+    if limits := _limits(config.method_threshold, config.method_growth):
+        table = table_of("methods", limits, plan.units, plan.unit_of, archs)
         for metric, limit in limits.items():
             policies = sensitivity.filter_methods(policies, table, metric, limit)
-    limits = _limits(config.operator_threshold, config.operator_growth)
-    if limits:
+    if limits := _limits(config.operator_threshold, config.operator_growth):
         probes = covering(space, archs, jax.random.fold_in(key, 1))
-        if "operators" not in stored:
-            of = units_of(plan.net, plan.training.shape, shared_operator)
-            found = _measured(config, plan, of, shared_operator, score, probes, list(limits))
-            stored["operators"] = {**sensitivity.to_json(found), "thresholds": limits}
-        table = sensitivity.from_json(stored["operators"])
+        of = units_of(plan.net, plan.training.shape, shared_operator)
+        table = table_of("operators", limits, of, shared_operator, probes)
         for metric, limit in limits.items():
             space = sensitivity.filter_operators(space, _by_edge(table, metric, shares(plan.space, probes)), limit)
     if stored:

@@ -3,15 +3,11 @@
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, NamedTuple
 
-import jax
-import jax.numpy as jnp
 import numpy as np
 
-from jnas import nets, spaces
-from jnas.nets.quant.units import Units, rules
+from jnas import spaces
 from jnas.spaces.cell import CellSpace, op_mask
 from jnas.spaces.policy import Method, PolicySpace, method_of
-from jnas.types import Array, PyTree
 
 HIGHER_IS_BETTER = ("accuracy",)
 
@@ -23,43 +19,6 @@ class Sensitivity(NamedTuple):
     methods: tuple[Method, ...]
     reference: dict[str, float]  # the metrics of the reference policy
     losses: dict[str, np.ndarray]  # for each metric `[num_units, num_methods]`; negative: a gain
-
-
-def correct_answers(
-    net: nets.Network, of: Units, methods: Sequence[Method], *, batch_statistics: bool, at_once: int | None = None
-) -> Callable[..., Array]:
-    """A compiled program that scores many candidates, each with an architecture and a policy of its own, on one batch.
-
-    Args:
-      net: a supernet, whose mixes are the candidates' operators, or a found network.
-      of: its units.
-      methods: what policies index.
-      batch_statistics: normalise by the batch, as a supernet has to, whose running statistics are those of a mixture of
-        all candidates; or else by the running statistics.
-      at_once: candidates computed together; the others wait in a loop of the same program. None: all.
-
-    Returns:
-      `(variables, mixes, columns [n, num_units], images [batch, ...], labels [batch]) -> [n] int32`, the number of
-      correct answers. `mixes` has the leading axis n, or is None for a found network; an index out of range of a
-      padding row, label -1, is never correct.
-    """
-
-    def run(variables: PyTree, mixes: PyTree, columns: Array, images: Array, labels: Array) -> Array:
-        def one(candidate) -> Array:
-            mix, policy = candidate
-            all_variables = {**variables, "quant": rules(of, methods, policy)}
-            logits: Any
-            if batch_statistics:
-                logits, _ = net.apply(all_variables, images, mix, train=True, mutable=["batch_stats"])
-            else:
-                logits = net.apply(all_variables, images, mix, train=False)
-            return jnp.sum((jnp.argmax(logits.main, -1) == labels).astype(jnp.int32))
-
-        if at_once is None or at_once >= len(columns):
-            return jax.vmap(one)((mixes, columns))
-        return jax.lax.map(one, (mixes, columns), batch_size=at_once)
-
-    return jax.jit(run)
 
 
 def one_changes(reference: np.ndarray, num_methods: int) -> np.ndarray:

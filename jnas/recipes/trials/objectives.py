@@ -11,7 +11,7 @@ import numpy as np
 
 from jnas import data, nets, spaces
 from jnas.recipes import trainer
-from jnas.recipes.classification import accuracy, cross_entropy, evaluate
+from jnas.recipes.classification import accuracy, cross_entropy, evaluate, training_loss
 from jnas.recipes.settings import Training
 from jnas.searchers.base import Evaluation, Objective
 from jnas.types import Array, Aux, Context, Examples, Key, PyTree
@@ -243,12 +243,7 @@ def _job(net: nets.Network, train: data.Dataset, training: Training, augment: da
         mix = batch.mix
         if mix is None and not net.space.is_fixed:
             mix = spaces.one_hot_alpha(net.space, spaces.sample(net.space, key_arch, 1)[0])
-        logits, updated = net.apply(
-            {"params": weights, "batch_stats": context.variables}, batch.examples.image, mix, train=True,
-            rngs={"drop_path": key_noise}, mutable=["batch_stats"],
-        )  # fmt: skip
-        metrics = {"accuracy": accuracy(logits.main, batch.examples.label)}
-        return cross_entropy(logits.main, batch.examples.label), Aux(updated["batch_stats"], metrics)
+        return training_loss(net, {"params": weights}, batch.examples, context, mix, rngs={"drop_path": key_noise})
 
     source = plain._replace(batch=batch, arrays=(plain.arrays, None))
     return trainer.job_of(net, loss, functools.partial(trainer.sgd_of, training), source, train, training)

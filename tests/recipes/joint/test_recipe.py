@@ -9,7 +9,6 @@ import subprocess
 import sys
 
 import jax
-import jax.numpy as jnp
 import numpy as np
 import optax
 import pytest
@@ -185,16 +184,6 @@ def test_a_device_without_integer_products_is_named(cells, monkeypatch):
     found = quantised_training.in_integers(one, variables, {}, cells[1], data.Augment(), np.zeros(64, np.int32))
     sentence = "cpu cannot run this network in integers (UNIMPLEMENTED: no convolution of int8): measure it on a CPU"
     assert found == {"refused": sentence}
-
-
-def test_traced_mixtures_are_those_of_the_architecture():
-    space = spaces.s2()  # whose nodes keep some of their edges
-    places = weight_sharing.placements(space)
-    mix = jax.jit(lambda arch: weight_sharing.mix_of(places, arch))
-    for arch in np.asarray(spaces.sample(space, jax.random.key(0), 2)):
-        expected, found = spaces.one_hot_alpha(space, arch), mix(jnp.asarray(arch))
-        for cell in space.cells:
-            np.testing.assert_array_equal(found[cell], expected[cell])
 
 
 @pytest.mark.parametrize(
