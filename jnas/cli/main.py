@@ -200,7 +200,7 @@ def recipe_of(kind: str) -> tuple[Any, type]:
 
 
 def _search(arguments: argparse.Namespace) -> int:
-    from jnas.recipes import config, driver
+    from jnas.recipes import config
 
     kinds = {config.kind_of(word) for word in arguments.words if "=" not in word} - {"search"}
     if len(kinds) > 1:
@@ -212,60 +212,55 @@ def _search(arguments: argparse.Namespace) -> int:
         whose = {"storage": "searches by trials", "worker": "searches by trials and joint ones"}[option]
         raise UserError(f"--{option} is for {whose} and this is of kind {name!r}: leave it out")
     settings = config.build(kind, *_layers(arguments.words))
-    if arguments.show:
-        return _show(settings)
     method = name if name != "search" else settings.estimator if settings.estimator != kind.estimator else ""
-    _prepare_machine()
+    return _run(arguments, recipe, settings, name, ("search", method), **shared)
+
+
+def _train(arguments: argparse.Namespace) -> int:
+    from jnas.recipes import config, train_one
+
+    layers = [*_layers(arguments.words), *([] if arguments.data is None else [{"data": arguments.data}])]
+    if arguments.task != "classification":
+        return tasks.train(arguments, _what(arguments.what), layers)
+    settings = config.build(train_one.TrainOne, _what(arguments.what), *layers)
+    return _run(arguments, train_one, settings, "train", ("train",))
+
+
+def _run(
+    arguments: argparse.Namespace, recipe: Any, settings: Any, kind: str, words: Sequence[str], **shared: Any
+) -> int:
+    """Run a recipe in the folder of the user or in one named by the words, or only show its settings."""
+    from jnas.recipes import describe, driver
+
+    if arguments.show:
+        print(describe.as_yaml(settings), end="")
+        return 0
+    enable_compilation_cache()
     with hosts.joined_mesh(arguments) as mesh:
-        folder = folder_of(arguments.out, settings, name, "search", method)
+        folder = folder_of(arguments.out, settings, kind, *words)
         with _profiling(arguments, folder):
             result = driver.run(recipe, settings, folder, mesh=mesh, **shared)
     _summary(result, folder)
     return 0
 
 
-def _train(arguments: argparse.Namespace) -> int:
-    from jnas.recipes import config, driver, train_one
-
-    layers = [*_layers(arguments.words), *([] if arguments.data is None else [{"data": arguments.data}])]
-    if arguments.task != "classification":
-        return tasks.train(arguments, _what(arguments.what), layers)
-    settings = config.build(train_one.TrainOne, _what(arguments.what), *layers)
-    if arguments.show:
-        return _show(settings)
-    _prepare_machine()
-    with hosts.joined_mesh(arguments) as mesh:
-        folder = folder_of(arguments.out, settings, "train", "train")
-        with _profiling(arguments, folder):
-            result = driver.run(train_one, settings, folder, mesh=mesh)
-    _summary(result, folder)
-    return 0
-
-
 def _evaluate(arguments: argparse.Namespace) -> int:
-    from jnas.recipes import config, evaluate, run_folder
+    from jnas.recipes import config, evaluate, models, run_folder
     from jnas.recipes.train_one import TrainOne
 
-    run, network = _network_folder(pathlib.Path(arguments.run))
+    path = pathlib.Path(arguments.run)
+    network = models.network_folder(path)
+    run = network.parent.parent if network == path else path
     if (status := tasks.evaluate(network, arguments)) is not None:
         return status
-    known = {name: value for name, value in _settings_of(run).items() if name in ("data", "image_size")}
+    known = config.read_yaml(run / run_folder.CONFIG)
+    known = {name: value for name, value in known.items() if name in ("data", "image_size")}
     stored = config.build(TrainOne, {"genotype": ""}, {"data": arguments.data} if arguments.data else known)
-    _prepare_machine()
+    enable_compilation_cache()
     splits = run_folder.load_data(stored.data, stored.image_size)
     dataset = splits.test if arguments.split == "test" else splits.train
-    measured = evaluate.measure(network, dataset)
-    print(
-        json.dumps(
-            {
-                "network": str(network),
-                "data": dataset.name,
-                "split": arguments.split,
-                "examples": len(dataset),
-                **measured,
-            }
-        )
-    )
+    said = {"network": str(network), "data": dataset.name, "split": arguments.split, "examples": len(dataset)}
+    print(json.dumps(said | evaluate.measure(network, dataset)))
     return 0
 
 
@@ -354,7 +349,7 @@ def _what(text: str) -> dict[str, Any]:
     if text.startswith("chain:"):  # its genotype is the name of the space that holds it alone
         return {"genotype": text, "space": text}
     from jnas.files.reading import wrong
-    from jnas.recipes import run_folder
+    from jnas.recipes import config, run_folder
     from jnas.spaces.base import quoted
     from jnas.spaces.genotypes import PUBLISHED
 
@@ -370,7 +365,9 @@ def _what(text: str) -> dict[str, Any]:
         raise UserError(
             f"{folder} holds no finished run ({run_folder.RESULT} is missing): finish it, or give a genotype"
         )
-    known = _settings_of(folder) | {name: result[name] for name in ("genotype", "space") if name in result}
+    known = config.read_yaml(folder / run_folder.CONFIG) | {
+        name: result[name] for name in ("genotype", "space") if name in result
+    }
     # Trained for another task, or chosen from a zoo, it has other settings.
     own = () if "task" in result else ("data", "image_size", *(() if "selection" in result else ("train",)))
     wanted = ("genotype", "space", "seed", *own)
@@ -378,32 +375,6 @@ def _what(text: str) -> dict[str, Any]:
         if name not in known:
             raise wrong(folder / run_folder.CONFIG, name, "missing", "the setting of the run")
     return {name: known[name] for name in wanted}
-
-
-def _settings_of(run: pathlib.Path) -> dict[str, Any]:
-    from jnas.recipes import config, run_folder
-
-    return config.read_yaml(run / run_folder.CONFIG)
-
-
-def _network_folder(path: pathlib.Path) -> tuple[pathlib.Path, pathlib.Path]:
-    """`(run, network)` from the folder of either."""
-    from jnas.recipes import models
-
-    network = models.network_folder(path)
-    return (network.parent.parent if network == path else path), network
-
-
-def _show(settings: Any) -> int:
-    from jnas.recipes import describe
-
-    print(describe.as_yaml(settings), end="")
-    return 0
-
-
-def _prepare_machine() -> None:
-
-    enable_compilation_cache()
 
 
 def _add_profile(parser: argparse.ArgumentParser) -> None:

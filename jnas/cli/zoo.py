@@ -68,7 +68,6 @@ def limits_of(arguments: argparse.Namespace) -> Any:
 
 
 def _this_device() -> str:
-
     return str(environment()["device"])
 
 

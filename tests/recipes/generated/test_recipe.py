@@ -115,8 +115,8 @@ def still(values):
         return values[min(int(state.known.sum()), len(values)) - 1]
 
     def fit(state, key):
-        hyper = searchers.gp.Hyperparameters(np.float32(at(state)), np.float32(0), np.zeros(1, np.float32))
-        return searchers.gp.Fit(hyper, np.float32(0), np.float32(0))
+        hyper = searchers.gp.regression.Hyperparameters(np.float32(at(state)), np.float32(0), np.zeros(1, np.float32))
+        return searchers.gp.regression.Fit(hyper, np.float32(0), np.float32(0))
 
     def predict(state, hyper, codes):
         return np.where(codes[:, 0] == 1, 1.0, 0.0), np.full(len(codes), 0.5)
@@ -194,8 +194,8 @@ def test_information_asks_for_what_tells_most(standard_promotion):
     """Among equals in one cluster and one far away, the cluster's member tells about the others."""
     kernel = searchers.kernels.rbf(1)
     points = np.array([[0.0], [0.1], [-0.1], [9.0], [0.0]], np.float32)
-    hyper = searchers.gp.Hyperparameters(np.float32(0), np.float32(-4), np.zeros(2, np.float32))
-    data = searchers.gp.Data(points[:1], np.zeros(1, np.float32), np.zeros(1, bool))
+    hyper = searchers.gp.regression.Hyperparameters(np.float32(0), np.float32(-4), np.zeros(2, np.float32))
+    data = searchers.gp.regression.Data(points[:1], np.zeros(1, np.float32), np.zeros(1, bool))
     allowed = np.array([True, True, True, True, False])
     chosen = searchers.by_information(kernel, hyper, data, np.zeros(1, bool), points, allowed, 1)
     assert int(chosen[0]) == 0
