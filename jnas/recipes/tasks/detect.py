@@ -164,12 +164,11 @@ def search_all(
     batch_size: int = 8,
 ) -> list[Detections]:
     """What the detector finds in every photo, in pixels of the scaled images."""
-    shape, norm = dataset.shape, BoxAugment(mean=augment.mean, std=augment.std)
-    mean, std = (jnp.asarray(v, jnp.float32).reshape(1, 1, 1, -1) for v in (norm.mean, norm.std))
+    shape, norm = dataset.shape, data.Augment(mean=augment.mean, std=augment.std)
 
     @jax.jit
     def look(weights, rows):
-        image = (rows.reshape(-1, *shape).astype(jnp.float32) / 255.0 - mean) / std
+        image = data.augment(norm, None, rows, shape)
         predictions: Any = detector.apply(weights, image, train=False)
         return detect(
             predictions, shape[:2], detector.strides, most=config.most_boxes, most_overlap=config.most_overlap

@@ -81,12 +81,10 @@ def embed_all(
     embedder: Embedder, weights: PyTree, dataset: data.Dataset, augment: data.Augment, *, batch_size: int = 250
 ) -> np.ndarray:
     """The embedding of every image, `[num_examples, dimension]` float32."""
-    shape = dataset.shape
-    plain = data.Augment(mean=augment.mean, std=augment.std)
 
     @jax.jit
     def embed(weights, rows):
-        output: Any = embedder.apply(weights, data.augment(plain, None, rows, shape), train=False)
+        output: Any = embedder.apply(weights, data.augment(augment, None, rows, dataset.shape), train=False)
         return output.embedding
 
     batches = data.padded(dataset, min(batch_size, len(dataset))).images
