@@ -1,6 +1,5 @@
 """Training of one named architecture from scratch: what `jnas train` does."""
 
-import dataclasses
 import pathlib
 from typing import Any, NamedTuple
 
@@ -8,7 +7,7 @@ from jax.sharding import Mesh
 
 from jnas import data
 from jnas.recipes import chains, run_folder, train_network
-from jnas.recipes.settings import Training, bounded
+from jnas.recipes.settings import Training, settings
 from jnas.spaces import networks
 
 KIND: str = "train"  # of the run
@@ -22,7 +21,7 @@ class Plan(NamedTuple):
     splits: data.Splits
 
 
-@dataclasses.dataclass(frozen=True)
+@settings()
 class TrainOne:
     """Training of one named architecture: what `jnas train` reads."""
 
@@ -31,11 +30,8 @@ class TrainOne:
     image_size: int | None = None
     space: str = "nasbench201"
     seed: int = 0
-    train: Training = Training()  # noqa: RUF009 - frozen
+    train: Training = Training()
     steps_per_call: int | None = None
-
-    def __post_init__(self):
-        bounded(self)
 
 
 def plan(config: TrainOne, mesh: Mesh | None = None) -> Plan:
