@@ -126,18 +126,15 @@ def _add_search(commands) -> None:
     search = commands.add_parser(
         "search", help="search for an architecture, train it, and write a report page", epilog=EPILOG
     )
-    search.add_argument(
-        "words", nargs="*", metavar="PRESET | FILE.yaml | key=value", help="settings, the later over the earlier"
-    )
-    search.add_argument(
-        "--out", metavar="DIR", help="folder of the run (runs/search-SPACE-SEED or so); an unfinished one goes on"
-    )
-    search.add_argument("--show", action="store_true", help="print the settings as YAML and stop")
-    search.add_argument(
+    add = search.add_argument
+    add("words", nargs="*", metavar="PRESET | FILE.yaml | key=value", help="settings, the later over the earlier")
+    add("--out", metavar="DIR", help="folder of the run (runs/search-SPACE-SEED or so); an unfinished one goes on")
+    add("--show", action="store_true", help="print the settings as YAML and stop")
+    add(
         "--storage", metavar="URL",
         help="of a search by trials: where workers share them, such as postgresql+psycopg://USER@HOST/NAME",
     )  # fmt: skip
-    search.add_argument("--worker", action="store_true", help="of trials or joint: do not train what was found")
+    add("--worker", action="store_true", help="of trials or joint: do not train what was found")
     hosts.add_arguments(search)
     _add_profile(search)
     search.set_defaults(command=_search)
@@ -145,12 +142,11 @@ def _add_search(commands) -> None:
 
 def _add_train(commands) -> None:
     train = commands.add_parser("train", help="train a found or named architecture", epilog=EPILOG)
-    train.add_argument(
-        "what", metavar="RUN | GENOTYPE", help="the folder of a finished search, DARTS_V2, or a genotype in quotes"
-    )
-    train.add_argument("words", nargs="*", metavar="FILE.yaml | key=value", help="settings, the later over the earlier")
-    train.add_argument("--out", metavar="DIR", help="folder of the run (runs/train-SPACE-SEED or so)")
-    train.add_argument("--show", action="store_true", help="print the settings as YAML and stop")
+    add = train.add_argument
+    add("what", metavar="RUN | GENOTYPE", help="the folder of a finished search, DARTS_V2, or a genotype in quotes")
+    add("words", nargs="*", metavar="FILE.yaml | key=value", help="settings, the later over the earlier")
+    add("--out", metavar="DIR", help="folder of the run (runs/train-SPACE-SEED or so)")
+    add("--show", action="store_true", help="print the settings as YAML and stop")
     tasks.add_arguments(train)
     hosts.add_arguments(train)
     _add_profile(train)
@@ -162,27 +158,21 @@ def _add_bench(commands) -> None:
         "bench", help="measure time, memory and arithmetic of a search's compiled steps",
         epilog="One JSON line a case. Exit status: 2 after bad input, 1 if a case failed.",
     )  # fmt: skip
-    bench.add_argument(
-        "words",
-        nargs="*",
-        metavar="PRESET | FILE.yaml | key=value",
-        help="settings of a search; also data=synthetic",
-    )
-    bench.add_argument("--what", default="step", metavar="gradient,hvp,step", help="programs to measure (step)")
-    bench.add_argument(
-        "--sweep", nargs="+", default=[], metavar="key=v,v", help="every combination; also devices=1,2 and preset=a,b"
-    )
-    bench.add_argument("--repeats", type=int, default=7, help="timed calls of a program (7)")
-    bench.add_argument("--timeout", type=float, metavar="S", help="seconds after which a case has failed")
-    bench.add_argument("--out", metavar="FILE.jsonl", help="append the lines here; what it holds is not run again")
-    bench.add_argument("--profile", action="store_true", help="trace three calls of each program, beside --out")
-    bench.add_argument(
+    add = bench.add_argument
+    add("words", nargs="*", metavar="PRESET | FILE.yaml | key=value", help="settings of a search; also data=synthetic")
+    add("--what", default="step", metavar="gradient,hvp,step", help="programs to measure (step)")
+    add("--sweep", nargs="+", default=[], metavar="key=v,v", help="every combination; also devices=1,2 and preset=a,b")
+    add("--repeats", type=int, default=7, help="timed calls of a program (7)")
+    add("--timeout", type=float, metavar="S", help="seconds after which a case has failed")
+    add("--out", metavar="FILE.jsonl", help="append the lines here; what it holds is not run again")
+    add("--profile", action="store_true", help="trace three calls of each program, beside --out")
+    add(
         "--topology",
         nargs="+",
         metavar="CHIP:SIDES",
         help="compile a step for these slices, such as v5e:4x4 or h100:8, run nothing, and predict its time",
     )
-    bench.add_argument("--effort", default="O1", help="of the compiler, with --topology: O0, O1 or O2 (O1)")
+    add("--effort", default="O1", help="of the compiler, with --topology: O0, O1 or O2 (O1)")
     bench.set_defaults(command=_bench)
 
 
