@@ -4,9 +4,9 @@ import math
 from collections.abc import Mapping
 
 import jax
-from jax.sharding import AxisType, Mesh
+from jax.sharding import AxisType, Mesh, PartitionSpec
 
-from jnas.distributed.sharding import AXES, AXIS, RUN, axis_size
+from jnas.distributed.sharding import AXES, AXIS, MODEL, RUN, Rule, axis_size
 from jnas.errors import UserError
 
 
@@ -77,3 +77,26 @@ def data_mesh(num_devices: int | None = None) -> Mesh:
     if not 1 <= count <= len(devices):
         raise UserError(f"{count} devices were asked for and {len(devices)} are there: ask for 1 to {len(devices)}")
     return make_mesh({AXIS: count})
+
+
+def split_largest(axis: str = MODEL, *, least: int = 2**16) -> Rule:
+    """A rule that splits every large array of a state along its longest dimension.
+
+    Use it where weights and optimiser do not fit a chip; the compiler gathers what a step needs.
+
+    Args:
+      axis: of the mesh.
+      least: elements below which an array stays whole.
+
+    Returns:
+      A rule for `Layout(mesh, rule)`. Dimensions that the devices do not divide are passed over.
+    """
+
+    def rule(path: str, shape: tuple[int, ...]) -> PartitionSpec:
+        del path
+        if math.prod(shape) < least:
+            return PartitionSpec()
+        longest = max(range(len(shape)), key=lambda dimension: shape[dimension])
+        return PartitionSpec(*[None] * longest, axis)
+
+    return rule

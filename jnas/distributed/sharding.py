@@ -31,7 +31,7 @@ class Layout(NamedTuple):
     """A mesh, and how the leaves of a state are split over it."""
 
     mesh: Mesh | None = None
-    rule: Rule | None = None  # None replicates them
+    rule: Rule | None = None  # such as `split_largest()`; None replicates them
 
 
 def backend() -> str:
