@@ -134,7 +134,6 @@ def _alone(what: str, settings: Search, subject: Subject, mesh: Mesh | None):
     curvature = gauss_newton if settings.curvature == "gauss_newton" else bilevel.hessian
 
     def run(state, start, stop, arrays, keys: Keys):
-        del stop
         batch = split_batch(subject.source.batch(arrays, start, keys.data), mesh).inner
         context = Context(state.variables, jax.random.fold_in(keys.learner, start))
         if what == "hvp":

@@ -40,7 +40,6 @@ def plan(config: TrainOne, mesh: Mesh | None = None) -> Plan:
     Raises:
       UserError, ValueError: for settings that do not fit each other or the data.
     """
-    del mesh
     space = networks.network_space(config.space)
     splits = run_folder.load_data(config.data, config.image_size)
     return Plan(chains.prepare(space, networks.from_string(space, config.genotype), splits, config.train), splits)
@@ -48,7 +47,6 @@ def plan(config: TrainOne, mesh: Mesh | None = None) -> Plan:
 
 def search(config: TrainOne, plan: Plan, path: pathlib.Path) -> dict[str, Any]:
     """What was to be found is given."""
-    del config, path
     return {"genotype": plan.prepared.genotype, "space": plan.prepared.space.name}
 
 

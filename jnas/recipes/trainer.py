@@ -45,7 +45,6 @@ def classifier_loss(
     """
 
     def loss(weights, alpha, batch: Examples, context: Context) -> tuple[Array, Aux]:
-        del alpha
         keys = {} if context.key is None else {"drop_path": context.key}
         rate = 0.0 if drop_path is None else drop_path(context.step)
         given = {"smoothing": smoothing, "auxiliary": auxiliary_weight, "drop_path": rate, "rngs": keys}

@@ -65,7 +65,6 @@ def genetic(
         return rows[np.argsort(-state.values[rows], kind="stable")[:kept]]
 
     def children(codes, values, key, num):
-        del values
         return born(padded(codes, kept), np.int32(len(codes)), key, padded_length(ATTEMPTS * num))
 
     return bred(space, population, best, children)

@@ -126,7 +126,6 @@ def compile_steps(
         return Program(init, run, size, loops_well, state_sharding)
 
     def run_one(state, start, stop, arrays, keys):
-        del stop
         state, metrics = one_step(state, start, Each(arrays), keys)
         return state, {name: value[None] for name, value in metrics.items()}
 

@@ -53,7 +53,6 @@ def finish(
     config: QuantisedSearch, plan: Plan, found: dict[str, Any], path: pathlib.Path, mesh: Mesh | None = None
 ) -> dict[str, Any]:
     """What each search found, trained from scratch under its policy, see `driver.Recipe`."""
-    del mesh
     by_name = found["searches"]
     trained = {name: _train(config, plan, chosen, path / "train" / name) for name, chosen in by_name.items()}
     main = trained[JOINT]

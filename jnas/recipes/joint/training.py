@@ -44,7 +44,6 @@ def quantised_loss(one: Quantised, smoothing: float) -> Loss:
     """
 
     def loss(weights, alpha, batch: Examples, context: Context) -> tuple[Array, Aux]:
-        del alpha
         quant = rules(one.units, one.methods, one.columns)
         return training_loss(one.net, {"params": weights, "quant": quant}, batch, context, smoothing=smoothing)
 

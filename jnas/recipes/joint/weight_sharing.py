@@ -38,7 +38,6 @@ def single_path(net: nets.Network, of: Units, policies: PolicySpace, space: Cell
     counts = np.array([len(left) for left in policies.allowed], np.int32)
 
     def loss(weights, alpha, batch: Examples, context: Context):
-        del alpha
         arch_key, policy_key = jax.random.split(jax.random.key(0) if context.key is None else context.key)
         mix = spaces.one_hot_alpha(space, spaces.sample(space, arch_key, 1)[0])
         drawn = jax.random.randint(policy_key, counts.shape, 0, counts, jnp.int32)

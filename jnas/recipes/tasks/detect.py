@@ -49,7 +49,6 @@ def plan(config: TrainDetector) -> Plan:
         print(note, file=sys.stderr)
 
     def measure(weights: PyTree, run: pathlib.Path, network: pathlib.Path) -> dict[str, Any]:
-        del network
         found = search_all(detector, weights, held_out, augment, config)
         measured = average_precision(truths(held_out), found, held_out.class_names)
         distributed.from_first(lambda: show(run, held_out, found, measured, config, note))
@@ -121,7 +120,6 @@ def loss_of(detector: Detector, shape: tuple[int, int]) -> Loss:
     where = places(shape, detector.strides)
 
     def loss(weights, alpha, batch: Boxed, context: Context) -> tuple[Array, Aux]:
-        del alpha
         predictions, updated = detector.apply(
             {"params": weights, "batch_stats": context.variables}, batch.image, train=True, mutable=["batch_stats"]
         )

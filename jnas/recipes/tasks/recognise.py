@@ -66,7 +66,6 @@ def loss_of(embedder: Embedder, temperature: float) -> Loss:
     """Cross-entropy of the cosines with the classes' directions over `temperature`; its alpha is the empty pytree."""
 
     def loss(weights, alpha, batch: Examples, context: Context) -> tuple[Array, Aux]:
-        del alpha
         output, updated = embedder.apply(
             {"params": weights, "batch_stats": context.variables}, batch.image, train=True, mutable=["batch_stats"]
         )

@@ -37,14 +37,12 @@ class Task(Protocol):
 
     def plan(self, config: Any) -> Plan:
         """Build and check, touching no disk; a ValueError is an answer to the user."""
-        ...
 
 
 def of(task: Task) -> driver.Recipe:
     """The recipe of a training for a task: what `driver.run` runs."""
 
     def search(config: Any, plan: Plan, path: pathlib.Path) -> dict[str, Any]:
-        del config, path
         return {"genotype": plan.facts["genotype"], "space": plan.facts["space"]}
 
     def finish(config: Any, plan: Plan, found: dict[str, Any], path: pathlib.Path, mesh: Mesh | None) -> dict[str, Any]:

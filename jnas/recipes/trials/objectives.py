@@ -167,7 +167,6 @@ def shared_weights(supernet: Supernet, validation: data.Dataset, *, batch_size: 
     images, labels = jnp.asarray(batches.images), jnp.asarray(batches.labels)
 
     def objective(arch: np.ndarray, key: Key) -> Evaluation:
-        del key
         mix = spaces.one_hot_alpha(net.space, jnp.asarray(arch))
         found = measured(supernet.weights, supernet.variables, mix, images, labels)
         values = {name: float(value) for name, value in found.items()}
@@ -237,7 +236,6 @@ def _job(net: nets.Network, train: data.Dataset, training: Training, augment: da
         return MixedBatch(plain.batch(rows, step, key), mix)
 
     def loss(weights, alpha, batch: MixedBatch, context: Context) -> tuple[Array, Aux]:
-        del alpha
         assert context.key is not None
         key_arch, key_noise = jax.random.split(context.key)
         mix = batch.mix

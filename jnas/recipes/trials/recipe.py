@@ -91,7 +91,6 @@ def plan(
     Raises:
       UserError, ValueError: for settings that do not fit each other or the data.
     """
-    del mesh
     key = jax.random.fold_in(jax.random.key(config.seed), 0)
     parts = held_out(splits.train, config.train_images, config.validation, key)
     shape, classes = splits.train.shape, splits.train.num_classes
