@@ -235,7 +235,7 @@ def _run(
 
 
 def _evaluate(arguments: argparse.Namespace) -> int:
-    from jnas.recipes import config, evaluate, models, run_folder
+    from jnas.recipes import config, models, run_folder
     from jnas.recipes.train_one import TrainOne
 
     path = pathlib.Path(arguments.run)
@@ -250,7 +250,7 @@ def _evaluate(arguments: argparse.Namespace) -> int:
     splits = run_folder.load_data(stored.data, stored.image_size)
     dataset = splits.test if arguments.split == "test" else splits.train
     said = {"network": str(network), "data": dataset.name, "split": arguments.split, "examples": len(dataset)}
-    print(json.dumps(said | evaluate.measure(network, dataset)))
+    print(json.dumps(said | models.measure(network, dataset)))
     return 0
 
 

@@ -13,9 +13,8 @@ from jnas.errors import Interrupted, UserError
 from jnas.files.writing import plain
 from jnas.searchers.base import Evaluation, Objective, Searcher
 from jnas.study import leases, ledger
-from jnas.study.ledger import Row
+from jnas.study.ledger import Progress, Result, Row, trial_of
 from jnas.study.storage import CHOICES, MOST_LABELS
-from jnas.study.trials import Progress, Result, trial_of
 from jnas.types import Key
 
 if TYPE_CHECKING:

@@ -16,8 +16,7 @@ from jnas.searchers import Observations, Pooled, Surrogate
 from jnas.searchers.base import Objective, deviation
 from jnas.searchers.gp.regression import Hyperparameters
 from jnas.study import open_study, search
-from jnas.study.ledger import rows_of
-from jnas.study.trials import trial_of
+from jnas.study.ledger import rows_of, trial_of
 from jnas.types import Key
 
 if TYPE_CHECKING:

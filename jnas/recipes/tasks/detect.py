@@ -19,9 +19,8 @@ from jnas.nets.boxes import places
 from jnas.nets.detection import Detector, assign, detect, detection_loss, reached
 from jnas.recipes import run_folder
 from jnas.recipes.tasks.average_precision import Detections, Truth, average_precision, voc_curve
-from jnas.recipes.tasks.backbones import backbone_of, facts_of
 from jnas.recipes.tasks.settings import TrainDetector
-from jnas.recipes.tasks.training import Plan
+from jnas.recipes.tasks.training import Plan, backbone_of, facts_of
 from jnas.types import Array, Aux, Context, Loss, PyTree
 
 TASK: str = "detection"

@@ -11,10 +11,9 @@ from jnas import data, distributed, files, report
 from jnas.nets.embedding import Embedder
 from jnas.recipes import run_folder, train_network
 from jnas.recipes.classification import accuracy, cross_entropy
-from jnas.recipes.tasks.backbones import backbone_of, facts_of
 from jnas.recipes.tasks.retrieval import nearest, retrieval
 from jnas.recipes.tasks.settings import TrainEmbedding
-from jnas.recipes.tasks.training import Plan
+from jnas.recipes.tasks.training import Plan, backbone_of, facts_of
 from jnas.train.weights import load_tree, save_tree
 from jnas.types import Array, Aux, Context, Examples, Loss, PyTree
 

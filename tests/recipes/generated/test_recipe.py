@@ -11,7 +11,7 @@ from jnas import searchers, spaces
 from jnas.cli import main
 from jnas.data.load import load
 from jnas.errors import UserError
-from jnas.recipes import config, evaluate
+from jnas.recipes import config, models
 from jnas.recipes.generated import model_search
 from jnas.recipes.generated import recipe as generated
 from jnas.recipes.generated.evaluator import Kept, draw
@@ -275,7 +275,7 @@ def test_a_plan_refuses_what_would_fail_hours_later(images):
         return generated.plan(config.build(SpaceSearch, base, changes))
 
     assert plan().family.name == "generated"
-    with pytest.raises(ValueError, match="are 160 images"):
+    with pytest.raises(ValueError, match="are 160 together"):
         plan(train_images=120)
     with pytest.raises(ValueError, match="groups do not divide"):
         plan(strategies={"names": "convolutions", "groups": [[1, 3]]})
@@ -299,5 +299,5 @@ def test_the_command_searches_trains_reports_and_reads_its_network_again(images,
     assert result["found"]["space"] == result["space"]
     assert result["genotype"].startswith("chain:")
     assert "Spaces tried" in (tmp_path / "run" / "report.html").read_text()
-    measured = evaluate.measure(tmp_path / "run" / "train" / "found", load(str(images)).test)
+    measured = models.measure(tmp_path / "run" / "train" / "found", load(str(images)).test)
     assert measured["accuracy"] == result["found"]["test_accuracy"]
