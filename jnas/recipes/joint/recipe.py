@@ -14,9 +14,9 @@ from jnas.files.locks import exclusive
 from jnas.nets.quant.units import Units
 from jnas.recipes import run_folder, train_network, trainer
 from jnas.recipes.joint import training, weight_sharing
-from jnas.recipes.joint.filters import filtered
 from jnas.recipes.joint.plan import Plan, make_plan, own_policies, policies_of
 from jnas.recipes.joint.search import JOINT, searches
+from jnas.recipes.joint.sensitivity import filtered
 from jnas.recipes.joint.settings import QuantisedSearch
 from jnas.recipes.optimisers import optimiser_of
 from jnas.spaces.policy import EIGHT
