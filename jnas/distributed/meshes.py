@@ -28,7 +28,7 @@ def make_mesh(axes: Mapping[str, int]) -> Mesh:
       {'data': 1}
     """
     if unknown := [name for name in axes if name not in AXES]:
-        raise UserError(f"a mesh has no axis {unknown[0]!r}: name one of {', '.join(AXES)}")
+        raise UserError(f"a mesh has no axis {unknown[0]!r}: name {' or '.join(AXES)}")
     if small := [name for name in axes if axes[name] < 1]:
         raise UserError(f"the axis {small[0]!r} has the size {axes[small[0]]}: give 1 or more")
     devices = jax.devices()

@@ -267,7 +267,7 @@ def test_runs_spread_over_processes(start_script, tmp_path):
 def test_an_unknown_axis_is_one_sentence():
     from jnas.distributed.meshes import make_mesh
 
-    with pytest.raises(UserError, match=r"^a mesh has no axis 'dta': name one of run, data"):
+    with pytest.raises(UserError, match=r"^a mesh has no axis 'dta': name run or data"):
         make_mesh({"dta": 2})
     with pytest.raises(UserError, match=r"^the axis 'run' has the size 0: give 1 or more"):
         make_mesh({"run": 0})
