@@ -4,8 +4,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from jnas.report.palette import INK, QUIET
-from jnas.report.plots import FIRST, SECOND, Chart, Line, axes_of, line_chart, to_svg
+from jnas.report.plots import FIRST, INK, QUIET, SECOND, Chart, Line, axes_of, line_chart, to_svg
 from jnas.report.reading import Metrics, Run, found_results, random_results, series
 from jnas.report.reference import RANDOM, reference_cells
 from jnas.report.tables import accuracies, summarise

@@ -5,8 +5,7 @@ from typing import Any
 
 import numpy as np
 
-from jnas.report.palette import INK, QUIET, style
-from jnas.report.plots import FIRST, Chart, axes_of, draw_matrix, to_svg
+from jnas.report.plots import FIRST, INK, QUIET, Chart, axes_of, draw_matrix, style, to_svg
 
 
 def group_charts(found: dict[str, Any]) -> list[Chart]:

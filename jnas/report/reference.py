@@ -5,8 +5,7 @@ from typing import Any
 
 import numpy as np
 
-from jnas.report.palette import QUIET
-from jnas.report.plots import FIRST, SECOND, Chart, axes_of, to_svg
+from jnas.report.plots import FIRST, QUIET, SECOND, Chart, axes_of, to_svg
 from jnas.report.reading import Run, found_results, random_results
 from jnas.report.tables import Table, accuracies, spread, summarise
 

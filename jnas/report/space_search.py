@@ -7,8 +7,7 @@ import numpy as np
 
 from jnas.files.reading import json_of
 from jnas.files.schemas import Level
-from jnas.report.palette import INK, QUIET, style
-from jnas.report.plots import FIRST, SECOND, Chart, axes_of, to_svg
+from jnas.report.plots import FIRST, INK, QUIET, SECOND, Chart, axes_of, style, to_svg
 from jnas.report.tables import Table
 
 _SHOWN = 20  # rows of the table of spaces

@@ -7,8 +7,7 @@ import numpy as np
 
 from jnas.files.reading import lines_of
 from jnas.files.schemas import Evaluated
-from jnas.report.palette import INK, QUIET
-from jnas.report.plots import FIRST, SECOND, Chart, axes_of, to_svg
+from jnas.report.plots import FIRST, INK, QUIET, SECOND, Chart, axes_of, to_svg
 from jnas.report.tables import Table
 
 TRIALS = Path("search") / "trials.jsonl"  # in the run folder
