@@ -43,9 +43,14 @@ class Case(NamedTuple):
         """Of the arithmetic."""
         return getattr(self.settings, "dtype", "float32")
 
+    def shown(self) -> Record:
+        """The settings that stand in a line by themselves."""
+        names = ("estimator", "terms", "space", "channels", "depth", "batch_size", "scheme", "momentum", "data")
+        return {name: getattr(self.settings, name) for name in names}
+
     def key(self) -> str:
         """What makes it the same case in a file: everything that was asked."""
-        return _key(self.what, self.devices, dataclasses.asdict(self.settings))
+        return key_of(self.what, self.devices, dataclasses.asdict(self.settings))
 
 
 def plan(layers: Sequence[Mapping[str, Any]], sweep: Sequence[str], what: Sequence[str]) -> list[Case]:
@@ -133,11 +138,9 @@ def run(
         raise UserError(f"--repeats {repeats} --timeout {timeout}: give at least 1 repeat, and a positive time")
     if profile and out is None:
         raise UserError("--profile needs --out FILE.jsonl: the traces are written beside that file")
-    known = [] if out is None else read_lines(out, missing_ok=True)
-    if out is not None:
-        prepare_file(out)
+    known = begun(out)
     done = {
-        _key(line["what"], line["devices"], line.get("settings") or {})
+        key_of(line["what"], line["devices"], line.get("settings") or {})
         for line in known
         if line["kind"] == "case" and "error" not in line
     }
@@ -168,14 +171,22 @@ def run(
     return failed
 
 
-def read_lines(path: str | os.PathLike[str], *, missing_ok: bool = False) -> list[Record]:
+def begun(out: str | os.PathLike[str] | None) -> list[Record]:
+    """The records of a file of `jnas bench`, to which lines can be appended from now on; raises a UserError if not."""
+    if out is None:
+        return []
+    known = read_lines(out) if pathlib.Path(out).exists() else []
+    files.prepare_folder(pathlib.Path(out).absolute().parent)
+    append(out, b"")
+    return known
+
+
+def read_lines(path: str | os.PathLike[str]) -> list[Record]:
     """The records of a file of `jnas bench`; a line torn by a kill is left out.
 
     Raises:
       UserError: if the file cannot be read or holds anything else.
     """
-    if missing_ok and not pathlib.Path(path).exists():
-        return []
     records, torn = reading.lines_of(pathlib.Path(path), Any)
     if any(not isinstance(r, dict) or r.get("kind") not in ("case", "ceilings", "prediction") for r in records) or (
         torn and not records
@@ -184,19 +195,9 @@ def read_lines(path: str | os.PathLike[str], *, missing_ok: bool = False) -> lis
     return [reading.checked(record, schemas.of_line(record), path) for record in records]
 
 
-def prepare_file(path: str | os.PathLike[str]) -> None:
-    """Find out now whether lines can be appended; raises a UserError if not."""
-    files.prepare_folder(pathlib.Path(path).absolute().parent)
-    append(path, b"")
-
-
 def _case(case: Case, ceilings: Record, repeats: int, timeout: float | None, trace: str | None) -> Record:
     settings = dataclasses.asdict(case.settings)
-    shown = ("estimator", "terms", "space", "channels", "depth", "batch_size", "scheme", "momentum", "data")
-    line: Record = {
-        "kind": "case", "what": case.what, "devices": case.devices, "dtype": case.dtype,
-        **{name: settings[name] for name in shown},
-    }  # fmt: skip
+    line: Record = {"kind": "case", "what": case.what, "devices": case.devices, "dtype": case.dtype, **case.shown()}
     request = {"what": case.what, "devices": case.devices, "settings": settings, "repeats": repeats, "profile": trace}
     with tempfile.TemporaryDirectory(prefix="jnas-bench-") as cache:
         cold = measure({**request, "role": "cold"}, timeout, cache)
@@ -267,8 +268,9 @@ def measure(
     return {"error": f"ended with status {process.returncode}: {last[0][:300]}"}
 
 
-def _key(what: str, devices: int, settings: Mapping[str, Any]) -> str:
-    return json.dumps([what, devices, settings], sort_keys=True)
+def key_of(*parts: Any) -> str:
+    """One text for equal values of JSON."""
+    return json.dumps(parts, sort_keys=True)
 
 
 def _axis(word: str) -> list[tuple[str, str]]:

@@ -105,15 +105,16 @@ def run(
         raise UserError("--topology compiles steps on all its chips: leave out --what and devices")
     for topology in topologies:
         check_installed(topology)
-    known = [] if out is None else command.read_lines(out, missing_ok=True)
-    if out is not None:
-        command.prepare_file(out)
-    done = {_key(line["topology"], line["effort"], line["settings"]) for line in known if _good(line)}
+    done = {
+        command.key_of(line["topology"], line["effort"], line["settings"])
+        for line in command.begun(out)
+        if line["kind"] == "prediction" and "error" not in line
+    }
     todo = [
         (topology, case)
         for case in cases
         for topology in topologies
-        if _key(topology.name, effort, dataclasses.asdict(case.settings)) not in done
+        if command.key_of(topology.name, effort, dataclasses.asdict(case.settings)) not in done
     ]
     failed = 0
     with command.terminable():
@@ -155,10 +156,9 @@ def finish(line: dict[str, Any], topology: Topology) -> dict[str, Any]:
 
 def _predicted(case: command.Case, topology: Topology, effort: str, timeout: float | None) -> dict[str, Any]:
     settings = dataclasses.asdict(case.settings)
-    shown = ("estimator", "terms", "space", "channels", "depth", "batch_size", "scheme", "momentum", "data")
     line = {
         "kind": "prediction", "what": case.what, "topology": topology.name, "devices": topology.size,
-        "dtype": case.dtype, "effort": effort, **{name: settings[name] for name in shown},
+        "dtype": case.dtype, "effort": effort, **case.shown(),
     }  # fmt: skip
     answer = command.measure(
         {"topology": topology.name, "effort": effort, "settings": settings}, timeout, None,
@@ -173,13 +173,3 @@ def _in_words(line: dict[str, Any]) -> str:
     if "step_s" not in line:
         return gigabytes
     return f"{line['step_s']:.3g} s, bound by {line['bound']}, efficiency {line['efficiency']:.2f}; {gigabytes}"
-
-
-def _good(line: dict[str, Any]) -> bool:
-    return line["kind"] == "prediction" and "error" not in line
-
-
-def _key(topology: str, effort: str, settings: dict[str, Any]) -> str:
-    import json
-
-    return json.dumps([topology, effort, settings], sort_keys=True)

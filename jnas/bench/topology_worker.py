@@ -7,7 +7,6 @@ batches split over the axis "data" of all chips.
 import dataclasses
 import importlib.resources
 import sys
-import time
 from typing import Any
 
 import jax
@@ -19,7 +18,7 @@ from jax.sharding import AxisType, Mesh, NamedSharding, PartitionSpec
 from jnas.bench import hlo, roofline, traffic
 from jnas.bench.chips import Chip
 from jnas.bench.topology import parse
-from jnas.bench.worker import peak_memory, reply, solver_trips, subject_of
+from jnas.bench.worker import peak_memory, reply, solver_trips, subject_of, timed_compile
 from jnas.distributed.sharding import AXIS
 from jnas.errors import UserError
 from jnas.recipes import config, run_folder
@@ -51,15 +50,10 @@ def answer(request: dict[str, Any]) -> dict[str, Any]:
     key, state, batches = operands(subject.learner.init, settings, subject.shape, mesh)
     everywhere = NamedSharding(mesh, PartitionSpec())
     step: Any = jax.jit(subject.learner.update, donate_argnums=0, out_shardings=everywhere)
-    begin = time.perf_counter()
-    traced = step.trace(state, batches, key)
-    lowered = traced.lower()
-    lowering = time.perf_counter() - begin
-    begin = time.perf_counter()
     # GPUs: without fusions of matrix products into Triton kernels. jaxlib 0.10.2 aborts while it tiles those of a
     # DARTS step ("Check failed: subdim_size_accumulator == dim_size").
-    compiled = lowered.compile(None if topology.chip.axes else {"xla_gpu_enable_triton_gemm": False})
-    seconds = time.perf_counter() - begin
+    options = None if topology.chip.axes else {"xla_gpu_enable_triton_gemm": False}
+    traced, compiled, lowering, seconds = timed_compile(step, (state, batches, key), options)
     found = read(compiled, settings)
     work = roofline.count(traced.jaxpr, trips=(solver_trips(settings),))
     images = mesh.size * settings.batch_size * (2 + (settings.terms if settings.fresh_batches else 0))
@@ -93,11 +87,8 @@ def slice_mesh(chip: Chip, sides: tuple[int, ...]) -> Mesh:
         else:
             hosts, each = (1, sides[0]) if sides[0] <= 8 else (sides[0] // 8, 8)
             name = f"{hosts}x1x{each}"
-            target = (
-                importlib.resources.files("jnas.bench")
-                .joinpath("targets", f"{chip.name}.txtpb")
-                .read_text(encoding="utf-8")
-            )
+            target = importlib.resources.files("jnas.bench").joinpath("targets", f"{chip.name}.txtpb")
+            target = target.read_text(encoding="utf-8")
             described = topologies.get_topology_desc(name, platform="cuda", topology=name, target_config=target)
     except Exception as error:  # whatever a plug-in raises
         raise UserError(f"the compiler refuses {chip.name}:{name}: {str(error).splitlines()[0][:200]}") from None

@@ -134,7 +134,6 @@ def _alone(what: str, settings: Search, subject: Subject, mesh: Mesh | None):
     curvature = gauss_newton if settings.curvature == "gauss_newton" else bilevel.hessian
 
     def run(state, start, stop, arrays, keys: Keys):
-        del stop
         batch = split_batch(subject.source.batch(arrays, start, keys.data), mesh).inner
         context = Context(state.variables, jax.random.fold_in(keys.learner, start))
         if what == "hvp":
@@ -160,19 +159,23 @@ def solver_trips(settings: Search) -> float:
 
 
 def _compile(program: Program, operands: tuple, trips: tuple[float, ...]):
-    run: Any = program.run  # jitted
-    begin = time.perf_counter()
-    traced = run.trace(*operands)
-    lowered = traced.lower()
-    lowering = time.perf_counter() - begin
-    begin = time.perf_counter()
-    compiled = lowered.compile()
-    measured: dict[str, Any] = {"trace_s": round(lowering, 3), "compile_s": round(time.perf_counter() - begin, 3)}
+    traced, compiled, lowering, seconds = timed_compile(program.run, operands)
+    measured: dict[str, Any] = {"trace_s": round(lowering, 3), "compile_s": round(seconds, 3)}
     memory, analysis = compiled.memory_analysis(), compiled.cost_analysis() or {}
     for part in ("temp", "argument", "output", "alias"):
         measured[f"{part}_bytes"] = getattr(memory, f"{part}_size_in_bytes", None)
     measured |= {"xla_flops": analysis.get("flops"), "xla_bytes": analysis.get("bytes accessed")}
     return compiled, measured, roofline.count(traced.jaxpr, trips=trips)
+
+
+def timed_compile(run: Any, operands: tuple, options: dict[str, Any] | None = None) -> tuple[Any, Any, float, float]:
+    """A jitted function traced and compiled, and the seconds of tracing with lowering and of compiling."""
+    begin = time.perf_counter()
+    traced = run.trace(*operands)
+    lowered = traced.lower()
+    middle = time.perf_counter()
+    compiled = lowered.compile(options)
+    return traced, compiled, middle - begin, time.perf_counter() - middle
 
 
 def _advance(program: Program, state, operands: tuple, is_step: bool, mesh: Mesh | None) -> Callable[[int], None]:

@@ -95,25 +95,3 @@ def quadratic(
 
     response = lambda a: jnp.linalg.solve(hessian, coupling @ a)
     return Quadratic(Bilevel(inner, outer), hessian, coupling, target, implicit, response, sample)
-
-
-def one_step_example() -> tuple[Bilevel, Point, float]:
-    """The smallest problem that tells the one-step hypergradient from first order.
-
-    `L_val = a w - 2 a + 1`, `L_tr = w^2 - 2 a w + a^2`, learning rate 0.5, from (a, w) = (2, -2): first order gives
-    -4, one exact unrolled step 2; dropping the implicit term of that step gives 0.
-
-    Returns:
-      The problem, the point and the learning rate.
-
-    References:
-      https://github.com/quark0/darts/issues/116
-    """
-
-    def inner(w, a, batch, context):
-        return w * w - 2 * a * w + a * a, Aux(context.variables)
-
-    def outer(w, a, batch, context):
-        return a * w - 2 * a + 1, Aux(context.variables)
-
-    return Bilevel(inner, outer), Point(jnp.asarray(-2.0), jnp.asarray(2.0)), 0.5

@@ -115,7 +115,7 @@ def parse_mesh(text: str) -> dict[str, int]:
     pairs = [part.partition("=") for part in text.split(",")]
     axes = {name.strip(): int(size) for name, _, size in pairs if re.fullmatch("[0-9]{1,9}", size.strip())}
     if len(axes) < len(pairs) or not set(axes) <= set(AXES):
-        known = ", ".join(AXES)
+        known = " and ".join(AXES)
         raise UserError(f"{shortened(text)!r} is no mesh: give sizes of {known}, such as data=8 or run=4,data=2")
     return axes
 

@@ -125,18 +125,15 @@ def _add_search(commands) -> None:
     search = commands.add_parser(
         "search", help="search for an architecture, train it, and write a report page", epilog=EPILOG
     )
-    search.add_argument(
-        "words", nargs="*", metavar="PRESET | FILE.yaml | key=value", help="settings, the later over the earlier"
-    )
-    search.add_argument(
-        "--out", metavar="DIR", help="folder of the run (runs/search-SPACE-SEED or so); an unfinished one goes on"
-    )
-    search.add_argument("--show", action="store_true", help="print the settings as YAML and stop")
-    search.add_argument(
+    add = search.add_argument
+    add("words", nargs="*", metavar="PRESET | FILE.yaml | key=value", help="settings, the later over the earlier")
+    add("--out", metavar="DIR", help="folder of the run (runs/search-SPACE-SEED or so); an unfinished one goes on")
+    add("--show", action="store_true", help="print the settings as YAML and stop")
+    add(
         "--storage", metavar="URL",
         help="of a search by trials: where workers share them, such as postgresql+psycopg://USER@HOST/NAME",
     )  # fmt: skip
-    search.add_argument("--worker", action="store_true", help="of trials or joint: do not train what was found")
+    add("--worker", action="store_true", help="of trials or joint: do not train what was found")
     hosts.add_arguments(search)
     _add_profile(search)
     search.set_defaults(command=_search)
@@ -144,12 +141,11 @@ def _add_search(commands) -> None:
 
 def _add_train(commands) -> None:
     train = commands.add_parser("train", help="train a found or named architecture", epilog=EPILOG)
-    train.add_argument(
-        "what", metavar="RUN | GENOTYPE", help="the folder of a finished search, DARTS_V2, or a genotype in quotes"
-    )
-    train.add_argument("words", nargs="*", metavar="FILE.yaml | key=value", help="settings, the later over the earlier")
-    train.add_argument("--out", metavar="DIR", help="folder of the run (runs/train-SPACE-SEED or so)")
-    train.add_argument("--show", action="store_true", help="print the settings as YAML and stop")
+    add = train.add_argument
+    add("what", metavar="RUN | GENOTYPE", help="the folder of a finished search, DARTS_V2, or a genotype in quotes")
+    add("words", nargs="*", metavar="FILE.yaml | key=value", help="settings, the later over the earlier")
+    add("--out", metavar="DIR", help="folder of the run (runs/train-SPACE-SEED or so)")
+    add("--show", action="store_true", help="print the settings as YAML and stop")
     tasks.add_arguments(train)
     hosts.add_arguments(train)
     _add_profile(train)
@@ -161,27 +157,21 @@ def _add_bench(commands) -> None:
         "bench", help="measure time, memory and arithmetic of a search's compiled steps",
         epilog="One JSON line a case. Exit status: 2 after bad input, 1 if a case failed.",
     )  # fmt: skip
-    bench.add_argument(
-        "words",
-        nargs="*",
-        metavar="PRESET | FILE.yaml | key=value",
-        help="settings of a search; also data=synthetic",
-    )
-    bench.add_argument("--what", default="step", metavar="gradient,hvp,step", help="programs to measure (step)")
-    bench.add_argument(
-        "--sweep", nargs="+", default=[], metavar="key=v,v", help="every combination; also devices=1,2 and preset=a,b"
-    )
-    bench.add_argument("--repeats", type=int, default=7, help="timed calls of a program (7)")
-    bench.add_argument("--timeout", type=float, metavar="S", help="seconds after which a case has failed")
-    bench.add_argument("--out", metavar="FILE.jsonl", help="append the lines here; what it holds is not run again")
-    bench.add_argument("--profile", action="store_true", help="trace three calls of each program, beside --out")
-    bench.add_argument(
+    add = bench.add_argument
+    add("words", nargs="*", metavar="PRESET | FILE.yaml | key=value", help="settings of a search; also data=synthetic")
+    add("--what", default="step", metavar="gradient,hvp,step", help="programs to measure (step)")
+    add("--sweep", nargs="+", default=[], metavar="key=v,v", help="every combination; also devices=1,2 and preset=a,b")
+    add("--repeats", type=int, default=7, help="timed calls of a program (7)")
+    add("--timeout", type=float, metavar="S", help="seconds after which a case has failed")
+    add("--out", metavar="FILE.jsonl", help="append the lines here; what it holds is not run again")
+    add("--profile", action="store_true", help="trace three calls of each program, beside --out")
+    add(
         "--topology",
         nargs="+",
         metavar="CHIP:SIDES",
         help="compile a step for these slices, such as v5e:4x4 or h100:8, run nothing, and predict its time",
     )
-    bench.add_argument("--effort", default="O1", help="of the compiler, with --topology: O0, O1 or O2 (O1)")
+    add("--effort", default="O1", help="of the compiler, with --topology: O0, O1 or O2 (O1)")
     bench.set_defaults(command=_bench)
 
 
@@ -199,7 +189,7 @@ def recipe_of(kind: str) -> tuple[Any, type]:
 
 
 def _search(arguments: argparse.Namespace) -> int:
-    from jnas.recipes import config, driver
+    from jnas.recipes import config
 
     kinds = {config.kind_of(word) for word in arguments.words if "=" not in word} - {"search"}
     if len(kinds) > 1:
@@ -211,60 +201,57 @@ def _search(arguments: argparse.Namespace) -> int:
         whose = {"storage": "searches by trials", "worker": "searches by trials and joint ones"}[option]
         raise UserError(f"--{option} is for {whose} and this is of kind {name!r}: leave it out")
     settings = config.build(kind, *_layers(arguments.words))
-    if arguments.show:
-        return _show(settings)
     method = name if name != "search" else settings.estimator if settings.estimator != kind.estimator else ""
-    _prepare_machine()
+    return _run(arguments, recipe, settings, name, ("search", method), **shared)
+
+
+def _train(arguments: argparse.Namespace) -> int:
+    from jnas.recipes import config, train_one
+
+    layers = [*_layers(arguments.words), *([] if arguments.data is None else [{"data": arguments.data}])]
+    if arguments.task != "classification":
+        return tasks.train(arguments, _what(arguments.what), layers)
+    settings = config.build(train_one.TrainOne, _what(arguments.what), *layers)
+    return _run(arguments, train_one, settings, "train", ("train",))
+
+
+def _run(
+    arguments: argparse.Namespace, recipe: Any, settings: Any, kind: str, words: Sequence[str], **shared: Any
+) -> int:
+    """Run a recipe in the folder of the user or in one named by the words, or only show its settings."""
+    from jnas.distributed.cache import enable_compilation_cache
+    from jnas.recipes import describe, driver
+
+    if arguments.show:
+        print(describe.as_yaml(settings), end="")
+        return 0
+    enable_compilation_cache()
     with hosts.joined_mesh(arguments) as mesh:
-        folder = folder_of(arguments.out, settings, name, "search", method)
+        folder = folder_of(arguments.out, settings, kind, *words)
         with _profiling(arguments, folder):
             result = driver.run(recipe, settings, folder, mesh=mesh, **shared)
     _summary(result, folder)
     return 0
 
 
-def _train(arguments: argparse.Namespace) -> int:
-    from jnas.recipes import config, driver, train_one
-
-    layers = [*_layers(arguments.words), *([] if arguments.data is None else [{"data": arguments.data}])]
-    if arguments.task != "classification":
-        return tasks.train(arguments, _what(arguments.what), layers)
-    settings = config.build(train_one.TrainOne, _what(arguments.what), *layers)
-    if arguments.show:
-        return _show(settings)
-    _prepare_machine()
-    with hosts.joined_mesh(arguments) as mesh:
-        folder = folder_of(arguments.out, settings, "train", "train")
-        with _profiling(arguments, folder):
-            result = driver.run(train_one, settings, folder, mesh=mesh)
-    _summary(result, folder)
-    return 0
-
-
 def _evaluate(arguments: argparse.Namespace) -> int:
-    from jnas.recipes import config, evaluate, run_folder
+    from jnas.distributed.cache import enable_compilation_cache
+    from jnas.recipes import config, models, run_folder
     from jnas.recipes.train_one import TrainOne
 
-    run, network = _network_folder(pathlib.Path(arguments.run))
+    path = pathlib.Path(arguments.run)
+    network = models.network_folder(path)
+    run = network.parent.parent if network == path else path
     if (status := tasks.evaluate(network, arguments)) is not None:
         return status
-    known = {name: value for name, value in _settings_of(run).items() if name in ("data", "image_size")}
+    known = config.read_yaml(run / run_folder.CONFIG)
+    known = {name: value for name, value in known.items() if name in ("data", "image_size")}
     stored = config.build(TrainOne, {"genotype": ""}, {"data": arguments.data} if arguments.data else known)
-    _prepare_machine()
+    enable_compilation_cache()
     splits = run_folder.load_data(stored.data, stored.image_size)
     dataset = splits.test if arguments.split == "test" else splits.train
-    measured = evaluate.measure(network, dataset)
-    print(
-        json.dumps(
-            {
-                "network": str(network),
-                "data": dataset.name,
-                "split": arguments.split,
-                "examples": len(dataset),
-                **measured,
-            }
-        )
-    )
+    said = {"network": str(network), "data": dataset.name, "split": arguments.split, "examples": len(dataset)}
+    print(json.dumps(said | models.measure(network, dataset)))
     return 0
 
 
@@ -353,7 +340,7 @@ def _what(text: str) -> dict[str, Any]:
     if text.startswith("chain:"):  # its genotype is the name of the space that holds it alone
         return {"genotype": text, "space": text}
     from jnas.files.reading import wrong
-    from jnas.recipes import run_folder
+    from jnas.recipes import config, run_folder
     from jnas.spaces.base import quoted
     from jnas.spaces.genotypes import PUBLISHED
 
@@ -369,7 +356,9 @@ def _what(text: str) -> dict[str, Any]:
         raise UserError(
             f"{folder} holds no finished run ({run_folder.RESULT} is missing): finish it, or give a genotype"
         )
-    known = _settings_of(folder) | {name: result[name] for name in ("genotype", "space") if name in result}
+    known = config.read_yaml(folder / run_folder.CONFIG) | {
+        name: result[name] for name in ("genotype", "space") if name in result
+    }
     # Trained for another task, or chosen from a zoo, it has other settings.
     own = () if "task" in result else ("data", "image_size", *(() if "selection" in result else ("train",)))
     wanted = ("genotype", "space", "seed", *own)
@@ -377,33 +366,6 @@ def _what(text: str) -> dict[str, Any]:
         if name not in known:
             raise wrong(folder / run_folder.CONFIG, name, "missing", "the setting of the run")
     return {name: known[name] for name in wanted}
-
-
-def _settings_of(run: pathlib.Path) -> dict[str, Any]:
-    from jnas.recipes import config, run_folder
-
-    return config.read_yaml(run / run_folder.CONFIG)
-
-
-def _network_folder(path: pathlib.Path) -> tuple[pathlib.Path, pathlib.Path]:
-    """`(run, network)` from the folder of either."""
-    from jnas.recipes import models
-
-    network = models.network_folder(path)
-    return (network.parent.parent if network == path else path), network
-
-
-def _show(settings: Any) -> int:
-    from jnas.recipes import describe
-
-    print(describe.as_yaml(settings), end="")
-    return 0
-
-
-def _prepare_machine() -> None:
-    from jnas.distributed.cache import enable_compilation_cache
-
-    enable_compilation_cache()
 
 
 def _add_profile(parser: argparse.ArgumentParser) -> None:

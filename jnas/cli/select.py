@@ -13,17 +13,12 @@ def add(commands) -> None:
     parser = commands.add_parser(
         "select", help="choose a network of a zoo for new data within limits, and fine-tune it"
     )
-    parser.add_argument("data", metavar="DATA", help="the new data, as for jnas search data=...")
-    parser.add_argument(
-        "words", nargs="*", metavar="FILE.yaml | key=value", help="settings, the later over the earlier"
-    )
-    parser.add_argument(
-        "--zoo", required=True, metavar="DIR | URL", help="the zoo; behind a URL no record is kept in it"
-    )
-    parser.add_argument(
-        "--budget", type=float, metavar="S", help="seconds of fine-tuning, as measured steps predict them"
-    )
-    parser.add_argument("--out", metavar="DIR", help="folder of the run (runs/select-DATA-SEED); goes on if unfinished")
+    option = parser.add_argument
+    option("data", metavar="DATA", help="the new data, as for jnas search data=...")
+    option("words", nargs="*", metavar="FILE.yaml | key=value", help="settings, the later over the earlier")
+    option("--zoo", required=True, metavar="DIR | URL", help="the zoo; behind a URL no record is kept in it")
+    option("--budget", type=float, metavar="S", help="seconds of fine-tuning, as measured steps predict them")
+    option("--out", metavar="DIR", help="folder of the run (runs/select-DATA-SEED); goes on if unfinished")
     zoo.add_limits(parser)
     parser.set_defaults(command=_run)
 

@@ -1,6 +1,7 @@
 """A data set is two arrays on the host; what is computed from a whole one stands here."""
 
 import dataclasses
+from collections.abc import Iterable
 from typing import NamedTuple
 
 import jax
@@ -73,6 +74,25 @@ class Splits(NamedTuple):
 
     train: Dataset
     test: Dataset
+
+
+def splits_of(
+    parts: Iterable[tuple[np.ndarray, np.ndarray]], num_classes: int, name: str, class_names: tuple[str, ...] = ()
+) -> Splits:
+    """Splits from the images `[N, H, W, C]` uint8 and the labels `[N]` to train on, and those to test on."""
+    return Splits(
+        *(
+            Dataset(
+                images.reshape(len(images), -1),
+                labels.astype(np.int32),
+                images.shape[1:],
+                num_classes,
+                name,
+                class_names,
+            )
+            for images, labels in parts
+        )
+    )
 
 
 def split(dataset: Dataset, key: Key, fraction: float) -> tuple[Dataset, Dataset]:

@@ -88,7 +88,6 @@ def describe(
 
 def small_pixels(weights: PyTree, image: Array) -> Array:
     """Features without a network: pixels averaged over blocks, at most 8 x 8 of them."""
-    del weights
     batch, height, width, channels = image.shape
     rows, columns = max(1, height // 8), max(1, width // 8)
     cut = image[:, : height // rows * rows, : width // columns * columns]

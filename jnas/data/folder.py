@@ -1,12 +1,11 @@
 """Data sets in a folder of class folders of images."""
 
-import dataclasses
 import pathlib
 import sys
 
 import numpy as np
 
-from jnas.data.arrays import Dataset, Splits
+from jnas.data.arrays import Splits, splits_of
 from jnas.data.memory import check_memory
 from jnas.distributed import is_first
 from jnas.errors import UserError
@@ -59,22 +58,11 @@ def read_folder(path: pathlib.Path, size: tuple[int, int] | None) -> Splits:
         train, test = _hold_out(_classes(path, notes))
     files = [file for part in (train, test) for group in part.values() for file in group]
     images = _read(files, size)
-    counts = [sum(map(len, part.values())) for part in (train, test)]
-    labels = np.concatenate(
-        [np.repeat(np.arange(len(part)), [len(group) for group in part.values()]) for part in (train, test)]
-    )
-    first = Dataset(
-        images.reshape(len(images), -1), labels.astype(np.int32), images.shape[1:], len(train), path.resolve().name,
-        tuple(train),
-    )  # fmt: skip
+    labels = [np.repeat(np.arange(len(part)), [len(group) for group in part.values()]) for part in (train, test)]
+    halves = zip(np.split(images, [len(labels[0])]), labels, strict=True)
     if is_first():
         print(*notes, sep="\n", end="\n" if notes else "", file=sys.stderr)
-    return Splits(
-        *(
-            dataclasses.replace(first, images=first.images[rows], labels=first.labels[rows])
-            for rows in (slice(None, counts[0]), slice(counts[0], None))
-        )
-    )
+    return splits_of(halves, len(train), path.resolve().name, tuple(train))
 
 
 def _classes(folder, notes: list[str]) -> dict[str, list[pathlib.Path]]:

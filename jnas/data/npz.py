@@ -4,7 +4,7 @@ import pathlib
 
 import numpy as np
 
-from jnas.data.arrays import Dataset, Splits
+from jnas.data.arrays import Splits, splits_of
 from jnas.errors import UserError
 from jnas.files.reading import arrays_of, opened
 
@@ -49,12 +49,7 @@ def read_npz(path: pathlib.Path, name: str) -> Splits:
             f"y_test of {path} has the label {test[1].max()} and y_train goes up to {num_classes - 1}: "
             "give every class training images"
         )
-    return Splits(
-        *(
-            Dataset(images.reshape(len(images), -1), labels.astype(np.int32), images.shape[1:], num_classes, name)
-            for images, labels in (train, test)
-        )
-    )
+    return splits_of((train, test), num_classes, name)
 
 
 def _arrays(path):

@@ -24,11 +24,9 @@ class Indexable(Protocol):
 
     def __len__(self) -> int:
         """Number of examples."""
-        ...
 
     def __getitem__(self, index: int, /) -> Any:
         """Example number `index`."""
-        ...
 
 
 def stream_source(data: Indexable, *, batch_size: int, augment: Augment, key: Key, read_ahead: int = 0) -> Source:

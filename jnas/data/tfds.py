@@ -7,7 +7,7 @@ from typing import Any, NamedTuple, cast
 
 import numpy as np
 
-from jnas.data.arrays import Dataset, Splits
+from jnas.data.arrays import Splits, splits_of
 from jnas.errors import UserError
 
 
@@ -31,17 +31,12 @@ def read_tfds(name: str) -> Splits:
     check_parts(builder.info, words.name, ("train", "test"))
     with explained(words):
         parts = [_rows(source, words.name) for source in builder.as_data_source(split=["train", "test"])]
-    (images, labels), (test_images, test_labels) = parts
-    if images.shape[1:] != test_images.shape[1:]:
-        raise UserError(_shapes_differ(words.name, test_images.shape[1:], images.shape[1:]))
+    shape, other = (images.shape[1:] for images, _ in parts)
+    if shape != other:
+        raise UserError(_shapes_differ(words.name, other, shape))
     num_classes = builder.info.features["label"].num_classes
     names = tuple(getattr(builder.info.features["label"], "names", None) or ())
-    return Splits(
-        *(
-            Dataset(image.reshape(len(image), -1), label, images.shape[1:], num_classes, words.name, names)
-            for image, label in ((images, labels), (test_images, test_labels))
-        )
-    )
+    return splits_of(parts, num_classes, words.name, names)
 
 
 class Words(NamedTuple):

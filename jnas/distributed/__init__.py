@@ -2,7 +2,6 @@
 
 from jnas.distributed.processes import from_first, is_first
 from jnas.distributed.sharding import (
-    Layout,
     all_at_once,
     backend,
     check_batch,
@@ -12,7 +11,6 @@ from jnas.distributed.sharding import (
 )
 
 __all__ = [
-    "Layout",
     "all_at_once",
     "backend",
     "check_batch",

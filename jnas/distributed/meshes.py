@@ -1,12 +1,12 @@
-"""Meshes over the devices that are there, and how a state is split over them."""
+"""Meshes over the devices that are there."""
 
 import math
 from collections.abc import Mapping
 
 import jax
-from jax.sharding import AxisType, Mesh, PartitionSpec
+from jax.sharding import AxisType, Mesh
 
-from jnas.distributed.sharding import AXES, AXIS, MODEL, RUN, Rule, axis_size
+from jnas.distributed.sharding import AXES, AXIS, RUN, axis_size
 from jnas.errors import UserError
 
 
@@ -14,9 +14,8 @@ def make_mesh(axes: Mapping[str, int]) -> Mesh:
     """A mesh over the devices of the default platform, of all processes.
 
     Args:
-      axes: size of each axis: "run" for independent runs, "data" for the examples of a batch, "model" for a rule that
-        splits the state. Those that are not named have the size 1 and are left out. The last one varies fastest, so
-        that its devices are neighbours.
+      axes: size of each axis: "run" for independent runs, "data" for the examples of a batch. Those that are not named
+        have the size 1 and are left out. The last one varies fastest, so that its devices are neighbours.
 
     Returns:
       The mesh, its axes of type Auto: the compiler decides where the sums over devices stand.
@@ -29,7 +28,7 @@ def make_mesh(axes: Mapping[str, int]) -> Mesh:
       {'data': 1}
     """
     if unknown := [name for name in axes if name not in AXES]:
-        raise UserError(f"a mesh has no axis {unknown[0]!r}: name one of {', '.join(AXES)}")
+        raise UserError(f"a mesh has no axis {unknown[0]!r}: name {' or '.join(AXES)}")
     if small := [name for name in axes if axes[name] < 1]:
         raise UserError(f"the axis {small[0]!r} has the size {axes[small[0]]}: give 1 or more")
     devices = jax.devices()
@@ -77,26 +76,3 @@ def data_mesh(num_devices: int | None = None) -> Mesh:
     if not 1 <= count <= len(devices):
         raise UserError(f"{count} devices were asked for and {len(devices)} are there: ask for 1 to {len(devices)}")
     return make_mesh({AXIS: count})
-
-
-def split_largest(axis: str = MODEL, *, least: int = 2**16) -> Rule:
-    """A rule that splits every large array of a state along its longest dimension.
-
-    Use it where weights and optimiser do not fit a chip; the compiler gathers what a step needs.
-
-    Args:
-      axis: of the mesh.
-      least: elements below which an array stays whole.
-
-    Returns:
-      A rule for `Layout(mesh, rule)`. Dimensions that the devices do not divide are passed over.
-    """
-
-    def rule(path: str, shape: tuple[int, ...]) -> PartitionSpec:
-        del path
-        if math.prod(shape) < least:
-            return PartitionSpec()
-        longest = max(range(len(shape)), key=lambda dimension: shape[dimension])
-        return PartitionSpec(*[None] * longest, axis)
-
-    return rule

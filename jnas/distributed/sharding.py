@@ -1,4 +1,4 @@
-"""Where arrays live: on one device, or over a mesh with the axes "run", "data" and "model".
+"""Where arrays live: on one device, or over a mesh with the axes "run" and "data".
 
 Semantics are global: under `jax.jit` a loss, a batch-norm statistic or a Hessian-vector product of a split batch is
 that of the whole batch, so no loss, network or estimator contains a collective. Runs are independent of one another,
@@ -17,21 +17,11 @@ from jnas.errors import UserError
 from jnas.types import Batch, Batches, PyTree
 
 AXIS = "data"
-RUN, MODEL = "run", "model"
-AXES = (RUN, AXIS, MODEL)
+RUN = "run"
+AXES = (RUN, AXIS)
 
 # (f, xs with leading axis [num_runs]) -> f of each
 Mapper = Callable[[Callable[[PyTree], PyTree], PyTree], PyTree]
-
-# (path of a leaf such as ".point.weights['stem']", its shape) -> how it is split; called on shapes, outside jit
-Rule = Callable[[str, tuple[int, ...]], PartitionSpec]
-
-
-class Layout(NamedTuple):
-    """A mesh, and how the leaves of a state are split over it."""
-
-    mesh: Mesh | None = None
-    rule: Rule | None = None  # such as `split_largest()`; None replicates them
 
 
 def backend() -> str:
@@ -97,28 +87,15 @@ class Place(NamedTuple):
 
     mesh: Mesh | None = None
     num_runs: int | None = None  # None: one run, without a leading axis
-    rule: Rule | None = None  # None: the state is replicated over "data" and "model"
     mapper: Mapper | None = None  # over the runs of a device
 
-    def state(self, shapes: PyTree) -> PyTree:
-        """The sharding of each leaf of a state, from its shapes without the axis of runs.
-
-        One sharding stands for all leaves where they share it.
-        """
+    @property
+    def state(self) -> Sharding:
+        """Where every leaf of a state lives: spread over the runs, and replicated over "data"."""
         if self.mesh is None:
             return home(None)
         lead = () if self.num_runs is None else (RUN if RUN in self.mesh.shape else None,)
-        if self.rule is None:
-            return NamedSharding(self.mesh, PartitionSpec(*lead))
-
-        def one(path: Any, leaf: Any) -> Sharding:
-            assert self.rule is not None
-            assert self.mesh is not None
-            spec = self.rule(jax.tree_util.keystr(path), leaf.shape)
-            fits = all(name is None or leaf.shape[n] % axis_size(self.mesh, name) == 0 for n, name in enumerate(spec))
-            return NamedSharding(self.mesh, PartitionSpec(*lead, *(spec if fits else ())))
-
-        return jax.tree_util.tree_map_with_path(one, shapes)
+        return NamedSharding(self.mesh, PartitionSpec(*lead))
 
 
 def split_batch(batch: Batch, mesh: Mesh | None) -> Batch:

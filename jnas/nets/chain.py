@@ -221,38 +221,3 @@ class ChainNetwork(nn.Module):
 
 
 FoundNetwork = Network | ChainNetwork
-
-
-def chain_network(
-    space: ChainSpace,
-    *,
-    channels: int,
-    depth: int = 1,
-    num_classes: int,
-    auxiliary: bool = False,
-    stem: Literal["small_image", "imagenet"] = "small_image",
-    dtype: Any = jnp.float32,
-) -> ChainNetwork:
-    """Builds the network of a chain, with the arguments of `network_for`.
-
-    Args:
-      space: a fixed chain (`spaces.networks.fix`).
-      channels: of the first stage.
-      depth: how often each layer stands in a row.
-      num_classes: length of the logits.
-      auxiliary: whether there is the second classifier for retraining.
-      stem: "small_image" keeps the resolution, "imagenet" divides it by 8.
-      dtype: of the computation.
-
-    Returns:
-      A network; two built with equal arguments are equal and share compiled programs.
-
-    Raises:
-      ValueError: if the space is not fixed, or groups do not divide the channels.
-
-    Example:
-      >>> from jnas.spaces import networks
-      >>> chain_network(networks.network_space("chain:nor_conv_3x3+conv_3x3-e2-dw"), channels=8, num_classes=10).strides
-      (1, 2, 4)
-    """
-    return ChainNetwork(space, channels, num_classes, depth, stem, auxiliary, dtype)

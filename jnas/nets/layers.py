@@ -97,7 +97,7 @@ def quantised(module: nn.Module, x: jax.Array, kernel: jax.Array) -> tuple[jax.A
 
     A rule is a function of both, such as `quant.fake.Rule`.
 
-    With the collection `ranges` mutable, the least and the largest input and the mean magnitude are noted there.
+    With the collection `ranges` mutable, the least and the largest input are noted there.
 
     Args:
       module: the layer, in a compact method.
@@ -109,7 +109,7 @@ def quantised(module: nn.Module, x: jax.Array, kernel: jax.Array) -> tuple[jax.A
     """
     if module.is_mutable_collection("ranges") and not module.is_initializing():
         seen = x.astype(jnp.float32)
-        module.sow("ranges", "input", jnp.stack([seen.min(), seen.max(), jnp.abs(seen).mean()]))
+        module.sow("ranges", "input", jnp.stack([seen.min(), seen.max()]))
     if not module.has_variable("quant", "rule"):
         return x, kernel
     wide = at_least_float32(x.dtype)

@@ -1,9 +1,8 @@
-"""The weights of a supernet, stacked for its loops or named edge by edge as those of found networks."""
+"""The stacks of a supernet, and its weights named edge by edge as those of found networks."""
 
 from typing import Any
 
 import jax
-import jax.numpy as jnp
 
 from jnas.nets.edges import Stack, schedule
 from jnas.nets.network import REDUCE, RESIDUAL, Network
@@ -44,39 +43,6 @@ def per_edge(net: Network, tree: Any) -> dict[str, Any]:
                     one = jax.tree.map(lambda leaf, at=position: leaf[at], leaves)
                     inside.setdefault(stack.path(position, op), one)
         result[block] = inside
-    return result
-
-
-def stacked(net: Network, tree: Any) -> dict[str, Any]:
-    """Undoes `per_edge`.
-
-    Args:
-      net: the supernet.
-      tree: its params or batch_stats, edge by edge.
-
-    Returns:
-      The tree that `net.apply` reads.
-
-    Raises:
-      KeyError: if an edge is missing.
-    """
-    result = dict(tree)
-    for block, stacks in stacks_of(net):
-        if block not in tree:
-            continue
-        inside = dict(tree[block])
-        used, joined = set(), {}
-        for stack in stacks:
-            ops = {}
-            for op in stack.ops:
-                paths = [stack.path(position, op) for position in range(len(stack.rows))]
-                # Without any, it is an operator without parameters, or without a batch norm.
-                if any(path in inside for path in paths):
-                    ops[op] = jax.tree.map(lambda *leaves: jnp.stack(leaves), *(inside[path] for path in paths))
-                    used.update(paths)
-            if ops:
-                joined[stack.name] = ops
-        result[block] = {**{name: leaf for name, leaf in inside.items() if name not in used}, **joined}
     return result
 
 

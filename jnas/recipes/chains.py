@@ -5,7 +5,7 @@ from typing import Any
 
 from jnas import data
 from jnas.errors import UserError
-from jnas.nets.chain import FoundNetwork, chain_network
+from jnas.nets.chain import ChainNetwork, FoundNetwork
 from jnas.recipes import train_network
 from jnas.recipes.config import build
 from jnas.recipes.settings import Training
@@ -25,7 +25,9 @@ def prepare(space: NetworkSpace, arch: Array, splits: data.Splits, training: Tra
 def network(fixed: NetworkSpace, training: Training, num_classes: int) -> FoundNetwork:
     """The network around a fixed cell, or of a fixed chain, that the settings describe."""
     if isinstance(fixed, ChainSpace):
-        return chain_network(fixed, **train_network.arguments_of(training), num_classes=num_classes)
+        return ChainNetwork(
+            fixed, training.channels, num_classes, training.depth, training.stem, auxiliary=training.auxiliary > 0
+        )
     return train_network.network(fixed, training, num_classes)
 
 

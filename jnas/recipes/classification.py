@@ -2,6 +2,7 @@
 
 import functools
 from collections.abc import Mapping
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -9,7 +10,7 @@ import optax
 from flax import linen as nn
 
 from jnas import data
-from jnas.types import Array, PyTree
+from jnas.types import Array, Aux, Context, Examples, PyTree
 
 
 def cross_entropy(logits: Array, label: Array, smoothing: float = 0.0) -> Array:
@@ -30,6 +31,40 @@ def cross_entropy(logits: Array, label: Array, smoothing: float = 0.0) -> Array:
 def accuracy(logits: Array, label: Array) -> Array:
     """Share of rows whose largest logit is the label's, [] float32 in [0, 1]."""
     return jnp.mean((jnp.argmax(logits, -1) == label).astype(jnp.float32))
+
+
+def training_loss(
+    net: nn.Module,
+    weights: Mapping[str, PyTree],
+    batch: Examples,
+    context: Context,
+    mix: Mapping[str, Array] | None = None,
+    *,
+    smoothing: float = 0.0,
+    auxiliary: float = 0.0,
+    **options: Any,
+) -> tuple[Array, Aux]:
+    """The cross-entropy of a network in a training step, and what the step yields beside it.
+
+    Args:
+      net: the network.
+      weights: its parameters, and further collections beside the statistics, `{"params": ...}`.
+      batch: the examples.
+      context: of the step.
+      mix: of a supernet.
+      smoothing: see `cross_entropy`.
+      auxiliary: weight of the auxiliary head's loss, where the network has one.
+      **options: further arguments of the network.
+
+    Returns:
+      The loss, [] float32, and the new statistics and the accuracy.
+    """
+    variables = {**weights, "batch_stats": context.variables}
+    logits, updated = net.apply(variables, batch.image, mix, train=True, mutable=["batch_stats"], **options)
+    value = cross_entropy(logits.main, batch.label, smoothing)
+    if logits.auxiliary is not None:
+        value += auxiliary * cross_entropy(logits.auxiliary, batch.label, smoothing)
+    return value, Aux(updated["batch_stats"], {"accuracy": accuracy(logits.main, batch.label)})
 
 
 def evaluate(

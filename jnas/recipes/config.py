@@ -16,6 +16,7 @@ import yaml
 from jnas.errors import UserError
 from jnas.files.plain_yaml import plain_yaml
 from jnas.files.reading import yaml_of
+from jnas.report.reading import dotted
 
 Settings = TypeVar("Settings")
 NULLS = ("null", "Null", "NULL", "~", "")
@@ -48,7 +49,7 @@ def build(kind: type[Settings], *layers: Mapping[str, Any]) -> Settings:
         values = _merge(values, layer)
     for name, hint in typing.get_type_hints(kind).items():
         if typing.get_origin(hint) is dict and isinstance(values.get(name), Mapping):
-            values[name] = dict(_flat(values[name]))
+            values[name] = dict(dotted(values[name]))
     try:
         return _adapter(kind).validate_python(_read(kind, values, ""))
     except ValidationError as error:
@@ -223,15 +224,6 @@ def _defaults(kind: type) -> dict[str, Any]:
         f.name: f.default for f in dataclasses.fields(kind) if f.default is not dataclasses.MISSING
     }
     return {name: dataclasses.asdict(value) if _is_settings(value) else value for name, value in defaults.items()}
-
-
-def _flat(values: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:
-    """The entries of a setting that is itself a table, under dotted names, as `each.alpha.learning_rate=...` means."""
-    for name, value in values.items():
-        if isinstance(value, Mapping):
-            yield from _flat(value, f"{prefix}{name}.")
-        else:
-            yield f"{prefix}{name}", value
 
 
 def _is_settings(value: Any) -> bool:

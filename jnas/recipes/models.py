@@ -18,6 +18,7 @@ from jnas.files import reading
 from jnas.files.urls import printable
 from jnas.nets.detection import detect as detect_boxes
 from jnas.recipes import chains, run_folder, train_network
+from jnas.recipes.classification import evaluate
 from jnas.recipes.config import build
 from jnas.recipes.tasks import detect, recognise
 from jnas.recipes.tasks.settings import TrainDetector, TrainEmbedding
@@ -179,3 +180,24 @@ def _rebuild(task: str, facts: dict[str, Any], space: networks.NetworkSpace | No
 def as_json(value: Any) -> str:
     """A line of JSON."""
     return printable(json.dumps(value, ensure_ascii=False))
+
+
+def measure(
+    folder: str | pathlib.Path, dataset: data.Dataset, *, space: networks.NetworkSpace | None = None
+) -> dict[str, float]:
+    """Loss and accuracy of a trained network on a data set.
+
+    Args:
+      folder: of the network, `RUN/train/NAME`.
+      dataset: images of the shape and classes that it was trained on.
+      space: of the network, see `chains.rebuild`.
+
+    Returns:
+      See `classification.evaluate`.
+
+    Raises:
+      UserError: if the folder holds no trained network or the data do not fit it.
+    """
+    model = load_model(folder, space=space)
+    check_fits(model, dataset)
+    return evaluate(model.net, model.weights, dataset, normalisation_of(model))

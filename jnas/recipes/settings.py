@@ -5,12 +5,16 @@ Names are looked up in one place each (`learner_of`, `spaces.by_name`, `data.loa
 
 import dataclasses
 import math
-from typing import Any, Literal
+from collections.abc import Callable
+from typing import Any, Literal, TypeVar, dataclass_transform
 
 import jax
+import numpy as np
 
 from jnas import data
+from jnas.types import Key
 
+T = TypeVar("T")
 MANY, LARGE = 2**31 - 1, 10**9
 POSITIVE, BELOW_ONE = math.nextafter(0.0, 1.0), math.nextafter(1.0, 0.0)
 # The least and the greatest value of a number by its name. The greatest are far beyond use: they keep a slip of a key
@@ -18,16 +22,17 @@ POSITIVE, BELOW_ONE = math.nextafter(0.0, 1.0), math.nextafter(1.0, 0.0)
 BOUNDS: dict[str, tuple[float, float]] = {
     "seed": (0, 2**32 - 1), "epochs": (1, 10**5),
     **dict.fromkeys(["steps", "batch_size", "steps_per_call", "checkpoint_every", "record_every"], (1, MANY)),
-    **dict.fromkeys(("eigenvalue_every", "patience", "train_images", "num_evaluations"), (1, MANY)),
+    **dict.fromkeys(("eigenvalue_every", "patience", "train_images", "num_evaluations", "window"), (1, MANY)),
     **dict.fromkeys(["image_size", "height", "width", "shrink", "channels", "head_channels", "dimension"], (1, 2**12)),
-    **dict.fromkeys(("depth", "head_depth", "inner_steps", "num_runs"), (1, 1000)),
+    **dict.fromkeys(("depth", "head_depth", "inner_steps", "num_runs", "repeats"), (1, 1000)),
     **dict.fromkeys(("terms", "random_cells", "crop", "cutout"), (0, 2**13)),
     **dict.fromkeys(["learning_rate", "final_learning_rate", "weight_decay", "auxiliary", "damping"], (0, LARGE)),
-    **dict.fromkeys(("alpha_scale", "beta_decay", "tolerance"), (0, LARGE)),
+    **dict.fromkeys(("alpha_scale", "beta_decay", "tolerance", "entropy", "imitation"), (0, LARGE)),
     **dict.fromkeys(("clip", "offset", "neumann_step", "temperature"), (POSITIVE, LARGE)),
     **dict.fromkeys(("warmup", "heavy_ball", "drop_path", "smoothing"), (0, BELOW_ONE)),
     "validation": (POSITIVE, MANY), "initial": (POSITIVE, 1), "floor": (0, 1), "power": (0, 100),
-    "eigenvalue_growth": (1, LARGE),
+    **dict.fromkeys(("at_once", "probes", "ask_size"), (1, 2**16)), "population": (2, 2**16), "queue": (0, 2**16),
+    "eigenvalue_growth": (1, LARGE), "max_failures": (1, MANY),
 }  # fmt: skip
 
 
@@ -46,6 +51,23 @@ def bounded(settings: Any, **own: tuple[float, float]) -> None:
                 raise ValueError(f"validation is {number}: give a share below 1, or a number of images from 2 on")
 
 
+@dataclass_transform(frozen_default=True)
+def settings(**own: tuple[float, float]) -> Callable[[type[T]], type[T]]:
+    """Make a class a frozen dataclass that refuses numbers as `bounded` does, before what it checks itself."""
+
+    def make(kind: Any) -> Any:
+        checks = getattr(kind, "__post_init__", lambda self: None)
+
+        def check(self: Any) -> None:
+            bounded(self, **own)
+            checks(self)
+
+        kind.__post_init__ = check
+        return dataclasses.dataclass(frozen=True)(kind)
+
+    return make
+
+
 def share(validation: float, total: int) -> float:
     """The share of so many training images that `validation` says: itself below 1, and else so many of them."""
     part = validation if validation < 1 else validation / total
@@ -54,7 +76,19 @@ def share(validation: float, total: int) -> float:
     return part
 
 
-@dataclasses.dataclass(frozen=True)
+def held_out(train: data.Dataset, count: int, validation: float, key: Key) -> tuple[data.Dataset, data.Dataset]:
+    """`count` of the training images and, of the others, those that `validation` says, drawn at random."""
+    needed = count + round(share(validation, len(train)) * len(train))
+    if needed > len(train):
+        raise ValueError(
+            f"train_images and validation are {needed} together and {train.name} has {len(train)} training images: "
+            "take fewer"
+        )
+    order = np.asarray(jax.random.permutation(key, len(train)), np.int32)
+    return train.part(order[:count]), train.part(order[count:needed])
+
+
+@settings()
 class Coefficient:
     """The coefficient of a momentum, `max(floor, initial * (1 + step / offset)^-power)`; see `bilevel.decaying`."""
 
@@ -63,11 +97,8 @@ class Coefficient:
     power: float = 2 / 3  # 0: the coefficient stays as it is
     floor: float = 0.0  # below which it never falls
 
-    def __post_init__(self):
-        bounded(self)
 
-
-@dataclasses.dataclass(frozen=True)
+@settings()
 class Level:
     """The optimiser of one level, behind the momentum that both share."""
 
@@ -80,11 +111,8 @@ class Level:
     clip: float | None = None  # bound of the direction's norm
     coefficient: Coefficient = Coefficient()  # of the momentum of the search
 
-    def __post_init__(self):
-        bounded(self)
 
-
-@dataclasses.dataclass(frozen=True)
+@settings()
 class Augmentation:
     """What happens to a training image."""
 
@@ -92,15 +120,12 @@ class Augmentation:
     flip: bool = True
     cutout: int = 0  # side of the blanked square
 
-    def __post_init__(self):
-        bounded(self)
-
     def of(self, examples: data.Dataset) -> data.Augment:
         """What happens to these images, normalised by their mean and deviation."""
         return data.Augment(self.crop, self.flip, self.cutout, *data.normalisation(examples))
 
 
-@dataclasses.dataclass(frozen=True)
+@settings()
 class Training:
     """How a found or named network is trained: SGD with Nesterov's or plain momentum and a cosine, as DARTS does."""
 
@@ -119,6 +144,3 @@ class Training:
     smoothing: float = 0.0
     stem: Literal["small_image", "imagenet"] = "small_image"
     augmentation: Augmentation = Augmentation()
-
-    def __post_init__(self):
-        bounded(self)

@@ -54,15 +54,10 @@ def augment_of(splits: data.Splits, training: Training) -> data.Augment:
 
 def network(fixed: spaces.CellSpace, training: Training, num_classes: int) -> nets.Network:
     """The network around a fixed cell that the settings describe."""
-    return nets.network_for(fixed, **arguments_of(training), num_classes=num_classes)
-
-
-def arguments_of(training: Training) -> dict[str, Any]:
-    """What the settings say about a network."""
-    return {
-        "channels": training.channels, "depth": training.depth, "auxiliary": training.auxiliary > 0,
-        "stem": training.stem,
-    }  # fmt: skip
+    return nets.network_for(
+        fixed, channels=training.channels, depth=training.depth, auxiliary=training.auxiliary > 0, stem=training.stem,
+        num_classes=num_classes,
+    )  # fmt: skip
 
 
 def train(

@@ -1,6 +1,5 @@
 """Training of one named architecture from scratch: what `jnas train` does."""
 
-import dataclasses
 import pathlib
 from typing import Any, NamedTuple
 
@@ -8,7 +7,7 @@ from jax.sharding import Mesh
 
 from jnas import data
 from jnas.recipes import chains, run_folder, train_network
-from jnas.recipes.settings import Training, bounded
+from jnas.recipes.settings import Training, settings
 from jnas.spaces import networks
 
 KIND: str = "train"  # of the run
@@ -22,7 +21,7 @@ class Plan(NamedTuple):
     splits: data.Splits
 
 
-@dataclasses.dataclass(frozen=True)
+@settings()
 class TrainOne:
     """Training of one named architecture: what `jnas train` reads."""
 
@@ -31,11 +30,8 @@ class TrainOne:
     image_size: int | None = None
     space: str = "nasbench201"
     seed: int = 0
-    train: Training = Training()  # noqa: RUF009 - frozen
+    train: Training = Training()
     steps_per_call: int | None = None
-
-    def __post_init__(self):
-        bounded(self)
 
 
 def plan(config: TrainOne, mesh: Mesh | None = None) -> Plan:
@@ -44,7 +40,6 @@ def plan(config: TrainOne, mesh: Mesh | None = None) -> Plan:
     Raises:
       UserError, ValueError: for settings that do not fit each other or the data.
     """
-    del mesh
     space = networks.network_space(config.space)
     splits = run_folder.load_data(config.data, config.image_size)
     return Plan(chains.prepare(space, networks.from_string(space, config.genotype), splits, config.train), splits)
@@ -52,7 +47,6 @@ def plan(config: TrainOne, mesh: Mesh | None = None) -> Plan:
 
 def search(config: TrainOne, plan: Plan, path: pathlib.Path) -> dict[str, Any]:
     """What was to be found is given."""
-    del config, path
     return {"genotype": plan.prepared.genotype, "space": plan.prepared.space.name}
 
 

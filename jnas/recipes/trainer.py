@@ -11,7 +11,7 @@ from jax.sharding import Mesh
 from jnas import bilevel, data, distributed
 from jnas.distributed.meshes import mesh_of_one
 from jnas.recipes import flat
-from jnas.recipes.classification import accuracy, cross_entropy
+from jnas.recipes.classification import training_loss
 from jnas.recipes.optimisers import behind, rate_of
 from jnas.recipes.settings import Training
 from jnas.train import Saving, chunks_of, fit, standard_hooks
@@ -30,7 +30,7 @@ class Job(NamedTuple):
 
 
 def classifier_loss(
-    net: nn.Module, *, auxiliary_weight: float, smoothing: float, drop_path: optax.Schedule | None = None
+    net: nn.Module, *, auxiliary_weight: float = 0.0, smoothing: float = 0.0, drop_path: optax.Schedule | None = None
 ) -> Loss:
     """The loss of a training over `Examples`: cross-entropy, the weighted auxiliary head's added.
 
@@ -45,17 +45,10 @@ def classifier_loss(
     """
 
     def loss(weights, alpha, batch: Examples, context: Context) -> tuple[Array, Aux]:
-        del alpha
-        variables = {"params": weights, "batch_stats": context.variables}
         keys = {} if context.key is None else {"drop_path": context.key}
         rate = 0.0 if drop_path is None else drop_path(context.step)
-        logits, updated = net.apply(
-            variables, batch.image, train=True, drop_path=rate, rngs=keys, mutable=["batch_stats"]
-        )
-        value = cross_entropy(logits.main, batch.label, smoothing)
-        if logits.auxiliary is not None:
-            value += auxiliary_weight * cross_entropy(logits.auxiliary, batch.label, smoothing)
-        return value, Aux(updated["batch_stats"], {"accuracy": accuracy(logits.main, batch.label)})
+        given = {"smoothing": smoothing, "auxiliary": auxiliary_weight, "drop_path": rate, "rngs": keys}
+        return training_loss(net, {"params": weights}, batch, context, **given)
 
     return loss
 

@@ -8,7 +8,7 @@ import numpy as np
 
 from jnas import spaces
 from jnas.report.reading import Run
-from jnas.report.tables import Table, accuracies, summarise
+from jnas.report.tables import Table, accuracies, number, spread
 from jnas.spaces.isomorphism import canonical
 
 
@@ -89,13 +89,8 @@ def runs_table(run: Run) -> Table | None:
         settings = ", ".join(f"{name}={value:g}" for name, value in row.get("settings", {}).items())
         state = "kept" if row["seed"] == run.result.get("chosen") else ""
         state = f"diverged at step {row['diverged_at']}" if row.get("diverged_at") else state
-        test = row.get("test_accuracy")
-        shown.append(
-            (
-                str(row["seed"]), *([settings] if settings else []), state or "–",
-                f"{100 * row['outer_accuracy']:.2f}", "–" if test is None else f"{100 * test:.2f}", row["genotype"],
-            )
-        )  # fmt: skip
+        outer, test = (number(row.get(name), 100, 2) for name in ("outer_accuracy", "test_accuracy"))
+        shown.append((str(row["seed"]), *([settings] if settings else []), state or "–", outer, test, row["genotype"]))
     columns = ("seed", "settings", "", "supernet, validation [%]", "found cell, test [%]", "genotype")
     if shown and len(shown[0]) < len(columns):
         columns = columns[:1] + columns[2:]
@@ -108,9 +103,8 @@ def agreement_words(result: Mapping[str, Any]) -> str | None:
     if not isinstance(found, dict) or found.get("kendall_tau_mean") is None:
         return None
     pairs = found["num_runs"] * (found["num_runs"] - 1) // 2
-    scores = summarise(accuracies(result.get("runs", ())))
-    spread = f" ± {100 * scores.std:.2f}" if scores.count > 1 else ""
-    score = f" Test accuracy of their cells: {100 * scores.mean:.2f}{spread} %." if scores.count else ""
+    scores = accuracies(result.get("runs", ()))
+    score = f" Test accuracy of their cells: {spread(scores, 100, 2)} %." if scores else ""
     of = "the only pair of runs" if pairs == 1 else f"the {pairs} pairs of runs"
     return (
         f"{found['num_runs']} sound runs found {found['distinct']} different cells, {found['distinct_up_to_names']} up "

@@ -1,6 +1,5 @@
 """What a found network does on images: the part of a run's page about detection or recognition."""
 
-import base64
 from pathlib import Path
 from typing import Any
 
@@ -9,9 +8,8 @@ import numpy as np
 from jnas.errors import UserError
 from jnas.files.reading import json_of
 from jnas.report.pictures import colour_of
-from jnas.report.plots import STYLE, Chart, to_svg
-from jnas.report.summary import escaped
-from jnas.report.tables import Table, as_html
+from jnas.report.plots import Chart, as_picture, axes_of, picture, to_svg
+from jnas.report.tables import Table, as_html, escaped, number, warning
 
 AT_WORK = "at_work.json"  # in the run folder
 LARGEST = 2**24  # bytes of a picture
@@ -32,7 +30,7 @@ def at_work_section(folder: Path) -> str:
     try:
         facts = json_of(path)
     except UserError as error:
-        return f'<p class="note warn">{AT_WORK} could not be read and is left out: {escaped(error)}.</p>'
+        return warning(f"{AT_WORK} could not be read and is left out: {error}.")
     parts = _detection(facts) if facts["task"] == "detection" else _recognition(facts)
     return "\n".join([*parts, _pictures(folder, facts["pictures"])])
 
@@ -46,13 +44,8 @@ def precision_recall_chart(curves: dict[str, dict[str, list[float]]]) -> Chart:
     Returns:
       The chart.
     """
-    import matplotlib
-    from matplotlib.figure import Figure
-
     title = "Precision and recall at overlap 0.5"
-    with matplotlib.rc_context(STYLE):
-        figure = Figure(figsize=(5.6, 3.9), layout="constrained")
-        axes = figure.subplots()
+    with axes_of(3.9) as axes:
         for name, curve in curves.items():
             recall, precision = np.asarray(curve["recall"], float), np.asarray(curve["precision"], float)
             axes.plot(recall, precision, color=colour_of(name, list(curves)), label=name, linewidth=1.6)
@@ -61,25 +54,25 @@ def precision_recall_chart(curves: dict[str, dict[str, list[float]]]) -> Chart:
             axes.legend(loc="lower left")
         reached = {name: max(curve["recall"], default=0.0) for name, curve in curves.items()}
         ends = "; ".join(f"{name} reaches recall {recall:.2f}" for name, recall in reached.items())
-        return Chart(title, f"{title}, one curve a class. {ends}", to_svg(figure))
+        return Chart(title, f"{title}, one curve a class. {ends}", to_svg(axes.figure))
 
 
 def _detection(facts: dict[str, Any]) -> list[str]:
     rows = [*facts["measured"]["classes"].items(), ("mean over classes", facts["measured"])]
     columns = ("class", "boxes", "AP at .5, all points (VOC) [%]", "AP at .5 (COCO) [%]", "AP at .5 to .95 (COCO) [%]")
     keys = ("voc_ap50", "coco_ap50", "coco_ap")
-    cells = tuple((name, str(row.get("boxes", "–")), *(_percent(row[key]) for key in keys)) for name, row in rows)
+    cells = tuple((name, str(row.get("boxes", "–")), *(number(row[key], 100, 1) for key in keys)) for name, row in rows)
     title = f"Average precision on {facts['photos']} {facts['measured_on']} photos"
     chart = precision_recall_chart(facts["curves"])
     note = [f'<p class="note">{escaped(str(facts["note"]))}.</p>'] if facts.get("note") else []
-    return [as_html(Table(title, columns, cells)), *note, _figure("image/svg+xml", chart.svg.encode(), chart.alt)]
+    return [as_html(Table(title, columns, cells)), *note, as_picture(chart)]
 
 
 def _recognition(facts: dict[str, Any]) -> list[str]:
     measured = facts["measured"]
     rows = (
-        ("nearest neighbour is of the class (recall at 1)", _percent(measured["recall_at_1"])),
-        ("mean average precision at R", _percent(measured["map_at_r"])),
+        ("nearest neighbour is of the class (recall at 1)", number(measured["recall_at_1"], 100, 1)),
+        ("mean average precision at R", number(measured["map_at_r"], 100, 1)),
     )
     title = f"{facts['queries']:,} test images looked up among {facts['gallery']:,} training images"
     return [as_html(Table(title, ("measure", "[%]"), rows))]
@@ -87,10 +80,10 @@ def _recognition(facts: dict[str, Any]) -> list[str]:
 
 def _pictures(folder: Path, pictures: list[dict[str, str]]) -> str:
     shown = []
-    for name, caption in ((picture["file"], picture["caption"]) for picture in pictures):
+    for name, caption in ((one["file"], one["caption"]) for one in pictures):
         content = _within(folder, name)
         if content is not None:
-            shown.append(_figure("image/jpeg", content, caption, caption))
+            shown.append(picture("image/jpeg", content, caption, caption))
     return f'<div class="grid">{"".join(shown)}</div>' if shown else ""
 
 
@@ -105,13 +98,3 @@ def _within(folder: Path, name: str) -> bytes | None:
     except (OSError, ValueError):  # a name too long, or with a null character
         return None
     return content if content.startswith(b"\xff\xd8\xff") else None
-
-
-def _figure(kind: str, content: bytes, alt: str, caption: str = "") -> str:
-    words = f"<figcaption>{escaped(caption)}</figcaption>" if caption else ""
-    source = f"data:{kind};base64,{base64.b64encode(content).decode()}"
-    return f'<figure><img alt="{escaped(alt)}" src="{source}">{words}</figure>'
-
-
-def _percent(value: float | None) -> str:
-    return f"{100 * value:.1f}" if value is not None and np.isfinite(value) else "–"

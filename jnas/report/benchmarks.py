@@ -1,20 +1,104 @@
 """Files of `jnas bench` as a table and a page: time, compilation, memory, and distance from the machine's ceilings."""
 
-import importlib.resources
-import string
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 from jnas.files import atomic_write
 from jnas.report.measurements import Benchmarks, Measured, read_benchmarks
-from jnas.report.page import drawn, figures
-from jnas.report.predictions import prediction_charts, prediction_section, prediction_table
+from jnas.report.page import document
+from jnas.report.plots import Chart, figures
 from jnas.report.rooflines import bar_chart, roofline_chart
-from jnas.report.summary import escaped
-from jnas.report.tables import Table, as_html
+from jnas.report.tables import MISSING, Table, as_html, escaped, halves, number, significant, warning
 
-_MISSING = "–"
+ASSUMPTIONS = (
+    "Each program was compiled by the accelerator's own compiler on a machine without one; nothing was run. A time is "
+    "a lower bound: the longer of arithmetic (operations over the peak) and memory (bytes over the bandwidth of HBM), "
+    "and then the collectives, one after another and hidden behind nothing: bytes over the links, and a microsecond a "
+    "hop.",
+    "The peak is that of large bfloat16 matrix products, and for float32 that of JAX's default precision (bfloat16 "
+    "passes on TPUs). A matrix unit has 128 lanes and more: fewer channels leave it partly empty, and depthwise "
+    "convolutions and pooling do not use it.",
+    "Operations are counted on the program as written, bytes and collectives on the compiled one, with padding to the "
+    "tiles of the device, loops times their trips. A loop that only the run ends, a solver's, counts with the mean "
+    "number of trips that the settings lead to.",
+    "The compiler's estimate is the sum of the cycles that it expects of each instruction, over the clock of the chip, "
+    "without collectives. GPUs have no times: their kernels are chosen by trying them out.",
+    "The batch of a chip is the same on every slice: efficiency is that of weak scaling, against a chip alone. "
+    "Augmentation, the input pipeline and the host are left out.",
+)
+
+
+def prediction_table(cases: Sequence[Measured]) -> Table:
+    """List predictions.
+
+    Args:
+      cases: of `Benchmarks.predictions`.
+
+    Returns:
+      The table: milliseconds, GB of 10^9 bytes and GFLOP of 10^9 operations of one chip.
+    """
+    columns = (
+        "case", "chips", "arithmetic [ms]", "memory [ms]", "collectives [ms]", "step, at least [ms]", "bound",
+        "efficiency [%]", "images/s", "compiler's estimate [ms]", "memory a chip [GB]", "of HBM [%]", "GFLOP",
+        "GB moved", "all-reduces", "other collectives", "compile [s]",
+    )  # fmt: skip
+    return Table("Predicted steps", columns, tuple(_row(case) for case in cases))
+
+
+def prediction_charts(cases: Sequence[Measured]) -> list[Chart]:
+    """Draw the times and the memory of those predictions that have them."""
+    timed, fitted = ([case for case in cases if name in case.record] for name in ("step_s", "memory_share"))
+    values = lambda name: [1e3 * case.record[name] for case in timed]
+    alone = [max(pair) for pair in zip(values("compute_s"), values("memory_s"), strict=True)]
+    series = {"whole step": values("step_s"), "without collectives": alone}
+    shares = {"of HBM": [100 * case.record["memory_share"] for case in fitted]}
+    drawn = (
+        ("Predicted time of a step", "milliseconds, at least", timed, series),
+        ("Memory of a chip", "percent of its HBM", fitted, shares),
+    )
+    return [
+        bar_chart(title, unit, [case.label for case in those], [0] * len(those), bars)
+        for title, unit, those, bars in drawn
+        if those
+    ]
+
+
+def prediction_section(cases: Sequence[Measured]) -> str:
+    """HTML of the table in two parts, of what failed, and of what the figures rest on; empty without predictions."""
+    if not cases:
+        return ""
+    titles = ("Time", "Memory, work and collectives")
+    tables = halves(prediction_table(cases), 1, "memory a chip [GB]", titles)
+    failures = (f"{case.label} ({case.file}) failed: {case.record['error']}." for case in cases if case.failed)
+    moved = (
+        f"{case.label} ({case.file}) moves data between chips other than by sums: with replicated weights and a split "
+        "batch that means activations."
+        for case in cases
+        if not case.record.get("reductions_only", True)
+    )
+    return (
+        tables
+        + "".join(map(warning, (*failures, *moved)))
+        + "".join(f"<p>{escaped(words)}</p>" for words in ASSUMPTIONS)
+    )
+
+
+def _row(case: Measured) -> tuple[str, ...]:
+    record = case.record
+    if case.failed:
+        return (case.label, str(record["devices"]), *([MISSING] * 3), "failed", *([MISSING] * 11))
+    shown = lambda name, scale=1.0: significant(record.get(name), scale)
+    reduced = sum(c["count"] for c in record["collectives"] if c["kind"] == "all-reduce")
+    others = ", ".join(f"{c['count']:,.0f} {c['kind']}" for c in record["collectives"] if c["kind"] != "all-reduce")
+    return (
+        case.label, str(record["devices"]), shown("compute_s", 1e3), shown("memory_s", 1e3),
+        shown("interconnect_s", 1e3), shown("step_s", 1e3), record.get("bound", MISSING), shown("efficiency", 100),
+        shown("images_per_s"), shown("compiler_s", 1e3), shown("memory_bytes", 1e-9), shown("memory_share", 100),
+        shown("flops", 1e-9), shown("bytes", 1e-9), f"{reduced:,.0f}", others or "none", shown("compile_s"),
+    )  # fmt: skip
+
+
 _GIGA = 1e9
 
 
@@ -62,18 +146,11 @@ def render_benchmarks(found: Benchmarks) -> str:
         ("predictions", "Predictions", lambda: prediction_section(found.predictions)),
         ("predicted", "Charts of predictions", lambda: figures(prediction_charts(found.predictions))),
     ]
-    sections = [(name, heading, body) for name, heading, draw in parts if (body := drawn(draw))]
-    body = "\n".join(
-        f'<section id="{name}" aria-label="{heading}">\n<h2>{heading}</h2>\n{text}\n</section>'
-        for name, heading, text in sections
-    )
-    template = importlib.resources.files("jnas.report").joinpath("page.html").read_text(encoding="utf-8")
-    return string.Template(template).substitute(
+    return document(
+        parts,
         title="Benchmark of compiled steps" if found.cases else "Predicted steps on accelerators",
-        subtitle=escaped(_subtitle(found)),
-        links="".join(f'<a href="#{name}">{heading}</a>' for name, heading, _ in sections),
-        main=body,
-        footer=escaped(f"Written by jnas from {', '.join(found.files)}."),
+        subtitle=_subtitle(found),
+        footer=f"Written by jnas from {', '.join(found.files)}.",
     )
 
 
@@ -115,43 +192,35 @@ def _table(found: Benchmarks) -> Table:
         rows.append((
             case.label,
             *((case.file,) if many else ()),
-            "failed" if case.failed else _significant(get("step_s")),
-            _significant(get("step_iqr_s")),
-            *((_fixed(ratio, 2),) if many else ()),
-            _significant(get("images_per_s")),
-            _fixed(get("compile_cold_s"), 1),
-            _fixed(get("compile_warm_s"), 1),
-            _fixed(_scaled(_peak(case.record), 1e-6), 0),
-            _fixed(_scaled(get("temp_bytes"), 1e-6), 1),
-            _significant(_scaled(get("flops"), 1 / _GIGA)),
-            _significant(_scaled(get("flops_per_s"), 1 / _GIGA)),
-            _significant(_scaled(get("roofline"), 100)),
+            "failed" if case.failed else significant(get("step_s")),
+            significant(get("step_iqr_s")),
+            *((number(ratio, 1, 2),) if many else ()),
+            significant(get("images_per_s")),
+            number(get("compile_cold_s"), 1, 1),
+            number(get("compile_warm_s"), 1, 1),
+            number(_peak(case.record), 1e-6, 0),
+            number(get("temp_bytes"), 1e-6, 1),
+            significant(get("flops"), 1 / _GIGA),
+            significant(get("flops_per_s"), 1 / _GIGA),
+            significant(get("roofline"), 100),
         ))  # fmt: skip
     return Table("Compiled steps", columns, tuple(rows))
 
 
 def _tables(found: Benchmarks) -> str:
-    """The table in two parts, each as wide as a page."""
-    whole = _table(found)
-    named, cut = 1 + (len(found.files) > 1), whole.columns.index("peak memory [MB]")
-    parts = (("Time", range(named, cut)), ("Memory and arithmetic", range(cut, len(whole.columns))))
-    pick = lambda row, kept: tuple(row[i] for i in (*range(named), *kept))
-    return "".join(
-        as_html(Table(title, pick(whole.columns, kept), tuple(pick(row, kept) for row in whole.rows)))
-        for title, kept in parts
-    )
+    named, titles = 1 + (len(found.files) > 1), ("Time", "Memory and arithmetic")
+    return halves(_table(found), named, "peak memory [MB]", titles)
 
 
 def _failures(found: Benchmarks) -> str:
-    failed = [case for case in found.cases if case.failed]
-    notes = (f"{case.label} ({case.file}) failed: {case.record['error']}." for case in failed)
-    return "".join(f'<p class="note warn">{escaped(note)}</p>' for note in notes)
+    failed = (case for case in found.cases if case.failed)
+    return "".join(warning(f"{case.label} ({case.file}) failed: {case.record['error']}.") for case in failed)
 
 
 def _machine(found: Benchmarks) -> str:
     rows = tuple(
-        (f"{name}: {r['devices']} device(s), {r['dtype']}", _fixed(r["flops_per_s"] / _GIGA, 1),
-         _fixed(r["bytes_per_s"] / _GIGA, 1))
+        (f"{name}: {r['devices']} device(s), {r['dtype']}", number(r["flops_per_s"], 1 / _GIGA, 1),
+         number(r["bytes_per_s"], 1 / _GIGA, 1))
         for name, r in found.ceilings
     )  # fmt: skip
     words = (
@@ -181,17 +250,3 @@ def _peak(record: dict[str, Any]) -> Any:
 
 def _scaled(value: Any, scale: float) -> float | None:
     return value * scale if isinstance(value, int | float) else None
-
-
-def _fixed(value: float | None, digits: int) -> str:
-    return _MISSING if value is None else f"{value:,.{digits}f}"
-
-
-def _significant(value: float | None) -> str:
-    """Three significant digits, without an exponent."""
-    if value is None:
-        return _MISSING
-    import math
-
-    digits = 2 - math.floor(math.log10(abs(value))) if value else 0
-    return f"{value:,.{min(max(digits, 0), 9)}f}"

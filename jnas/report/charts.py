@@ -4,8 +4,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from jnas.report.palette import INK, QUIET
-from jnas.report.plots import FIRST, SECOND, STYLE, Chart, Line, line_chart, to_svg
+from jnas.report.plots import FIRST, INK, QUIET, SECOND, Chart, Line, axes_of, line_chart, to_svg
 from jnas.report.reading import Metrics, Run, found_results, random_results, series
 from jnas.report.reference import RANDOM, reference_cells
 from jnas.report.tables import accuracies, summarise
@@ -127,9 +126,6 @@ def accuracy_chart(run: Run) -> Chart | None:
     Returns:
       The chart; None while there are not two networks to compare.
     """
-    import matplotlib
-    from matplotlib.figure import Figure
-
     groups = [
         (name, 100 * np.asarray(values), colour)
         for name, values, colour in (
@@ -141,9 +137,7 @@ def accuracy_chart(run: Run) -> Chart | None:
     if sum(len(values) for _, values, _ in groups) < 2:
         return None
     title, words = "Test accuracy of found and random cells", []
-    with matplotlib.rc_context(STYLE):
-        figure = Figure(figsize=(5.6, 3.3), layout="constrained")
-        axes = figure.subplots()
+    with axes_of() as axes:
         for row, (name, values, colour) in enumerate(groups):
             mean, std, count = summarise(values)
             jitter = 0.3 * ((np.arange(count) * 0.618) % 1 - 0.5) if count > 1 else np.zeros(1)
@@ -160,4 +154,4 @@ def accuracy_chart(run: Run) -> Chart | None:
         axes.set_ylim(len(groups) - 0.5, -0.75)
         axes.grid(axis="y", visible=False)
         axes.margins(x=0.22)
-        return Chart(title, f"{title}: {'; '.join(words)}.", to_svg(figure))
+        return Chart(title, f"{title}: {'; '.join(words)}.", to_svg(axes.figure))

@@ -5,7 +5,7 @@ import itertools
 from typing import NamedTuple
 
 from jnas.report import layout
-from jnas.report.palette import INK, QUIET, style
+from jnas.report.plots import INK, QUIET, style
 from jnas.spaces.cell import NONE, CellSpace, Edge
 
 _STATE_WIDTH, _STATE_HEIGHT = 46.0, 36.0

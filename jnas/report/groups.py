@@ -5,8 +5,7 @@ from typing import Any
 
 import numpy as np
 
-from jnas.report.palette import INK, QUIET, style
-from jnas.report.plots import FIRST, STYLE, Chart, to_svg
+from jnas.report.plots import FIRST, INK, QUIET, Chart, axes_of, draw_matrix, style, to_svg
 
 
 def group_charts(found: dict[str, Any]) -> list[Chart]:
@@ -42,20 +41,13 @@ def similarity_chart(
     Returns:
       The chart, with the numbers written into the cells.
     """
-    import matplotlib
-    from matplotlib.figure import Figure
     from matplotlib.patches import Rectangle
 
     order = _tree(linkage)["leaves"]
     names = [ops[int(at)] for at in order]
-    with matplotlib.rc_context({**STYLE, "axes.grid": False}):
-        figure = Figure(figsize=(5.6, 4.6), layout="constrained")
-        axes = figure.subplots()
+    with axes_of(4.6, grid=False) as axes:
         shown = matrix[np.ix_(order, order)]
-        image = axes.imshow(shown, cmap="RdBu_r", vmin=-1, vmax=1)
-        for (row, column), value in np.ndenumerate(shown):
-            colour = "white" if abs(value) > 0.6 else INK
-            axes.text(column, row, f"{value:.2f}", ha="center", va="center", fontsize=7, color=colour)
+        image = draw_matrix(axes, shown, 1, 2)
         axes.set_xticks(range(len(ops)), names, rotation=40, ha="right", fontsize=7.5)
         axes.set_yticks(range(len(ops)), names, fontsize=7.5)
         for group in groups:
@@ -64,11 +56,11 @@ def similarity_chart(
                 corner, size = min(at) - 0.5, max(at) - min(at) + 1
                 axes.add_patch(Rectangle((corner, corner), size, size, fill=False, edgecolor=INK, linewidth=1.8))
         axes.set_title("Correlation of the operators' feature maps")
-        figure.colorbar(image, ax=axes, shrink=0.8)
+        axes.figure.colorbar(image, ax=axes, shrink=0.8)
         pairs = [(shown[i, j], names[i], names[j]) for i in range(len(ops)) for j in range(i)]
         value, one, other = max(pairs)
         alt = f"Correlation of the feature maps of every two operators. Most alike: {one} and {other}, {value:.2f}."
-        return Chart("Correlation of the operators' feature maps", alt, to_svg(figure))
+        return Chart("Correlation of the operators' feature maps", alt, to_svg(axes.figure))
 
 
 def dendrogram_chart(ops: Sequence[str], linkage: np.ndarray, groups: Sequence[Sequence[str]]) -> Chart:
@@ -82,18 +74,13 @@ def dendrogram_chart(ops: Sequence[str], linkage: np.ndarray, groups: Sequence[S
     Returns:
       The chart.
     """
-    import matplotlib
-    from matplotlib.figure import Figure
-
     tree = _tree(linkage)
     names = [ops[int(at)] for at in tree["leaves"]]
     number = sum(any(op in ops for op in group) for group in groups)
     heights = np.concatenate([[0.0], np.sort(linkage[:, 2])])
     joins = len(ops) - number  # of the n - 1 joins, those below the cut
     cut = heights[joins : joins + 2].mean()
-    with matplotlib.rc_context({**STYLE, "axes.grid": False}):
-        figure = Figure(figsize=(5.6, 3.3), layout="constrained")
-        axes = figure.subplots()
+    with axes_of(grid=False) as axes:
         for across, up in zip(tree["dcoord"], tree["icoord"], strict=True):
             axes.plot(across, up, color=FIRST, linewidth=1.6)
         axes.axvline(cut, color=QUIET, linewidth=1.2, linestyle=(0, (4, 3)), label=f"cut: {number} groups")
@@ -107,7 +94,7 @@ def dendrogram_chart(ops: Sequence[str], linkage: np.ndarray, groups: Sequence[S
         axes.legend(loc="best")
         listed = "; ".join(", ".join(group) for group in groups)
         return Chart(
-            "Clusters of operators", f"Tree of operators by average linkage. Groups: {listed}.", to_svg(figure)
+            "Clusters of operators", f"Tree of operators by average linkage. Groups: {listed}.", to_svg(axes.figure)
         )
 
 

@@ -1,9 +1,8 @@
 """One self-contained HTML page of a run: no script, no request to anywhere, fit to be mailed, archived and printed."""
 
-import base64
 import importlib.resources
 import string
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -14,14 +13,14 @@ from jnas.report.at_work import at_work_section
 from jnas.report.charts import accuracy_chart, search_charts, training_charts
 from jnas.report.drawing import draw_cell
 from jnas.report.groups import group_charts
-from jnas.report.plots import Chart
+from jnas.report.plots import as_picture, figures
 from jnas.report.quantised import quantised_section
 from jnas.report.reading import Run, random_results, read_run
 from jnas.report.reference import reference_chart, reference_table
 from jnas.report.selection import selection_section
 from jnas.report.space_search import chain_chart, level_charts, read_levels, space_table, words
-from jnas.report.summary import Found, escaped, found_cell, only_trains, summary
-from jnas.report.tables import Table, as_html, fact, trained_table
+from jnas.report.summary import Found, found_cell, only_trains, summary
+from jnas.report.tables import Table, as_html, escaped, fact, trained_table, warning
 from jnas.report.trajectories import mixtures, trajectory_chart
 from jnas.report.trials import read_trials, trial_charts, trial_table
 from jnas.spaces import CellSpace
@@ -65,45 +64,57 @@ def render(run: Run, *, space: CellSpace | None = None) -> str:
         ("summary", "Summary", lambda: summary(run, found)),
         ("at_work", "At work", lambda: at_work_section(run.folder)),
         ("cells", _heading(run, found), lambda: _cells(found)),
-        ("chain", "Network", lambda: figures([chart] if (chart := chain_chart(found.genotype)) else [])),
+        ("chain", "Network", lambda: figures([chain_chart(found.genotype)])),
         ("spaces", "Spaces", lambda: _spaces(run)),
         ("runs", "Runs", lambda: _runs(run)),
         ("trials", "Trials", lambda: _trials(run)),
         ("groups", "Groups of operators", lambda: figures(group_charts(run.groups))),
-        ("quantised", "Quantised networks", lambda: quantised_section(run, figures)),
-        ("selection", "Selection", lambda: selection_section(run, figures)),
+        ("quantised", "Quantised networks", lambda: quantised_section(run)),
+        ("selection", "Selection", lambda: selection_section(run)),
         ("networks", "Trained networks", lambda: _networks(run)),
         ("search", "Search", lambda: figures(search_charts(run.search))),
         ("mixtures", "Mixtures", lambda: _mixtures(run, found)),
         ("details", "Details", lambda: _details(run)),
     ]
-    sections = [(name, heading, body) for name, heading, draw in parts if (body := drawn(draw))]
-    title = f"{'Training' if only_trains(run) else 'Architecture search'} on {fact(run, 'data')}"
-    links = "".join(f'<a href="#{name}">{escaped(heading)}</a>' for name, heading, _ in sections)
     started = run.environment.get("started")
-    subtitle = f"Space {fact(run, 'space')}, seed {fact(run, 'seed')}" + (f", started {started}" if started else "")
+    written = f"Written by jnas {run.environment.get('jnas', '')}".strip()
+    return document(
+        parts,
+        title=f"{'Training' if only_trains(run) else 'Architecture search'} on {fact(run, 'data')}",
+        subtitle=f"Space {fact(run, 'space')}, seed {fact(run, 'seed')}" + (f", started {started}" if started else ""),
+        footer=f"{written} from run folder {run.folder.name}.",
+    )
+
+
+def document(parts: Sequence[tuple[str, str, Callable[[], str]]], **texts: str) -> str:
+    """A whole page.
+
+    Args:
+      parts: name, heading and what draws each part; one that is empty is left out.
+      **texts: title, subtitle and footer.
+
+    Returns:
+      The page.
+    """
+    sections = [(name, escaped(heading), body) for name, heading, draw in parts if (body := _drawn(draw))]
     template = importlib.resources.files("jnas.report").joinpath("page.html").read_text(encoding="utf-8")
     return string.Template(template).substitute(
-        title=escaped(title),
-        subtitle=escaped(subtitle),
-        links=links,
+        {name: escaped(text) for name, text in texts.items()},
+        links="".join(f'<a href="#{name}">{heading}</a>' for name, heading, _ in sections),
         main="\n".join(
-            f'<section id="{name}" aria-label="{escaped(heading)}">\n<h2>{escaped(heading)}</h2>\n{body}\n</section>'
+            f'<section id="{name}" aria-label="{heading}">\n<h2>{heading}</h2>\n{body}\n</section>'
             for name, heading, body in sections
-        ),
-        footer=escaped(
-            f"Written by jnas {run.environment.get('jnas', '')}".strip() + f" from run folder {run.folder.name}."
         ),
     )
 
 
-def drawn(draw: Callable[[], str]) -> str:
+def _drawn(draw: Callable[[], str]) -> str:
     """A part of the page; of files that were edited until they contradict themselves, the reason that it is missing."""
     try:
         return draw()
     except (LookupError, TypeError, ValueError, AttributeError, ArithmeticError) as error:
         why = f"{type(error).__name__}: {str(error)[:200]}"
-        return f'<p class="note warn">Files of this part could not be read, and it is left out ({escaped(why)}).</p>'
+        return warning(f"Files of this part could not be read, and it is left out ({why}).")
 
 
 def _heading(run: Run, found: Found) -> str:
@@ -122,17 +133,6 @@ def _cells(found: Found) -> str:
         drawing = draw_cell(found.fixed, cell)
         parts.append(f'<figure class="cell">{drawing}<figcaption>{caption}</figcaption></figure>')
     return "\n".join(parts)
-
-
-def _image(chart: Chart) -> str:
-    # As an image the picture cannot clash with the ids of another one on the page, nor fetch anything.
-    data = base64.b64encode(chart.svg.encode()).decode()
-    return f'<figure><img alt="{escaped(chart.alt)}" src="data:image/svg+xml;base64,{data}"></figure>'
-
-
-def figures(charts: list[Chart]) -> str:
-    """Charts side by side, as HTML."""
-    return f'<div class="grid">{"".join(map(_image, charts))}</div>' if charts else ""
 
 
 def _runs(run: Run) -> str:
@@ -161,7 +161,7 @@ def _trials(run: Run) -> str:
 
 def _networks(run: Run) -> str:
     table, known = trained_table(run), reference_table(run)
-    charts = [chart for chart in (accuracy_chart(run), reference_chart(run), *training_charts(run)) if chart]
+    charts = (accuracy_chart(run), reference_chart(run), *training_charts(run))
     tables = [as_html(table)] if table.rows else []
     return "\n".join(part for part in (figures(charts), *tables, as_html(known) if known else "") if part)
 
@@ -176,7 +176,7 @@ def _mixtures(run: Run, found: Found) -> str:
     intro = (
         "Rows are target nodes, columns are sources; the operator that an edge keeps in the found cell is drawn bold."
     )
-    return f"<p>{intro}</p>" + "".join(f'<div class="wide">{_image(chart)}</div>' for chart in charts)
+    return f"<p>{intro}</p>" + "".join(f'<div class="wide">{as_picture(chart)}</div>' for chart in charts)
 
 
 def _details(run: Run) -> str:

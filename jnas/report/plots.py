@@ -1,13 +1,70 @@
-"""Line charts as SVG text, drawn with matplotlib's figure objects and without pyplot."""
+"""Line charts as SVG text, drawn with matplotlib's figure objects and without pyplot, and one fixed style an operator.
 
+A colour means the same in every drawing and every curve. The colours are those of Okabe and Ito, which readers with any
+common colour blindness can tell apart; yellow is left out because it cannot be read on white. Colour stands for the
+kind of operator and dashes for its kernel size.
+"""
+
+import base64
+import contextlib
+import html
 import io
 import re
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
 
-from jnas.report.palette import INK, QUIET
+
+class Style(NamedTuple):
+    """How an operator is drawn."""
+
+    kind: str  # what the colour stands for
+    colour: str  # #rrggbb
+    dash: tuple[int, ...]  # lengths in points, on and off in turn; empty: a solid line
+
+
+INK = "#1f2328"  # text and the frames of states
+QUIET = "#8a929b"  # lines that carry no operator
+
+_KINDS = (
+    ("none", "zero", "#6E6E6E"),
+    ("skip", "identity", "#009E73"),
+    ("sep_conv", "separable convolution", "#0072B2"),
+    ("dil_conv", "dilated convolution", "#D55E00"),
+    ("nor_conv", "convolution", "#56B4E9"),
+    ("conv", "convolution", "#56B4E9"),
+    ("max_pool", "max pooling", "#CC79A7"),
+    ("avg_pool", "average pooling", "#E69F00"),
+)
+_OTHER = ("other", "#000000")
+_DASHES = (("1x1", (1, 2)), ("5x5", (5, 2)), ("7x7", (5, 2, 1, 2)))
+
+
+def style(op: str) -> Style:
+    """Return the kind, the colour and the dashes of an operator.
+
+    Use it wherever an operator is drawn; an operator with an unknown name is black.
+
+    Args:
+      op: name of the operator, such as `"sep_conv_3x3"`.
+
+    Returns:
+      The style; the same for the same name, always.
+
+    >>> style("sep_conv_3x3").colour == style("sep_conv_5x5").colour
+    True
+    >>> style("sep_conv_5x5").dash
+    (5, 2)
+    >>> style("lstm").kind
+    'other'
+
+    Reference: M. Okabe and K. Ito, "Color Universal Design", 2008.
+    """
+    kind, colour = next(((kind, colour) for prefix, kind, colour in _KINDS if op.startswith(prefix)), _OTHER)
+    dash = next((dash for size, dash in _DASHES if op.endswith(size)), ())
+    return Style(kind, colour, dash)
+
 
 FIRST, SECOND = "#0072B2", "#D55E00"
 STYLE: dict[Any, Any] = {
@@ -51,6 +108,43 @@ class Chart(NamedTuple):
     svg: str
 
 
+@contextlib.contextmanager
+def axes_of(height: float = 3.3, *, width: float = 5.6, grid: bool = True) -> Iterator[Any]:
+    """The axes of a new figure, so many inches high and wide, in the style of the page; save it inside the block."""
+    import matplotlib
+    from matplotlib.figure import Figure
+
+    with matplotlib.rc_context({**STYLE, "axes.grid": grid}):
+        yield Figure(figsize=(width, height), layout="constrained").subplots()
+
+
+def draw_matrix(axes: Any, values: np.ndarray, most: float, digits: int, **look: Any) -> Any:
+    """Draw a table of numbers from -most to most as coloured fields with the numbers in them, and return the image."""
+    image = axes.imshow(values, cmap="RdBu_r", vmin=-most, vmax=most, **look)
+    for (row, column), value in np.ndenumerate(values):
+        colour = "white" if abs(value) > 0.6 * most else INK
+        axes.text(column, row, f"{value:.{digits}f}", ha="center", va="center", fontsize=7, color=colour)
+    return image
+
+
+def picture(kind: str, content: bytes, alt: str, caption: str = "") -> str:
+    """A picture as HTML, such as one of kind "image/jpeg"; it cannot clash with ids of others, nor fetch anything."""
+    words = f"<figcaption>{html.escape(caption)}</figcaption>" if caption else ""
+    source = f"data:{kind};base64,{base64.b64encode(content).decode()}"
+    return f'<figure><img alt="{html.escape(alt)}" src="{source}">{words}</figure>'
+
+
+def as_picture(chart: Chart) -> str:
+    """A chart as HTML."""
+    return picture("image/svg+xml", chart.svg.encode(), chart.alt)
+
+
+def figures(charts: Sequence[Chart | None]) -> str:
+    """Those charts that there are side by side, as HTML."""
+    pictures = "".join(as_picture(chart) for chart in charts if chart is not None)
+    return f'<div class="grid">{pictures}</div>' if pictures else ""
+
+
 def thinned(x: np.ndarray, y: np.ndarray, max_points: int) -> tuple[np.ndarray, np.ndarray, int]:
     """Average a long curve over windows of equal length, so that it can be drawn.
 
@@ -88,13 +182,8 @@ def line_chart(lines: Sequence[Line], *, title: str, xlabel: str, ylabel: str, l
     Returns:
       The chart.
     """
-    import matplotlib
-    from matplotlib.figure import Figure
-
     lines = [line for line in lines if len(line.x)]
-    with matplotlib.rc_context(STYLE):
-        figure = Figure(figsize=(5.6, 3.3), layout="constrained")
-        axes = figure.subplots()
+    with axes_of() as axes:
         smallest, labelled = np.inf, False  # the title already names a single curve
         for line in lines:
             x, y, window = thinned(line.x, line.y, max_points)
@@ -113,7 +202,7 @@ def line_chart(lines: Sequence[Line], *, title: str, xlabel: str, ylabel: str, l
         if labelled:
             axes.legend(loc="best")
         ends = [f"{line.label} ends at {line.y[-1]:.4g}" for line in lines if line.label]
-        return Chart(title, f"{title}, against {xlabel}. " + "; ".join(ends), to_svg(figure))
+        return Chart(title, f"{title}, against {xlabel}. " + "; ".join(ends), to_svg(axes.figure))
 
 
 def to_svg(figure) -> str:

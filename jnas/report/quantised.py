@@ -1,23 +1,20 @@
 """What a joint search found: accuracy against size, each unit's method, the searches' progress, and sensitivities."""
 
-from collections.abc import Callable
 from typing import Any
 
 import numpy as np
 
 from jnas.files.reading import json_of
-from jnas.report.palette import INK
-from jnas.report.plots import STYLE, Chart, to_svg
+from jnas.report.plots import Chart, axes_of, draw_matrix, figures, to_svg
 from jnas.report.reading import Run
-from jnas.report.summary import escaped
-from jnas.report.tables import Table, as_html
+from jnas.report.tables import Table, as_html, escaped
 from jnas.report.trials import front_chart
 
 SENSITIVITY = "sensitivity.json"  # in the run folder
 NAMES = {"joint": "found together", "eight": "8 bits everywhere", "then": "architecture, then policy"}
 
 
-def quantised_section(run: Run, figures: Callable[[list[Chart]], str]) -> str:
+def quantised_section(run: Run) -> str:
     """The part of the page, from `result.json` and `sensitivity.json`.
 
     Args:
@@ -84,13 +81,8 @@ def policy_table(found: dict[str, dict[str, Any]]) -> Table:
 
 def accuracy_and_size(found: dict[str, dict[str, Any]]) -> Chart:
     """Test accuracy over size, one point a network."""
-    import matplotlib
-    from matplotlib.figure import Figure
-
     title = "Accuracy and size"
-    with matplotlib.rc_context(STYLE):
-        figure = Figure(figsize=(5.6, 3.9), layout="constrained")
-        axes = figure.subplots()
+    with axes_of(3.9) as axes:
         for name, one in found.items():
             point = (one["size"] / 1e3, 100 * one["test_accuracy"])
             axes.plot(*point, "o", markersize=7, label=NAMES.get(name, name))
@@ -101,25 +93,20 @@ def accuracy_and_size(found: dict[str, dict[str, Any]]) -> Chart:
             f"{NAMES.get(n, n)} {one['size'] / 1e3:.2f} kB {100 * one['test_accuracy']:.2f} %"
             for n, one in found.items()
         )
-        return Chart(title, f"{title}: {', '.join(points)}.", to_svg(figure))
+        return Chart(title, f"{title}: {', '.join(points)}.", to_svg(axes.figure))
 
 
 def progress_chart(found: dict[str, dict[str, Any]]) -> Chart:
     """The best reward so far, over evaluations, of the search that ended each network's."""
-    import matplotlib
-    from matplotlib.figure import Figure
-
     title = "Best reward so far"
-    with matplotlib.rc_context(STYLE):
-        figure = Figure(figsize=(5.6, 3.9), layout="constrained")
-        axes = figure.subplots()
+    with axes_of(3.9) as axes:
         for name, one in found.items():
             offset = one["evaluations"] - len(one["curve"])
             axes.plot(offset + 1 + np.arange(len(one["curve"])), one["curve"], label=NAMES.get(name, name))
         axes.set(title=title, xlabel="evaluations", ylabel="reward")
         axes.legend(loc="lower right")
         ends = ", ".join(f"{NAMES.get(name, name)} {one['reward']:.4f}" for name, one in found.items())
-        return Chart(title, f"{title}, at the end: {ends}.", to_svg(figure))
+        return Chart(title, f"{title}, at the end: {ends}.", to_svg(axes.figure))
 
 
 def front_charts(one: dict[str, Any]) -> list[Chart]:
@@ -143,26 +130,18 @@ def heat_map(stored: dict[str, Any], title: str, metric: str = "accuracy") -> Ch
     Raises:
       KeyError, ValueError: if `stored` is of another form.
     """
-    import matplotlib
-    from matplotlib.figure import Figure
-
     units, methods = [str(unit) for unit in stored["units"]], [str(method) for method in stored["methods"]]
     values = 100 * np.asarray(stored["losses"][metric], float)
     title = f"{title}: {metric} {'lost' if metric == 'accuracy' else 'grown'} alone, %"
     if values.shape != (len(units), len(methods)) or not values.size:
         raise ValueError("no table of units by methods")
-    with matplotlib.rc_context({**STYLE, "axes.grid": False}):
-        figure = Figure(figsize=(5.6, 1.2 + 0.32 * len(units)), layout="constrained")
-        axes = figure.subplots()
+    with axes_of(1.2 + 0.32 * len(units), grid=False) as axes:
         most = max(float(np.abs(values).max()), 1e-9)
-        image = axes.imshow(values, cmap="RdBu_r", vmin=-most, vmax=most, aspect="auto")
-        for (row, column), value in np.ndenumerate(values):
-            colour = "white" if abs(value) > 0.6 * most else INK
-            axes.text(column, row, f"{value:.1f}", ha="center", va="center", fontsize=7, color=colour)
+        image = draw_matrix(axes, values, most, 1, aspect="auto")
         axes.set_xticks(range(len(methods)), methods, fontsize=8)
         axes.set_yticks(range(len(units)), units, fontsize=7.5)
         axes.set_title(title)
-        figure.colorbar(image, ax=axes)
+        axes.figure.colorbar(image, ax=axes)
         row, column = np.unravel_index(np.argmax(values), values.shape)
         worst = f"most by {units[row]} under {methods[column]}, {values[row, column]:.1f} %"
-        return Chart(title, f"{title}: {worst}.", to_svg(figure))
+        return Chart(title, f"{title}: {worst}.", to_svg(axes.figure))

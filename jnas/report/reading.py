@@ -1,6 +1,6 @@
 """Reading the folder of a run: whatever is there, of a finished run, of one under way and of one that was killed."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -14,14 +14,14 @@ LARGEST = 1e40  # a metric beyond it, or NaN, is no number that a page can draw
 Metrics = dict[str, np.ndarray]  # "step" and every metric, each [num_rows] float64; NaN where a row lacks it
 
 
-def dotted(settings: dict[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:
+def dotted(settings: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:
     """The entries of nested settings under the names that the command takes.
 
     >>> dict(dotted({"seed": 0, "train": {"epochs": 3}}))
     {'seed': 0, 'train.epochs': 3}
     """
     for key, item in settings.items():
-        if isinstance(item, dict):
+        if isinstance(item, Mapping):
             yield from dotted(item, f"{prefix}{key}.")
         else:
             yield f"{prefix}{key}", item

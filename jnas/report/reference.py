@@ -5,10 +5,9 @@ from typing import Any
 
 import numpy as np
 
-from jnas.report.palette import QUIET
-from jnas.report.plots import FIRST, SECOND, STYLE, Chart, to_svg
+from jnas.report.plots import FIRST, QUIET, SECOND, Chart, axes_of, to_svg
 from jnas.report.reading import Run, found_results, random_results
-from jnas.report.tables import Table, accuracies, summarise
+from jnas.report.tables import Table, accuracies, spread, summarise
 
 CONVOLUTION = "nor_conv_3x3"
 RANDOM = "random"  # the kind of a row that was drawn uniformly; the others are named by what they hold
@@ -60,9 +59,6 @@ def reference_chart(run: Run) -> Chart | None:
     rows = reference_cells(run.result)
     if not rows:
         return None
-    import matplotlib
-    from matplotlib.figure import Figure
-
     title = "Accuracy and size among cells trained alike"
     groups = (
         ("random", reference_cells(run.result, RANDOM), QUIET, "o", 26),
@@ -70,15 +66,13 @@ def reference_chart(run: Run) -> Chart | None:
         ("random, this run", random_results(run), "black", "x", 44),
         ("found", found_results(run), FIRST, "D", 80),
     )
-    with matplotlib.rc_context(STYLE):
-        figure = Figure(figsize=(5.6, 3.3), layout="constrained")
-        axes = figure.subplots()
+    with axes_of() as axes:
         for order, (label, of, colour, mark, size) in enumerate(groups):
             x, y = [row["parameters"] / 1000 for row in of], [100 * row["test_accuracy"] for row in of]
             axes.scatter(x, y, s=size, marker=mark, color=colour, label=label, zorder=2 + order)
         axes.set(title=title, xlabel="parameters [thousands]", ylabel="test accuracy [%]")
         axes.legend(loc="lower right")
-        return Chart(title, f"{title}. {reference_words(run.result).capitalize()}.", to_svg(figure))
+        return Chart(title, f"{title}. {reference_words(run.result).capitalize()}.", to_svg(axes.figure))
 
 
 def reference_table(run: Run) -> Table | None:
@@ -96,9 +90,8 @@ def reference_table(run: Run) -> Table | None:
     lines = []
     for kind in dict.fromkeys(row["kind"] for row in rows):
         of = reference_cells(run.result, kind)
-        found, size = summarise(accuracies(of)), np.mean([row["parameters"] for row in of])
-        spread = f" ± {100 * found.std:.2f}" if found.count > 1 else ""
-        lines.append((kind, str(found.count), f"{100 * found.mean:.2f}{spread}", f"{size:,.0f}"))
+        reached, size = accuracies(of), np.mean([row["parameters"] for row in of])
+        lines.append((kind, str(len(reached)), spread(reached, 100, 2), f"{size:,.0f}"))
     versions = ", ".join(f"{name} {number}" for name, number in run.result["reference"]["versions"].items())
     title = f"Cells trained in advance with these settings and data ({versions})"
     return Table(title, ("cells", "n", "test accuracy [%]", "parameters, mean"), tuple(lines))

@@ -4,8 +4,7 @@ from collections.abc import Mapping, Sequence
 
 import numpy as np
 
-from jnas.report.palette import INK, QUIET
-from jnas.report.plots import FIRST, SECOND, STYLE, Chart, to_svg
+from jnas.report.plots import FIRST, INK, QUIET, SECOND, Chart, axes_of, to_svg
 
 COLOURS = (FIRST, SECOND, "#009E73", "#CC79A7", "#E69F00", "#56B4E9")  # of files, in turn
 Values = Sequence[float | None]
@@ -33,15 +32,11 @@ def bar_chart(
     Returns:
       The chart.
     """
-    import matplotlib
-    from matplotlib.figure import Figure
     from matplotlib.patches import Patch
 
     rows = np.arange(len(labels))
     height = 0.7 / len(series)
-    with matplotlib.rc_context(STYLE):
-        figure = Figure(figsize=(5.6, 1.3 + 0.34 * len(labels) * len(series) ** 0.5), layout="constrained")
-        axes = figure.subplots()
+    with axes_of(1.3 + 0.34 * len(labels) * len(series) ** 0.5) as axes:
         for number, (name, values) in enumerate(series.items()):
             at = rows + (number - (len(series) - 1) / 2) * height
             lengths = [value or 0.0 for value in values]
@@ -63,12 +58,12 @@ def bar_chart(
         axes.grid(axis="y", visible=False)
         if len(series) > 1:
             shades = [Patch(color=QUIET, alpha=1.0 if i == 0 else 0.4) for i in range(len(series))]
-            figure.legend(shades, list(series), loc="outside lower center", ncols=len(series))
+            axes.figure.legend(shades, list(series), loc="outside lower center", ncols=len(series))
         said = "; ".join(
             f"{label}: {', '.join(f'{name} {_short(x)}' for name, v in series.items() if (x := v[i]) is not None)}"
             for i, label in enumerate(labels)
         )
-        return Chart(title, f"{title} in {xlabel}. {said}.", to_svg(figure))
+        return Chart(title, f"{title} in {xlabel}. {said}.", to_svg(axes.figure))
 
 
 def _short(value: float) -> str:
@@ -97,9 +92,6 @@ def roofline_chart(
     Reference: S. Williams, A. Waterman, D. Patterson, "Roofline: an insightful visual performance model for multicore
     architectures", Communications of the ACM 52(4), 2009.
     """
-    import matplotlib
-    from matplotlib.figure import Figure
-
     points = [
         (label, group, x, y)
         for label, group, x, y in zip(labels, groups, intensity, achieved, strict=True)
@@ -111,9 +103,7 @@ def roofline_chart(
     xs = [x for _, _, x, _ in points]
     corners = [flops / max(copied, 1e-30) for *_, flops, copied in ceilings]
     low, high = min([*xs, *corners]) / 4, max([*xs, *corners]) * 4
-    with matplotlib.rc_context(STYLE):
-        figure = Figure(figsize=(5.6, 3.9 + 0.2 * len(points)), layout="constrained")
-        axes = figure.subplots()
+    with axes_of(3.9 + 0.2 * len(points)) as axes:
         for number, (file, count, dtype, flops, copied) in enumerate(ceilings):
             x = np.geomspace(low, high, 200)
             name = ", ".join(filter(None, (file, f"{count} device{'s' * (count > 1)}", dtype)))
@@ -125,7 +115,7 @@ def roofline_chart(
         axes.set_xscale("log")
         axes.set_yscale("log")
         axes.set(title=title, xlabel="arithmetic intensity [FLOP/byte]", ylabel="achieved [GFLOP/s]")
-        figure.legend(loc="outside lower left", fontsize=7.5)
+        axes.figure.legend(loc="outside lower left", fontsize=7.5)
         said = "; ".join(f"{label}: {y:.3g} GFLOP/s at {x:.3g} FLOP/byte" for label, _, x, y in points)
         tops = "; ".join(f"{flops:.3g} GFLOP/s and {copied:.3g} GB/s" for *_, flops, copied in ceilings)
-        return [Chart(title, f"{title}. {said}. Ceilings: {tops}.", to_svg(figure))]
+        return [Chart(title, f"{title}. {said}. Ceilings: {tops}.", to_svg(axes.figure))]

@@ -1,16 +1,16 @@
 """The page of a selection: what was on offer, what was predicted, and what fine-tuning came to."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
 
-from jnas.report.plots import FIRST, SECOND, STYLE, Chart, to_svg
+from jnas.report.plots import FIRST, SECOND, Chart, axes_of, figures, to_svg
 from jnas.report.reading import Run
 from jnas.report.tables import Table, as_html
 
 
-def selection_section(run: Run, figures: Callable[[list[Chart]], str]) -> str:
+def selection_section(run: Run) -> str:
     """The section of a run that chose among the networks of a zoo; empty for any other run.
 
     Args:
@@ -24,11 +24,7 @@ def selection_section(run: Run, figures: Callable[[list[Chart]], str]) -> str:
     if not isinstance(found, dict):
         return ""
     trials = found.get("trials", [])
-    charts = [
-        chart
-        for chart in (front_chart(found.get("candidates", []), trials), predicted_chart(trials))
-        if chart is not None
-    ]
+    charts = (front_chart(found.get("candidates", []), trials), predicted_chart(trials))
     tables = [as_html(trial_table(trials)), as_html(ranking_table(found.get("ranking", [])))]
     return "\n".join([figures(charts), *tables, carried_by(found)])
 
@@ -57,9 +53,6 @@ def front_chart(candidates: Sequence[dict[str, Any]], trials: Sequence[dict[str,
     Returns:
       The chart; None where nothing is known.
     """
-    import matplotlib
-    from matplotlib.figure import Figure
-
     known = [c for c in candidates if c.get("accuracy") is not None and c.get("parameters")]
     if not known:
         return None
@@ -68,9 +61,7 @@ def front_chart(candidates: Sequence[dict[str, Any]], trials: Sequence[dict[str,
     tried = {trial.get("model") for trial in trials}
     marked = [at for at, c in enumerate(known) if c["model"] in tried]
     title = "Networks within the limits"
-    with matplotlib.rc_context(STYLE):
-        figure = Figure(figsize=(5.6, 3.3), layout="constrained")
-        axes = figure.subplots()
+    with axes_of() as axes:
         axes.plot([cost[i] for i in line], [score[i] for i in line], color=FIRST, linewidth=1.2, label="front")
         axes.scatter(cost, score, s=18, color=FIRST)
         axes.scatter(
@@ -81,7 +72,7 @@ def front_chart(candidates: Sequence[dict[str, Any]], trials: Sequence[dict[str,
         axes.legend(loc="best")
         names = ", ".join(str(known[i]["model"]) for i in line)
         alt = f"{len(known)} networks by parameters and accuracy on what they were trained on. Front: {names}."
-        return Chart(title, alt, to_svg(figure))
+        return Chart(title, alt, to_svg(axes.figure))
 
 
 def predicted_chart(trials: Sequence[dict[str, Any]]) -> Chart | None:
@@ -93,9 +84,6 @@ def predicted_chart(trials: Sequence[dict[str, Any]]) -> Chart | None:
     Returns:
       The chart.
     """
-    import matplotlib
-    from matplotlib.figure import Figure
-
     known = [trial for trial in trials if "mean" in trial.get("predicted", {})]
     if not known:
         return None
@@ -103,9 +91,7 @@ def predicted_chart(trials: Sequence[dict[str, Any]]) -> Chart | None:
     measured = np.array([100 * trial["test_accuracy"] for trial in known])
     mean, low, high = (100 * np.array([one[key] for one in said]) for key in ("mean", "low", "high"))
     title = "Predicted against measured"
-    with matplotlib.rc_context(STYLE):
-        figure = Figure(figsize=(5.6, 3.3), layout="constrained")
-        axes = figure.subplots()
+    with axes_of() as axes:
         axes.errorbar(mean, measured, xerr=[mean - low, high - mean], fmt="o", color=FIRST, capsize=2)
         ends = [min(mean.min(), measured.min()), max(mean.max(), measured.max())]
         axes.plot(ends, ends, color=SECOND, linewidth=1, label="equal")
@@ -113,7 +99,7 @@ def predicted_chart(trials: Sequence[dict[str, Any]]) -> Chart | None:
         axes.legend(loc="best")
         inside = int(np.sum((measured >= low) & (measured <= high)))
         alt = f"{inside} of {len(known)} measured accuracies lie in their 90 % interval."
-        return Chart(title, alt, to_svg(figure))
+        return Chart(title, alt, to_svg(axes.figure))
 
 
 def trial_table(trials: Sequence[dict[str, Any]]) -> Table:

@@ -7,8 +7,7 @@ import numpy as np
 
 from jnas.files.reading import json_of
 from jnas.files.schemas import Level
-from jnas.report.palette import INK, QUIET, style
-from jnas.report.plots import FIRST, SECOND, STYLE, Chart, to_svg
+from jnas.report.plots import FIRST, INK, QUIET, SECOND, Chart, axes_of, style, to_svg
 from jnas.report.tables import Table
 
 _SHOWN = 20  # rows of the table of spaces
@@ -39,7 +38,7 @@ def level_charts(levels: dict[str, dict[str, Any]]) -> list[Chart]:
     titles = {"spaces": "Spaces tried", "networks": "Networks tried in the chosen space"}
     charts = [_curve(titles[name], level) for name, level in levels.items() if level["trials"]]
     moves = {name: _moves(level) for name, level in levels.items()}
-    return charts + ([_movement(moves)] if any(len(steps) for steps, _, _ in moves.values()) else [])
+    return charts + ([_movement(moves)] if any(steps.size for steps in moves.values()) else [])
 
 
 def space_table(levels: dict[str, dict[str, Any]]) -> Table | None:
@@ -91,14 +90,10 @@ def chain_chart(genotype: str) -> Chart | None:
     """
     if not genotype.startswith("chain:"):
         return None
-    import matplotlib
-    from matplotlib.figure import Figure
     from matplotlib.patches import FancyBboxPatch
 
     layers = genotype.removeprefix("chain:").split("+")
-    with matplotlib.rc_context({**STYLE, "axes.grid": False}):
-        figure = Figure(figsize=(min(11.0, 1.6 + 0.8 * len(layers)), 2.4), layout="constrained")
-        axes = figure.subplots()
+    with axes_of(2.4, width=min(11.0, 1.6 + 0.8 * len(layers)), grid=False) as axes:
         axes.axis("off")
         axes.set(xlim=(-1.4, len(layers) + 0.4), ylim=(-1.15, 1.15))
         axes.annotate("", (len(layers), 0), (-1, 0), arrowprops={"arrowstyle": "->", "color": QUIET}, zorder=0)
@@ -113,19 +108,14 @@ def chain_chart(genotype: str) -> Chart | None:
             axes.text(at, 0, word.replace("-", " "), rotation=90, ha="center", va="center", fontsize=7.5, color=INK)
             if at in (len(layers) // 3, 2 * len(layers) // 3):
                 axes.plot([at - 0.5, at - 0.5], [-0.9, 0.9], color=INK, linewidth=2.4)
-        return Chart("Chain", f"Chain of {len(layers)} layers: {', '.join(layers)}.", to_svg(figure))
+        return Chart("Chain", f"Chain of {len(layers)} layers: {', '.join(layers)}.", to_svg(axes.figure))
 
 
 def _curve(title: str, level: dict[str, Any]) -> Chart:
-    import matplotlib
-    from matplotlib.figure import Figure
-
     scores = np.array([trial["score"] for trial in level["trials"]], float)
     steps = np.array([entry["step"] for entry in level["log"]], float) + level.get("known", 0)
     mean, std = (np.array([entry[name] for entry in level["log"]], float) for name in ("mean", "std"))
-    with matplotlib.rc_context(STYLE):
-        figure = Figure(figsize=(5.6, 3.3), layout="constrained")
-        axes = figure.subplots()
+    with axes_of() as axes:
         axes.plot(np.arange(1, len(scores) + 1), scores, "o", color=FIRST, markersize=4, label="score")
         if len(steps):
             axes.plot(steps, mean, color=SECOND, linewidth=1.6, label="expected of the incumbent")
@@ -134,25 +124,17 @@ def _curve(title: str, level: dict[str, Any]) -> Chart:
         axes.locator_params(axis="x", integer=True)
         axes.legend(loc="best")
         alt = f"{title}: {len(scores)} scores, the best {scores.max():.4f}."
-        return Chart(title, alt, to_svg(figure))
+        return Chart(title, alt, to_svg(axes.figure))
 
 
-def _moves(level: dict[str, Any]) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+def _moves(level: dict[str, Any]) -> np.ndarray:
     rows = [entry for entry in level["log"] if entry.get("moved_hyper") is not None]
-    step, hyper, posterior = (
-        np.array([entry[name] for entry in rows], float) for name in ("step", "moved_hyper", "moved_posterior")
-    )
-    return step, hyper, posterior
+    return np.array([[row["step"], row["moved_hyper"], row["moved_posterior"]] for row in rows], float).reshape(-1, 3).T
 
 
-def _movement(moves: dict[str, tuple[np.ndarray, np.ndarray, np.ndarray]]) -> Chart:
-    import matplotlib
-    from matplotlib.figure import Figure
-
+def _movement(moves: dict[str, np.ndarray]) -> Chart:
     title = "How far the models moved"
-    with matplotlib.rc_context(STYLE):
-        figure = Figure(figsize=(5.6, 3.3), layout="constrained")
-        axes = figure.subplots()
+    with axes_of() as axes:
         for (name, (steps, hyper, posterior)), colour in zip(moves.items(), (FIRST, SECOND), strict=False):
             floor = 1e-4
             axes.plot(steps, np.maximum(hyper, floor), color=colour, label=f"{name}: logs of hyper-parameters")
@@ -164,7 +146,7 @@ def _movement(moves: dict[str, tuple[np.ndarray, np.ndarray, np.ndarray]]) -> Ch
         axes.locator_params(axis="x", integer=True)
         axes.legend(loc="best")
         alt = f"{title} from trial to trial, for {' and '.join(moves)}."
-        return Chart(title, alt, to_svg(figure))
+        return Chart(title, alt, to_svg(axes.figure))
 
 
 def _short(name: str) -> str:

@@ -1,17 +1,96 @@
 """The head of a run's page: numbers on cards, the verdict, the facts, and the genotype to copy."""
 
-import html
 import re
+from collections.abc import Sequence
 from typing import Any, NamedTuple
+
+import numpy as np
 
 from jnas import spaces
 from jnas.errors import UserError
-from jnas.report.findings import count, duration, verdict
 from jnas.report.reading import Run, found_results, random_results, series
 from jnas.report.reference import RANDOM, reference_cells, reference_words
-from jnas.report.tables import accuracies, fact, summarise
+from jnas.report.tables import accuracies, escaped, fact, spread, summarise, warning
 from jnas.spaces import CellSpace, networks
 from jnas.spaces.chain import ChainSpace
+
+
+def verdict(found: Sequence[float], random: Sequence[float]) -> str:
+    """Say whether the search helped, and admit it where it did not, or where the run cannot tell.
+
+    Args:
+      found: test accuracies of the found cell, as fractions.
+      random: test accuracies of random cells trained in the same way, as fractions.
+
+    Returns:
+      One or two sentences.
+
+    >>> verdict([0.70], [0.71, 0.73])
+    'The found cell does not beat the random cells: 70.00 % against a mean of 72.00 % (std 1.41, n = 2).
+    On this evidence the search gained nothing over drawing a cell at random.'
+    """
+    if not found:
+        return "No network of the found cell has been trained to the end, so its accuracy is not known."
+    ours, theirs = summarise(found), summarise(random)
+    score = f"{100 * ours.mean:.2f} %" + (f" (mean of {ours.count})" if ours.count > 1 else "")
+    if not random:
+        return (
+            f"The found cell reaches {score}. "
+            "No random cell was trained beside it, so the run cannot say whether the search helped."
+        )
+    if theirs.count == 1:
+        return (
+            f"The found cell reaches {score}, the one random cell {100 * theirs.mean:.2f} %. "
+            "One random cell is too few to say whether the search helped."
+        )
+    against = f"a mean of {100 * theirs.mean:.2f} % (std {100 * theirs.std:.2f}, n = {theirs.count})"
+    gain = ours.mean - theirs.mean
+    if gain <= 0:
+        return (
+            f"The found cell does not beat the random cells: {score} against {against}. "
+            "On this evidence the search gained nothing over drawing a cell at random."
+        )
+    beaten = int(np.sum(np.asarray(random) < ours.mean))
+    text = (
+        f"The found cell reaches {score} against {against} of the random cells: {100 * gain:.2f} points more, "
+        f"better than {beaten} of {theirs.count}."
+    )
+    if gain <= theirs.std:
+        return text + " The difference is within one standard deviation of the random cells and may be chance."
+    return text + (" It comes from one training; other seeds may differ." if ours.count == 1 else "")
+
+
+def duration(seconds: float) -> str:
+    """Write a time as a person reads it.
+
+    Args:
+      seconds: not negative.
+
+    Returns:
+      Two units at most.
+
+    >>> [duration(s) for s in (4.21, 95, 7300, 200_000)]
+    ['4.2 s', '1 min 35 s', '2 h 1 min', '2 d 7 h']
+    """
+    if seconds < 10:
+        return f"{seconds:.1f} s"
+    whole = round(seconds)
+    for size, unit, smaller, small_unit in ((86400, "d", 3600, "h"), (3600, "h", 60, "min"), (60, "min", 1, "s")):
+        if whole >= size:
+            return f"{whole // size} {unit} {whole % size // smaller} {small_unit}"
+    return f"{whole} s"
+
+
+def count(number: float) -> str:
+    """Write a number of parameters in three digits.
+
+    >>> [count(n) for n in (987, 45_300, 3_349_342)]
+    ['987', '45.3 k', '3.35 M']
+    """
+    for size, unit in ((1e9, "G"), (1e6, "M"), (1e3, "k")):
+        if abs(number) >= size:
+            return f"{number / size:.3g} {unit}"
+    return f"{number:.0f}"
 
 
 class Found(NamedTuple):
@@ -82,8 +161,8 @@ def summary(run: Run, found: Found) -> str:
         if words := reference_words(run.result):
             parts.append(f'<p class="note">Among cells trained in advance: {escaped(words)}.</p>')
     if not run.result:
-        parts.append('<p class="note warn">This run is not finished: the page shows what is there so far.</p>')
-    parts += [f'<p class="note warn">{escaped(note)}</p>' for note in (*found.notes, *_expansions(run), *run.notes)]
+        parts.append(warning("This run is not finished: the page shows what is there so far."))
+    parts += map(warning, (*found.notes, *_expansions(run), *run.notes))
     data = run.result.get("data")
     device = dict.fromkeys(str(run.environment[k]) for k in ("platform", "device") if run.environment.get(k))
     rows = {
@@ -126,9 +205,8 @@ def _cards(run: Run, ours: list[float], theirs: list[float]) -> str:
         cell = "cell" if only_trains(run) else "found cell"
         cards.append((f"{100 * summarise(ours).mean:.2f} %", f"test accuracy of the {cell}"))
     if theirs:
-        mean, std, n = summarise(theirs)
-        spread = f" ± {100 * std:.2f}" if n > 1 else ""
-        cards.append((f"{100 * mean:.2f}{spread} %", f"test accuracy of {n} random cell{'s' * (n > 1)}"))
+        n = len(theirs)
+        cards.append((f"{spread(theirs, 100, 2)} %", f"test accuracy of {n} random cell{'s' * (n > 1)}"))
     for result in found_results(run)[:1]:
         if isinstance(result.get("parameters"), int | float):
             cards.append((count(result["parameters"]), "parameters of its network"))
@@ -179,8 +257,3 @@ def _data_words(data: dict[str, Any]) -> str:
 def _wrapped(genotype: str) -> str:
     """Break a genotype between its fields; it still pastes back."""
     return re.sub(r"(?<=[(,]) ?(?=(normal|reduce)(_concat)?=)", "\n    ", genotype)
-
-
-def escaped(value: Any) -> str:
-    """Return any value as text that cannot become markup."""
-    return html.escape(str(value))

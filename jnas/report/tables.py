@@ -1,6 +1,7 @@
 """Tables of trained networks and of whole runs: mean, standard deviation, number of seeds, parameters, cost."""
 
 import html
+import math
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -9,7 +10,16 @@ import numpy as np
 
 from jnas.report.reading import Run, found_results, random_results, read_run
 
-_MISSING = "–"
+MISSING = "–"
+# What is shown of a network that was trained: column -> (name in its result, scale, digits).
+_MEASURED = {
+    "test accuracy [%]": ("test_accuracy", 100, 2),
+    "test loss": ("test_loss", 1, 3),
+    "train accuracy [%]": ("train_accuracy", 100, 2),
+    "parameters": ("parameters", 1, 0),
+    "epochs": ("epochs", 1, 0),
+    "time [s]": ("seconds", 1, 0),
+}
 
 
 class Summary(NamedTuple):
@@ -64,28 +74,12 @@ def trained_table(run: Run) -> Table:
     rows = [_network(result, "found") for result in found_results(run)]
     rows += [_network(result, f"random {i + 1}") for i, result in enumerate(random)]
     if len(random) > 1:
-        rows.append(
-            (
-                f"random, mean ± std (n = {len(random)})",
-                _spread(accuracies(random), 100, 2),
-                _spread([r.get("test_loss") for r in random], 1, 3),
-                _spread([r.get("train_accuracy") for r in random], 100, 2),
-                _spread([r.get("parameters") for r in random], 1, 0),
-                _MISSING,
-                _spread([r.get("seconds") for r in random], 1, 0),
-                _MISSING,
-            )
+        means = (
+            MISSING if key == "epochs" else spread([r.get(key) for r in random], scale, digits)
+            for key, scale, digits in _MEASURED.values()
         )
-    columns = (
-        "network",
-        "test accuracy [%]",
-        "test loss",
-        "train accuracy [%]",
-        "parameters",
-        "epochs",
-        "time [s]",
-        "seed",
-    )
+        rows.append((f"random, mean ± std (n = {len(random)})", *means, MISSING))
+    columns = ("network", *_MEASURED, "seed")
     return Table("Networks trained from scratch", columns, tuple(rows))
 
 
@@ -107,40 +101,30 @@ def compare(run_folders: Sequence[str | Path]) -> Table:
     for folder in run_folders:
         run = read_run(folder)
         groups.setdefault(tuple(fact(run, key) for key in ("method", "space", "data", "derivation")), []).append(run)
-    rows = []
-    for key, runs in groups.items():
-        done = [run for run in runs if run.result]
-        found = [result for run in done for result in found_results(run)]
-        random = accuracies(result for run in done for result in random_results(run))
-        ours, theirs = summarise(accuracies(found)), summarise(random)
-        gain = f"{100 * (ours.mean - theirs.mean):+.2f}" if ours.count and theirs.count else _MISSING
-        rows.append(
-            (
-                *key[:3],
-                str(len({str(fact(run, "seed")) for run in done})),
-                _spread(accuracies(found), 100, 2),
-                _spread(random, 100, 2) + (f" (n = {theirs.count})" if theirs.count else ""),
-                gain.replace("-", "−"),
-                _spread([r.get("parameters") for r in found], 1, 0),
-                _spread([run.result.get("seconds") for run in done], 1, 0),
-                key[3],
-                str(len(runs) - len(done)),
-            )
-        )
-    columns = (
-        "method",
-        "space",
-        "data",
-        "seeds",
-        "found, test accuracy [%]",
-        "random cells, test accuracy [%]",
-        "found − random mean [points]",
-        "parameters",
-        "cost [s]",
-        "derivation",
-        "unfinished",
-    )
-    return Table("Comparison of runs (mean ± std over seeds)", columns, tuple(rows))
+    rows = [_compared(*key, runs) for key, runs in groups.items()]
+    columns = tuple(rows[0]) if rows else ()
+    return Table("Comparison of runs (mean ± std over seeds)", columns, tuple(tuple(row.values()) for row in rows))
+
+
+def _compared(method: str, space: str, data: str, derivation: str, runs: Sequence[Run]) -> dict[str, str]:
+    done = [run for run in runs if run.result]
+    found = [result for run in done for result in found_results(run)]
+    random = accuracies(result for run in done for result in random_results(run))
+    ours, theirs = summarise(accuracies(found)), summarise(random)
+    gain = f"{100 * (ours.mean - theirs.mean):+.2f}" if ours.count and theirs.count else MISSING
+    return {
+        "method": method,
+        "space": space,
+        "data": data,
+        "seeds": str(len({str(fact(run, "seed")) for run in done})),
+        "found, test accuracy [%]": spread(accuracies(found), 100, 2),
+        "random cells, test accuracy [%]": spread(random, 100, 2) + (f" (n = {theirs.count})" if theirs.count else ""),
+        "found − random mean [points]": gain.replace("-", "−"),
+        "parameters": spread([r.get("parameters") for r in found], 1, 0),
+        "cost [s]": spread([run.result.get("seconds") for run in done], 1, 0),
+        "derivation": derivation,
+        "unfinished": str(len(runs) - len(done)),
+    }
 
 
 def fact(run: Run, key: str) -> str:
@@ -158,7 +142,7 @@ def fact(run: Run, key: str) -> str:
         value = run.config.get(key)
     if isinstance(value, dict):
         value = value.get("name")
-    return _MISSING if value is None or value == "" else str(value)
+    return MISSING if value is None or value == "" else str(value)
 
 
 def as_text(table: Table) -> str:
@@ -200,27 +184,50 @@ def _numeric(table: Table) -> list[bool]:
 
 
 def _is_number(text: str) -> bool:
-    return text == _MISSING or text.lstrip("+−-")[:1].isdigit()
+    return text == MISSING or text.lstrip("+−-")[:1].isdigit()
 
 
 def _network(result: dict[str, Any], fallback: str) -> tuple[str, ...]:
-    return (
-        str(result.get("name", fallback)),
-        _number(result.get("test_accuracy"), 100, 2),
-        _number(result.get("test_loss"), 1, 3),
-        _number(result.get("train_accuracy"), 100, 2),
-        _number(result.get("parameters"), 1, 0),
-        _number(result.get("epochs"), 1, 0),
-        _number(result.get("seconds"), 1, 0),
-        str(result.get("seed", _MISSING)),
+    measured = (number(result.get(key), scale, digits) for key, scale, digits in _MEASURED.values())
+    return str(result.get("name", fallback)), *measured, str(result.get("seed", MISSING))
+
+
+def number(value: Any, scale: float, digits: int) -> str:
+    """A number times a scale with so many digits behind the point, or a dash for what is none."""
+    return f"{scale * value:,.{digits}f}" if isinstance(value, int | float) and np.isfinite(value) else MISSING
+
+
+def significant(value: Any, scale: float = 1.0) -> str:
+    """A number times a scale with three significant digits, without an exponent, or a dash for what is none."""
+    if not isinstance(value, int | float):
+        return MISSING
+    digits = 2 - math.floor(math.log10(abs(scale * value))) if value else 0
+    return f"{scale * value:,.{min(max(digits, 0), 9)}f}"
+
+
+def spread(values: Iterable[Any], scale: float, digits: int) -> str:
+    """Mean and standard deviation of some numbers as text; what is no number is left out."""
+    summary = summarise(v for v in values if isinstance(v, int | float))
+    mean = number(summary.mean, scale, digits)
+    return mean if summary.count < 2 else f"{mean} ± {number(summary.std, scale, digits)}"
+
+
+def halves(table: Table, named: int, cut: str, titles: tuple[str, str]) -> str:
+    """A wide table as two in HTML, the second from a column on; the columns that name a row begin both."""
+    at = table.columns.index(cut)
+    parts = ((titles[0], slice(named, at)), (titles[1], slice(at, None)))
+    pick = lambda row, kept: (*row[:named], *row[kept])
+    return "".join(
+        as_html(Table(title, pick(table.columns, kept), tuple(pick(row, kept) for row in table.rows)))
+        for title, kept in parts
     )
 
 
-def _number(value, scale: float, digits: int) -> str:
-    return f"{scale * value:,.{digits}f}" if isinstance(value, int | float) and np.isfinite(value) else _MISSING
+def escaped(value: Any) -> str:
+    """Return any value as text that cannot become markup."""
+    return html.escape(str(value))
 
 
-def _spread(values, scale: float, digits: int) -> str:
-    summary = summarise(v for v in values if isinstance(v, int | float))
-    mean = _number(summary.mean, scale, digits)
-    return mean if summary.count < 2 else f"{mean} ± {_number(summary.std, scale, digits)}"
+def warning(text: Any) -> str:
+    """A sentence that the reader should not miss, as HTML."""
+    return f'<p class="note warn">{escaped(text)}</p>'

@@ -8,8 +8,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from jnas import spaces
-from jnas.report.palette import INK, QUIET, style
-from jnas.report.plots import STYLE, Chart, thinned, to_svg
+from jnas.report.plots import INK, QUIET, STYLE, Chart, style, thinned, to_svg
 from jnas.spaces import CellSpace, Edge
 
 _MAX_POINTS = 120

@@ -7,8 +7,7 @@ import numpy as np
 
 from jnas.files.reading import lines_of
 from jnas.files.schemas import Evaluated
-from jnas.report.palette import INK, QUIET
-from jnas.report.plots import FIRST, SECOND, STYLE, Chart, to_svg
+from jnas.report.plots import FIRST, INK, QUIET, SECOND, Chart, axes_of, to_svg
 from jnas.report.tables import Table
 
 TRIALS = Path("search") / "trials.jsonl"  # in the run folder
@@ -43,13 +42,8 @@ def best_chart(scores: np.ndarray) -> Chart:
     Args:
       scores: [n] in the order of the trials, larger is better.
     """
-    import matplotlib
-    from matplotlib.figure import Figure
-
     title = "Score of the trials"
-    with matplotlib.rc_context(STYLE):
-        figure = Figure(figsize=(5.6, 3.3), layout="constrained")
-        axes = figure.subplots()
+    with axes_of() as axes:
         at = np.arange(1, len(scores) + 1)
         axes.plot(at, scores, "o", color=QUIET, markersize=3.5, label="a trial")
         axes.step(at, np.maximum.accumulate(scores), where="post", color=FIRST, linewidth=1.8, label="best so far")
@@ -57,7 +51,7 @@ def best_chart(scores: np.ndarray) -> Chart:
         axes.locator_params(axis="x", integer=True)
         axes.legend(loc="best")
         alt = f"Score of {len(scores)} trials; the best, {scores.max():.4g}, is number {int(scores.argmax()) + 1}."
-        return Chart(title, alt, to_svg(figure))
+        return Chart(title, alt, to_svg(axes.figure))
 
 
 def front_chart(points: np.ndarray, name: str) -> Chart:
@@ -67,22 +61,17 @@ def front_chart(points: np.ndarray, name: str) -> Chart:
       points: [n, 2], the score, larger is better, and the cost, smaller is better.
       name: of the cost.
     """
-    import matplotlib
-    from matplotlib.figure import Figure
-
     better = points * [[1, -1]]
     beaten = np.array([((better >= point).all(-1) & (better > point).any(-1)).any() for point in better])
     front = points[~beaten][np.argsort(points[~beaten][:, 1], kind="stable")]
     title = f"Score against {name}"
-    with matplotlib.rc_context(STYLE):
-        figure = Figure(figsize=(5.6, 3.3), layout="constrained")
-        axes = figure.subplots()
+    with axes_of() as axes:
         axes.plot(points[beaten, 1], points[beaten, 0], "o", color=QUIET, markersize=3.5, label="a trial")
         axes.plot(front[:, 1], front[:, 0], "D-", color=SECOND, markersize=4.5, linewidth=1.2, label="front")
         axes.set(title=title, xlabel=name, ylabel="score")
         axes.legend(loc="best", labelcolor=INK)
         alt = f"Score of {len(points)} trials against {name}; {len(front)} of them are beaten in both by none."
-        return Chart(title, alt, to_svg(figure))
+        return Chart(title, alt, to_svg(axes.figure))
 
 
 def trial_table(trials: list[dict[str, Any]], names: list[str]) -> Table | None:

@@ -2,8 +2,7 @@
 
 from jnas.searchers import descriptors, gp
 from jnas.searchers.base import Evaluation, Objective, Observations, Searcher
-from jnas.searchers.evolution import evolution
-from jnas.searchers.genetic import genetic
+from jnas.searchers.evolution import evolution, genetic
 from jnas.searchers.gp import acquisition, kernels
 from jnas.searchers.gp.searcher import (
     Acquire,

@@ -1,6 +1,7 @@
 """A recurrent controller that writes architectures choice by choice and learns from their scores by policy gradient."""
 
 import functools
+import math
 from typing import NamedTuple
 
 import jax
@@ -8,9 +9,92 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 
-from jnas.searchers.base import Searcher, complete, no_observations, padded_length, record
-from jnas.searchers.controller import log_probability, start, write
+from jnas.searchers.base import Observations, Searcher, complete, no_observations, padded_length, record
 from jnas.spaces.base import Space, num_options
+from jnas.types import Array, Key
+
+
+def _shapes(bounds: tuple[int, ...], hidden: int) -> tuple[tuple[int, ...], ...]:
+    widest, count = max(bounds), len(bounds)
+    return (
+        (2 * hidden + 1, 4 * hidden),  # of the LSTM: from the embedding, the last output and 1, to the four gates
+        (hidden,),  # of what the first step reads
+        (count, widest, hidden),  # of the embedding of the option chosen before
+        (count, hidden + 1, widest),  # of the head
+    )
+
+
+def start(key: Key, bounds: tuple[int, ...], hidden: int) -> Array:
+    """Initial weights, uniform on +-0.1 as in the published controllers: every choice begins nearly uniform.
+
+    >>> start(jax.random.key(0), (2, 3), 4).shape
+    (202,)
+    """
+    count = sum(math.prod(shape) for shape in _shapes(bounds, hidden))
+    return jax.random.uniform(key, (count,), jnp.float32, -0.1, 0.1)
+
+
+def log_probability(parameters: Array, codes: Array, bounds: tuple[int, ...], hidden: int) -> tuple[Array, Array]:
+    """How likely the controller is to write architectures.
+
+    Args:
+      parameters: `[num_parameters]`.
+      codes: `[n, num_choices]` int32.
+      bounds: options of each choice.
+      hidden: units of the LSTM.
+
+    Returns:
+      `[n]` log-probabilities in nats, and `[n]` sums over the choices of the entropy that the controller had there.
+    """
+    _, logs, entropies = jax.vmap(lambda code: _run(parameters, bounds, hidden, code, None))(codes)
+    return logs, entropies
+
+
+def write(parameters: Array, key: Key, *, num: int, bounds: tuple[int, ...], hidden: int) -> Array:
+    """Architectures drawn from the controller.
+
+    Args:
+      parameters: `[num_parameters]`.
+      key: of the draws.
+      num: how many.
+      bounds: options of each choice.
+      hidden: units of the LSTM.
+
+    Returns:
+      `[num, num_choices]` int32.
+    """
+    return jax.vmap(lambda k: _run(parameters, bounds, hidden, None, k)[0])(jax.random.split(key, num))
+
+
+def _run(parameters: Array, bounds: tuple[int, ...], hidden: int, code: Array | None, key: Key | None):
+    """One architecture: that of `code`, or drawn by `key`; its code, log-probability and entropy."""
+    shapes = _shapes(bounds, hidden)
+    parts = jnp.split(parameters, np.cumsum([math.prod(shape) for shape in shapes])[:-1])
+    lstm, begin, embedding, heads = (part.reshape(shape) for part, shape in zip(parts, shapes, strict=True))
+    there = jnp.asarray(np.arange(max(bounds))[None] < np.array(bounds)[:, None])
+    count, one = len(bounds), jnp.ones(1)
+
+    def step(carry, now):
+        x, output, cell = carry
+        given, draw, table, head, mask = now
+        gates = jnp.concatenate([x, output, one]) @ lstm
+        into, keep, out, new = jnp.split(gates, 4)
+        cell = jax.nn.sigmoid(keep) * cell + jax.nn.sigmoid(into) * jnp.tanh(new)
+        output = jax.nn.sigmoid(out) * jnp.tanh(cell)
+        logits = jnp.where(mask, jnp.concatenate([output, one]) @ head, -1e9)
+        logs = jax.nn.log_softmax(logits)
+        option = jax.random.categorical(draw, logits).astype(jnp.int32) if code is None else given
+        finite = jnp.where(mask, logs, jnp.zeros_like(logs))
+        entropy = -jnp.sum(jnp.exp(finite) * finite * mask.astype(logs.dtype))
+        return (table[option], output, cell), (option, finite[option], entropy)
+
+    given = jnp.zeros(count, jnp.int32) if code is None else code
+    keys = jax.random.split(jax.random.key(0) if key is None else key, count)
+    zeros = jnp.zeros(hidden)
+    along = (given, keys, embedding, heads, there)
+    _, (options, logs, entropies) = jax.lax.scan(step, (begin, zeros, zeros), along)
+    return options, jnp.sum(logs), jnp.sum(entropies)
+
 
 CLIP = 5.0  # largest norm of a gradient
 DRAWN = 8  # architectures written for each one asked, of which the first new ones are taken
@@ -19,9 +103,7 @@ DRAWN = 8  # architectures written for each one asked, of which the first new on
 class ControllerState(NamedTuple):
     """What was told, and the controller that learned from it; on the host, like `Observations`."""
 
-    codes: np.ndarray  # [capacity, num_choices] int32; rows from `count` on are 0
-    values: np.ndarray  # [capacity] float64, NaN: not known
-    count: int
+    seen: Observations
     parameters: np.ndarray  # [num_parameters] float32
     optimiser: optax.OptState
     batches: int  # that steps were taken for
@@ -31,11 +113,6 @@ class ControllerState(NamedTuple):
     scores: np.ndarray  # [n] float64, of those
     best: np.ndarray  # [at most queue, num_choices] int32, the best that steps were taken for, the best first
     best_scores: np.ndarray  # [at most queue] float64, of those
-
-    @property
-    def known(self) -> np.ndarray:
-        """`[capacity]` bool, the rows that have a value."""
-        return np.isfinite(self.values)
 
 
 def reinforce(
@@ -109,18 +186,18 @@ def reinforce(
 
     def init():
         return ControllerState(
-            *no_observations(space), initial, adam.init(initial), 0, 0.0, 0.0,
+            no_observations(space), initial, adam.init(initial), 0, 0.0, 0.0,
             np.zeros((0, len(bounds)), np.int32), np.zeros(0), np.zeros((0, len(bounds)), np.int32), np.zeros(0),
         )  # fmt: skip
 
     def ask(state, key, num):
         key_draw, key_rest = jax.random.split(key)
         written = draw(state.parameters, key_draw, num=padded_length(DRAWN * num))
-        return complete(space, state, key_rest, num, np.asarray(written))
+        return complete(space, state.seen, key_rest, num, np.asarray(written))
 
     def tell(state, codes, values):
         codes, values = np.asarray(codes, np.int32), np.asarray(values, np.float64)
-        observed = record(space, state, codes, values)
+        observed = record(space, state.seen, codes, values)
         waiting = np.concatenate([state.waiting, codes[np.isfinite(values)]])
         scores = np.concatenate([state.scores, values[np.isfinite(values)]])
         parameters, optimiser, batches = state.parameters, state.optimiser, state.batches
@@ -139,7 +216,7 @@ def reinforce(
             parameters, optimiser = jax.device_get(step(parameters, optimiser, batch, advantages, imitated))
             batches += 1
         return ControllerState(
-            *observed, parameters, optimiser, batches, baseline, spread, waiting, scores, best, best_scores
+            observed, parameters, optimiser, batches, baseline, spread, waiting, scores, best, best_scores
         )
 
     return Searcher(init, ask, tell)

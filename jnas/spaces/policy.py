@@ -106,17 +106,6 @@ class PolicySpace:
         table = np.array([[self.methods.index(m) for m in left] + [0] * (widest - len(left)) for left in self.allowed])
         return table[np.arange(len(self.units)), codes].astype(np.int32)
 
-    def uniform(self, method: Method) -> np.ndarray:
-        """The policy `[num_units]` int32 that gives every unit one method.
-
-        Raises:
-          ValueError: if a unit may not have it.
-        """
-        for unit, left in zip(self.units, self.allowed, strict=True):
-            if method not in left:
-                raise ValueError(f"unit {unit!r} cannot be {method}: choose one of {', '.join(map(str, left))}.")
-        return np.array([left.index(method) for left in self.allowed], np.int32)
-
 
 def policies(units: Sequence[str], methods: Sequence[Method]) -> PolicySpace:
     """The space in which every unit may have every method.

@@ -4,9 +4,9 @@ Its trials live in an Optuna study, which many workers may share.
 """
 
 from jnas.study.hooks import trials_jsonl, trials_progress, trials_tensorboard
+from jnas.study.ledger import Progress, Result, Trial
 from jnas.study.search import search
 from jnas.study.storage import close_study, open_study
-from jnas.study.trials import Progress, Result, Trial
 
 __all__ = [
     "Progress",

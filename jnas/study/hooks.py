@@ -7,7 +7,7 @@ from collections.abc import Callable
 from typing import Any, TextIO
 
 from jnas.files.writing import atomic_write, curves, prepare_folder
-from jnas.study.trials import Progress, Trial
+from jnas.study.ledger import Progress, Trial
 
 TrialHook = Callable[[Progress], None]
 

@@ -1,4 +1,4 @@
-"""The trials of a study as rows, and the rules by which any number of workers agree on who does what.
+"""The trials of a study as rows and as handed out, and the rules by which any number of workers agree on who does what.
 
 A trial is a slot: it waits, is taken by one worker, gets its architecture, and is completed or fails. Numbers are given
 by the storage and never change, a trial that is finished stays as it is, and every rule below reads a row and those of
@@ -135,3 +135,43 @@ def _row(trial: "optuna.trial.FrozenTrial") -> Row:
         attrs.get(LEASE),
         attrs.get(SECONDS, trial.duration.total_seconds() if trial.duration else 0.0),  # a clock may be set meanwhile
     )
+
+
+class Trial(NamedTuple):
+    """One evaluation."""
+
+    number: int  # in the study
+    code: np.ndarray  # [num_choices] int32
+    scores: tuple[float, ...]  # one an objective; empty if it failed
+    metrics: dict[str, Any]
+    seconds: float
+    error: str | None = None  # why it failed
+
+
+class Result(NamedTuple):
+    """What `search` returns."""
+
+    trials: tuple[Trial, ...]  # that are complete, by number
+    front: tuple[Trial, ...]  # of these none is better in every objective; with one objective the best, the first first
+    failed: tuple[Trial, ...]  # whose objective raised, or whose workers died `max_retries` + 1 times
+    study: "optuna.Study"
+
+    @property
+    def best(self) -> Trial:
+        """The first of the front: with one objective the best trial."""
+        return self.front[0]
+
+
+class Progress(NamedTuple):
+    """What a hook of `search` is told, whenever trials have finished, by whichever worker."""
+
+    trials: tuple[Trial, ...]  # complete, by number
+    new: tuple[Trial, ...]  # of these and of the failed: those finished since the last call
+    running: int
+    num_evaluations: int
+    best: Trial | None = None  # of a study with one objective
+
+
+def trial_of(row: Row) -> Trial:
+    """A row of the study as it is handed out."""
+    return Trial(row.number, np.array(row.code or (), np.int32), row.values, row.metrics, row.seconds, row.error)

@@ -10,8 +10,8 @@ from jnas.errors import Interrupted
 from jnas.files.signals import stop_on_signal
 from jnas.searchers.base import Objective, Searcher
 from jnas.study import leases
+from jnas.study.ledger import Progress, Result
 from jnas.study.storage import open_study, reached
-from jnas.study.trials import Progress, Result
 from jnas.study.worker import FIRST_PAUSE, LONGEST_PAUSE, Worker
 from jnas.types import Key
 

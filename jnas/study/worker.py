@@ -1,6 +1,7 @@
 """What one worker of a search does: look at the study, take a trial, ask for its architecture, evaluate, tell."""
 
 import contextlib
+import dataclasses
 import time
 from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any
@@ -12,9 +13,9 @@ from jnas.errors import Interrupted, UserError
 from jnas.files.writing import plain
 from jnas.searchers.base import Evaluation, Objective, Searcher
 from jnas.study import leases, ledger
-from jnas.study.ledger import Row
+from jnas.study.ledger import Progress, Result, Row, trial_of
 from jnas.study.storage import CHOICES, MOST_LABELS
-from jnas.study.trials import Progress, Result, trial_of
+from jnas.types import Key
 
 if TYPE_CHECKING:
     import optuna
@@ -22,32 +23,33 @@ if TYPE_CHECKING:
 FIRST_PAUSE, LONGEST_PAUSE = 0.02, 1.0  # seconds between two looks at a study that has nothing to do for us
 
 
+@dataclasses.dataclass(eq=False)
 class Worker:
     """One of the workers on a study. All that it must not lose is in the study; the rest it can read again."""
 
-    def __init__(
-        self, searcher, objective, key, num_evaluations, study, batch_size, describe, max_failures, max_retries, watch
-    ):
-        self.searcher: Searcher = searcher
-        self.objective: Objective = objective
-        self.num_evaluations: int = num_evaluations
-        self.study: optuna.Study = study
-        self.storage = study._storage  # Optuna's own loop offers no trial to another worker; its storages do
-        self.batch_size: int = batch_size
-        self.describe: Callable[[np.ndarray], str] | None = describe
-        self.max_failures: int = max_failures
-        self.max_retries: int = max_retries
-        self.watch: leases.Watch = watch
-        self.ask_key, self.objective_key = jax.random.split(key)
-        self.signs = [1 if direction.name == "MAXIMIZE" else -1 for direction in study.directions]
-        self.choices: list[tuple[str, list[str]]] = study.user_attrs.get(CHOICES, [])
+    searcher: Searcher
+    objective: Objective
+    key: Key
+    num_evaluations: int
+    study: "optuna.Study"
+    batch_size: int
+    describe: Callable[[np.ndarray], str] | None
+    max_failures: int
+    max_retries: int
+    watch: leases.Watch
+
+    def __post_init__(self):
+        self.storage = self.study._storage  # Optuna's own loop offers no trial to another worker; its storages do
+        self.ask_key, self.objective_key = jax.random.split(self.key)
+        self.signs = [1 if direction.name == "MAXIMIZE" else -1 for direction in self.study.directions]
+        self.choices: list[tuple[str, list[str]]] = self.study.user_attrs.get(CHOICES, [])
         self.lease = leases.identity()
         self.taken = {**self.lease, leases.TAKEN: True}
         self.watch.own = self.lease["worker"]
         self.running: Row | None = None
         self.rows: list[Row] = []
         self.shown: set[int] = set()
-        self.folded: tuple[Any, int] = (searcher.init(), 0)  # a state, and the rows that it was told, all finished
+        self.folded: tuple[Any, int] = (self.searcher.init(), 0)  # a state, and the rows that it was told, all finished
 
     # what the study holds
 

@@ -11,7 +11,7 @@ import jax.numpy as jnp
 import numpy as np
 from jax.sharding import Mesh
 
-from jnas.distributed.sharding import Layout, Place, all_at_once, check_mesh, home, one_by_one
+from jnas.distributed.sharding import Place, all_at_once, check_mesh, home, one_by_one
 from jnas.errors import Diverged, Interrupted, UserError
 from jnas.files.signals import Stop, stop_on_signal
 from jnas.files.writing import plain
@@ -31,7 +31,7 @@ def fit(
     *,
     key: Key,
     num_steps: int,
-    mesh: Mesh | Layout | None = None,
+    mesh: Mesh | None = None,
     hooks: Sequence[Hook] = (),
     checkpoints: Saving | None = None,
     runs: Several | None = None,
@@ -68,7 +68,7 @@ def fit(
       num_steps: steps of the whole run, those before a resumption included.
       mesh: from `make_mesh`: runs are spread over its axis "run"; the state of a run is replicated over "data" and the
         batch split along its leading axis (along the second one in `Batches.further`), with the result of one device
-        up to rounding. A `Layout` also says how the leaves of the state are split. None uses the default device.
+        up to rounding. None uses the default device.
       hooks: see `Hook`.
       checkpoints: their folder, and the steps between two of them; None keeps none.
       runs: how many; None: one, without a leading axis.
@@ -95,10 +95,9 @@ def fit(
       >>> print(f"{fit(newton, lambda step, key: jnp.array(2.0), key=jax.random.key(0), num_steps=5):.4f}")
       1.4142
     """
-    layout = mesh if isinstance(mesh, Layout) else Layout(mesh)
     source, own_key = (batches, False) if isinstance(batches, Source) else (Source(batches), True)
-    _check(key, num_steps, layout, hooks, checkpoints, runs, source)
-    keys, place = _keys(key, runs), _place(layout, runs)
+    _check(key, num_steps, mesh, hooks, checkpoints, runs, source)
+    keys, place = _keys(key, runs), _place(mesh, runs)
     ends = [every for every in (checkpoints and checkpoints.every, *(hook.every for hook in hooks)) if every]
     fixed = min((hook.steps_per_call for hook in hooks if hook.steps_per_call), default=None)
     most = min(fixed or MOST_STEPS_PER_CALL, max(1, num_steps))
@@ -110,12 +109,12 @@ def fit(
         step, state, enough = _begin(program, keys, runs, saver, hooks)
         if enough or step >= num_steps:
             return state
-        unsure = fixed is None and _on_cpu(layout) and program.size > 1
+        unsure = fixed is None and _on_cpu(mesh) and program.size > 1
         if unsure and not program.loops_well(state, given, split_key(keys)):
             most, program = 1, compile_steps(learner, source.batch, own_key, 1, place)
         began_finite = {} if saver is None or runs is not None else _finite(state)
         advance = stack.enter_context(
-            drive(program, given, source.fetch, split_key(keys), layout.mesh, num_steps, source.batch_size)
+            drive(program, given, source.fetch, split_key(keys), mesh, num_steps, source.batch_size)
         )
         called = _called(hooks)
         for hook in called:
@@ -151,14 +150,14 @@ def fit(
     return state
 
 
-def _place(layout: Layout, runs: Several | None) -> Place:
+def _place(mesh: Mesh | None, runs: Several | None) -> Place:
     if runs is None:
-        return Place(layout.mesh, None, layout.rule, None)
-    return Place(layout.mesh, runs.num, layout.rule, runs.mapper or (one_by_one if _on_cpu(layout) else all_at_once))
+        return Place(mesh)
+    return Place(mesh, runs.num, runs.mapper or (one_by_one if _on_cpu(mesh) else all_at_once))
 
 
-def _on_cpu(layout: Layout) -> bool:
-    return next(iter(home(layout.mesh).device_set)).platform == "cpu"
+def _on_cpu(mesh: Mesh | None) -> bool:
+    return next(iter(home(mesh).device_set)).platform == "cpu"
 
 
 def _called(hooks: Sequence[Hook]) -> list[Hook]:
@@ -196,8 +195,8 @@ def _begin(
     if saver is None or saver.latest() is None:
         return 0, program.init(*given), False
     shapes = jax.eval_shape(program.init, *given)
-    put = lambda there, part: jax.tree.map(lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=there), part)
-    abstract = jax.tree.map(put, program.state_sharding(shapes), shapes)
+    placed = lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=program.state_sharding)
+    abstract = jax.tree.map(placed, shapes)
     step, state, meta = saver.restore(abstract)
     if meta["key"] != _key_numbers(keys):
         raise UserError(
@@ -290,7 +289,7 @@ def _key_numbers(key: Key) -> list[int]:
     return np.asarray(jax.random.key_data(key)).ravel().tolist()
 
 
-def _check(key, num_steps, layout: Layout, hooks, checkpoints: Saving | None, runs: Several | None, source) -> None:
+def _check(key, num_steps, mesh: Mesh | None, hooks, checkpoints: Saving | None, runs: Several | None, source) -> None:
     num_runs, settings = (None, None) if runs is None else (runs.num, runs.settings)
     if num_runs is not None and num_runs < 1:
         raise ValueError(f"runs is {num_runs}: give 1 or more, or None for a run without a leading axis")
@@ -311,8 +310,8 @@ def _check(key, num_steps, layout: Layout, hooks, checkpoints: Saving | None, ru
         raise ValueError(
             f"the hook {alone[0]!r} is for the first process only: what all processes restore all must see"
         )
-    if layout.mesh is not None:
-        check_mesh(layout.mesh, num_runs)
+    if mesh is not None:
+        check_mesh(mesh, num_runs)
     for name, tree in (("settings", settings), ("Source.per_run", source.per_run)):
         lengths = {jnp.shape(leaf)[:1] for leaf in jax.tree.leaves(tree)}
         if lengths and lengths != {(num_runs,)}:
@@ -320,5 +319,3 @@ def _check(key, num_steps, layout: Layout, hooks, checkpoints: Saving | None, ru
             raise ValueError(f"{name} has {found} rows for {num_runs} runs: give one row a run, and runs=Several(...)")
     if runs is not None and source.fetch is not None:
         raise ValueError(f"there are {num_runs} runs and the batches come from the host: put the data on the device")
-    if layout.rule is not None and settings is not None:
-        raise ValueError("a rule for the state and settings of runs do not go together: leave one of them out")

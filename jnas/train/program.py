@@ -7,7 +7,7 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 from jax.extend.core import ClosedJaxpr, Jaxpr
-from jax.sharding import PartitionSpec
+from jax.sharding import PartitionSpec, Sharding
 from jax.typing import ArrayLike
 
 from jnas.distributed.sharding import RUN, Mapper, Place, home, one_by_one, split_batch
@@ -32,7 +32,7 @@ class Program(NamedTuple):
     size: int  # the most steps that one call of `run` does
     # (state, arrays, keys) -> whether a CPU runs the steps in a loop as fast as one by one
     loops_well: Callable[[State, PyTree, Keys], bool]
-    state_sharding: Callable[[PyTree], PyTree]  # shapes of the state -> where its leaves live
+    state_sharding: Sharding  # of all leaves of the state
 
 
 class Runs(NamedTuple):
@@ -118,15 +118,11 @@ def compile_steps(
             each = each._replace(settings=jax.tree.map(_first, each.settings), rows=jax.tree.map(_first, each.rows))
         return not _has_lax_convolution(step_fn.trace(state, jnp.int32(0), each, keys).jaxpr.jaxpr)
 
-    def state_sharding(shapes):
-        return place.state(shapes.state if isinstance(shapes, Runs) else shapes)
-
     if many:
         init, run = _many(start, step_fn, size, place)
-        return Program(init, run, size, loops_well, state_sharding)
+        return Program(init, run, size, loops_well, place.state)
 
     def run_one(state, start, stop, arrays, keys):
-        del stop
         state, metrics = one_step(state, start, Each(arrays), keys)
         return state, {name: value[None] for name, value in metrics.items()}
 
@@ -148,10 +144,9 @@ def compile_steps(
         # hold one buffer twice, as a momentum that starts at the parameters would.
         return jax.device_put(jax.tree.map(lambda leaf: leaf.copy(), start(key)), there)
 
-    where = place.state(jax.eval_shape(start, jax.random.key(0))) if place.rule is not None else place.state(None)
-    run = jax.jit(run_one if size == 1 else run_many, donate_argnums=0, out_shardings=(where, there))
-    init = init_uncompiled if mesh is None else jax.jit(start, out_shardings=where)
-    return Program(init, run, size, loops_well, state_sharding)
+    run = jax.jit(run_one if size == 1 else run_many, donate_argnums=0, out_shardings=(place.state, there))
+    init = init_uncompiled if mesh is None else jax.jit(start, out_shardings=place.state)
+    return Program(init, run, size, loops_well, place.state)
 
 
 def _many(start, step_fn, size: int, place: Place):
@@ -216,14 +211,9 @@ def _many(start, step_fn, size: int, place: Place):
 
         return over_runs(one)((keys, settings))
 
-    if place.rule is None:
-        where = place.state(None)
-    else:
-        where = place.state(jax.eval_shape(start, jax.random.key(0)))
-        where = Runs(where, place._replace(rule=None).state(None))
     return (
-        jax.jit(init, out_shardings=where),
-        jax.jit(run, donate_argnums=0, out_shardings=(where, home(mesh))),
+        jax.jit(init, out_shardings=place.state),
+        jax.jit(run, donate_argnums=0, out_shardings=(place.state, home(mesh))),
     )
 
 

@@ -116,8 +116,11 @@ def test_finite_difference_is_one_unrolled_step(bed):
 
 
 def test_the_smallest_example_tells_the_estimators_apart():
-    problem, point, rate = testbeds.one_step_example()
-    run = lambda e: e.estimate(problem, point, Batches((), ()), Context(), e.init(point), learning_rate=rate)[0].alpha
+    """First order gives -4, one exact step 2, and 0 without its implicit term: github.com/quark0/darts/issues/116."""
+    inner = lambda w, a, batch, context: (w * w - 2 * a * w + a * a, Aux(context.variables))
+    outer = lambda w, a, batch, context: (a * w - 2 * a + 1, Aux(context.variables))
+    problem, point = bilevel.Bilevel(inner, outer), bilevel.Point(jnp.asarray(-2.0), jnp.asarray(2.0))
+    run = lambda e: e.estimate(problem, point, Batches((), ()), Context(), e.init(point), learning_rate=0.5)[0].alpha
     assert float(run(bilevel.first_order())) == -4.0
     assert float(run(bilevel.unrolled(1))) == 2.0
     assert float(run(bilevel.finite_difference(1e-2))) == pytest.approx(2.0, abs=1e-9)

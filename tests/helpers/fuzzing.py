@@ -214,7 +214,7 @@ def lighten(monkeypatch, folder):
     """Takes away what is heavy behind reading: the shapes of a network, its use, and the drawing of charts."""
     from matplotlib.figure import Figure
 
-    from jnas.recipes import driver, evaluate, models
+    from jnas.recipes import driver, models
     from jnas.recipes.tasks import export, predict
     from jnas.recipes.zoo import networks
 
@@ -243,7 +243,7 @@ def lighten(monkeypatch, folder):
     monkeypatch.setattr(driver.train_network.trainer, "train", stop)
     monkeypatch.setattr(models, "nets", Nets)
     monkeypatch.setattr(predict.models, "answer", stop)
-    monkeypatch.setattr(evaluate, "evaluate", stop)
+    monkeypatch.setattr(models, "evaluate", stop)
     monkeypatch.setattr(export, "export_network", stop)
     monkeypatch.setattr(networks, "costs", types.SimpleNamespace(flops=stop, latency=stop, median_seconds=stop))
     monkeypatch.setattr(Figure, "savefig", lambda figure, file, **_: file.write("<svg></svg>"))

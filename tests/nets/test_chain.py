@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from jnas import nets
-from jnas.nets.chain import GroupedConv, chain_network, check_groups
+from jnas.nets.chain import ChainNetwork, GroupedConv, check_groups
 from jnas.nets.kernels.convolution import conv2d
 from jnas.spaces import networks
 from jnas.spaces.chain import chain
@@ -16,7 +16,7 @@ REDUCE = (9 * 4 * 8 + 2 * 8) + (9 * 8 * 16 + 2 * 16)
 
 
 def shapes_of(text, *, channels=4, **options):
-    net = chain_network(networks.network_space(text), channels=channels, num_classes=10, **options)
+    net = ChainNetwork(networks.network_space(text), channels=channels, num_classes=10, **options)
     return net, *jax.eval_shape(lambda key: nets.initialise(net, key, (8, 8, 1)), jax.random.key(0))
 
 
@@ -67,7 +67,7 @@ def test_depth_repeats_every_layer():
 
 @pytest.fixture(scope="module")
 def network():
-    net = chain_network(networks.network_space("chain:conv_3x3-g2+conv_3x3-e2-dw"), channels=4, num_classes=3)
+    net = ChainNetwork(networks.network_space("chain:conv_3x3-g2+conv_3x3-e2-dw"), channels=4, num_classes=3)
     params, stats = nets.initialise(net, jax.random.key(0), (8, 8, 1))
     return net, {"params": params, "batch_stats": stats}, jax.random.normal(jax.random.key(1), (4, 8, 8, 1))
 
@@ -94,7 +94,7 @@ def test_groups_are_a_dense_convolution_with_blocks_of_zeros():
 def test_dropping_every_branch_leaves_the_input(network):
     """At a rate that drops all, the expanded layer is the identity: the same as a network without it."""
     net, variables, image = network
-    without = chain_network(networks.network_space("chain:conv_3x3-g2+skip_connect"), channels=4, num_classes=3)
+    without = ChainNetwork(networks.network_space("chain:conv_3x3-g2+skip_connect"), channels=4, num_classes=3)
     dropped, _ = net.apply(
         variables, image, train=True, drop_path=jnp.float32(1 - 1e-6), rngs={"drop_path": jax.random.key(2)},
         mutable=["batch_stats"],
@@ -107,9 +107,9 @@ def test_dropping_every_branch_leaves_the_input(network):
 
 def test_bad_networks_are_refused():
     with pytest.raises(ValueError, match="leaves something to choose"):
-        chain_network(chain(("conv_1x1", "skip_connect"), 2), channels=4, num_classes=2)
+        ChainNetwork(chain(("conv_1x1", "skip_connect"), 2), channels=4, num_classes=2)
     with pytest.raises(ValueError, match="2 channels, which 4 groups do not divide"):
         check_groups(networks.network_space("chain-2:conv_3x3-g4,conv_3x3-w0.5"), 4)
     check_groups(networks.network_space("chain-2:conv_3x3-g4,conv_3x3-w0.5"), 8)
     with pytest.raises(ValueError, match="channels is 0"):
-        chain_network(networks.network_space("chain:conv_3x3"), channels=0, num_classes=2)
+        ChainNetwork(networks.network_space("chain:conv_3x3"), channels=0, num_classes=2)

@@ -9,7 +9,7 @@ import pytest
 
 from jnas import nets, spaces
 from jnas.nets.boxes import places
-from jnas.nets.chain import chain_network
+from jnas.nets.chain import ChainNetwork
 from jnas.nets.detection import Detector, Predictions, assign, detect, detection_loss, reached
 from jnas.nets.embedding import Embedder
 from jnas.spaces import networks
@@ -161,7 +161,7 @@ def test_features_have_the_strides_that_the_network_says(stem, kind):
 
 def test_the_heads_read_the_features_that_the_classifier_reads(backbone):
     image = np.random.default_rng(1).normal(size=(2, 8, 12, 3)).astype(np.float32)
-    chain = chain_network(networks.network_space("chain:nor_conv_1x1+skip_connect"), channels=2, num_classes=1)
+    chain = ChainNetwork(networks.network_space("chain:nor_conv_1x1+skip_connect"), channels=2, num_classes=1)
     heads = {"plain": backbone, "boxes": Detector(chain, 3, (1, 2, 4), 8, 1), "sphere": Embedder(chain, 3, 5)}
     weights = {
         name: dict(zip(("params", "batch_stats"), nets.initialise(net, jax.random.key(0), (8, 12, 3)), strict=True))

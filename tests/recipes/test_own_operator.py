@@ -11,7 +11,7 @@ from flax import linen as nn
 from jnas import exported, nets, spaces, train
 from jnas.data.load import load
 from jnas.errors import UserError
-from jnas.recipes import config, driver, evaluate, models
+from jnas.recipes import config, driver, models
 from jnas.recipes.gradient import recipe as gradient
 from jnas.recipes.gradient.settings import Search
 from jnas.recipes.tasks import export
@@ -71,11 +71,11 @@ def test_it_is_measured_from_its_folder(folder, images):
     splits = load(str(images))
     place = folder / "train" / "found"
     stored = json.loads((place / "result.json").read_text())
-    assert evaluate.measure(place, splits.test, space=SPACE)["accuracy"] == stored["test_accuracy"]
+    assert models.measure(place, splits.test, space=SPACE)["accuracy"] == stored["test_accuracy"]
     with pytest.raises(UserError, match="is no generated space"):
-        evaluate.measure(place, splits.test)
+        models.measure(place, splits.test)
     with pytest.raises(UserError, match="and not 'nasbench201': give that space"):
-        evaluate.measure(place, splits.test, space=spaces.nasbench201())
+        models.measure(place, splits.test, space=spaces.nasbench201())
 
 
 def test_it_is_exported_to_a_file_that_answers_alike(folder, images, tmp_path):

@@ -1,7 +1,7 @@
 import numpy as np
 import pytest
 
-from jnas.report.findings import verdict
+from jnas.report.summary import verdict
 
 
 def test_a_cell_below_the_random_mean_is_said_to_gain_nothing():

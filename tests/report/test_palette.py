@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from jnas import spaces
-from jnas.report.palette import style
+from jnas.report.plots import style
 
 # Machado, Oliveira, Fernandes, "A physiologically-based model for simulation of color vision deficiency", 2009;
 # severity 1

@@ -6,8 +6,7 @@ import pytest
 
 from jnas import spaces
 from jnas.report.charts import accuracy_chart, search_charts, training_charts
-from jnas.report.palette import style
-from jnas.report.plots import FIRST, Line, line_chart, thinned
+from jnas.report.plots import FIRST, Line, line_chart, style, thinned
 from jnas.report.reading import read_run
 from jnas.report.trajectories import mixtures, trajectory_chart
 

@@ -4,8 +4,8 @@ import pytest
 
 from jnas.cli.main import main
 from jnas.report import as_text, benchmark_table, write_benchmarks
+from jnas.report.benchmarks import ASSUMPTIONS
 from jnas.report.measurements import read_benchmarks
-from jnas.report.predictions import ASSUMPTIONS
 
 from .test_page import images, parsed
 

@@ -7,7 +7,8 @@ import optax
 import pytest
 
 from jnas import searchers, spaces
-from jnas.searchers import base, controller
+from jnas.searchers import base
+from jnas.searchers.reinforce import log_probability, start, write
 
 SPACE = spaces.narrow(spaces.nasbench201(), {"cell": [["none", "skip_connect", "nor_conv_1x1"]] * 2 + [["none"]] * 4})
 BOUNDS, HIDDEN = (3, 3, 1, 1, 1, 1), 6
@@ -16,15 +17,15 @@ SCORES = (ALL[:, 0] == 2) + 0.1 * (ALL[:, 1] == 1)
 SEARCHER = searchers.reinforce(
     SPACE, batch_size=9, hidden=HIDDEN, learning_rate=0.05, entropy=0.0, queue=2, imitation=0.5
 )
-LIKELY = jax.jit(lambda parameters, codes: controller.log_probability(parameters, codes, BOUNDS, HIDDEN))
+LIKELY = jax.jit(lambda parameters, codes: log_probability(parameters, codes, BOUNDS, HIDDEN))
 
 
 def test_probabilities_sum_to_one_and_are_those_of_the_draws():
-    parameters = 8 * controller.start(jax.random.key(0), BOUNDS, HIDDEN)
+    parameters = 8 * start(jax.random.key(0), BOUNDS, HIDDEN)
     logs, entropies = LIKELY(parameters, ALL)
     chance = np.exp(np.asarray(logs, np.float64))
     np.testing.assert_allclose(chance.sum(), 1, rtol=1e-5)
-    drawn = controller.write(parameters, jax.random.key(1), num=4000, bounds=BOUNDS, hidden=HIDDEN)
+    drawn = write(parameters, jax.random.key(1), num=4000, bounds=BOUNDS, hidden=HIDDEN)
     counts = np.bincount(np.asarray(drawn)[:, 0] * 3 + np.asarray(drawn)[:, 1], minlength=9)
     assert np.max(np.abs(counts - 4000 * chance)) < 5 * np.sqrt(4000 * chance.max())
     # The chain rule of entropy: the mean over architectures of the choices' entropies is that of the whole.
@@ -39,7 +40,7 @@ def test_the_first_step_is_adam_along_the_policy_gradient_and_towards_the_best()
     np.testing.assert_array_equal(state.best, ALL[best])
 
     def loss(parameters):
-        logs, _ = controller.log_probability(parameters, ALL, BOUNDS, HIDDEN)
+        logs, _ = log_probability(parameters, ALL, BOUNDS, HIDDEN)
         return -jnp.mean(advantages * logs) - 0.5 * jnp.mean(logs[best])
 
     gradient = jax.jit(jax.grad(loss))(SEARCHER.init().parameters)
@@ -47,7 +48,7 @@ def test_the_first_step_is_adam_along_the_policy_gradient_and_towards_the_best()
     moved = state.parameters - SEARCHER.init().parameters
     large = np.abs(gradient) > 1e-4
     np.testing.assert_allclose(moved[large], -0.05 * np.sign(gradient)[large], rtol=1e-3)
-    assert (state.batches, state.count, len(state.scores)) == (1, 9, 0)
+    assert (state.batches, state.seen.count, len(state.scores)) == (1, 9, 0)
     assert state.baseline == pytest.approx(reward.mean())
     parts = SEARCHER.tell(SEARCHER.tell(SEARCHER.init(), ALL[:4], SCORES[:4]), ALL[4:], SCORES[4:])
     np.testing.assert_array_equal(parts.parameters, state.parameters)

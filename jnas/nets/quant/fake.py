@@ -28,8 +28,6 @@ class Rule(NamedTuple):
     weight_bits: jax.Array  # [] float32, 2 to 16, or 32 for none
     mapping: jax.Array | None  # [] int32, of the weights: 0 uniform, 1 powers of two; None: uniform, a shorter program
     activation_bits: jax.Array  # [] float32
-    weight_step: jax.Array | None = None  # [out] float32, learned; None: from the values
-    activation_step: jax.Array | None = None  # [] float32, learned; None: from the values
     activation_range: jax.Array | None = None  # [2] float32, least and largest; None: those of the batch
 
     def __call__(self, x: jax.Array, kernel: jax.Array) -> tuple[jax.Array, jax.Array]:
@@ -45,9 +43,8 @@ class Rule(NamedTuple):
         Returns:
           Both, rounded.
         """
-        x = quantise_affine(x, self.activation_bits, limits=self.activation_range, step=self.activation_step)
-        axes = tuple(range(kernel.ndim - 1))
-        return x, quantise(kernel, self.weight_bits, self.mapping, axes=axes, step=self.weight_step)
+        x = quantise_affine(x, self.activation_bits, limits=self.activation_range)
+        return x, quantise(kernel, self.weight_bits, self.mapping, axes=tuple(range(kernel.ndim - 1)))
 
 
 @jax.custom_jvp
@@ -84,14 +81,6 @@ round_through.defjvps(lambda tangent, *_: tangent)
 power_through.defjvps(lambda tangent, *_: tangent, None)
 
 
-@jax.custom_jvp
-def _scaled_gradient(x: jax.Array, factor: jax.Array) -> jax.Array:
-    return x
-
-
-_scaled_gradient.defjvps(lambda tangent, out, x, factor: tangent * factor, None)
-
-
 def _cut(x: jax.Array, low: jax.Array, high: jax.Array) -> jax.Array:
     # `jnp.clip` halves the derivative of what lies on a bound, and the largest value always does.
     return jnp.where(x < low, low, jnp.where(x > high, high, x))
@@ -117,20 +106,12 @@ def normal_range(x: jax.Array, bits: jax.Array, mapping: jax.Array, axes: tuple[
     )
 
 
-def largest_range(x: jax.Array, bits: jax.Array, mapping: jax.Array, axes: tuple[int, ...]) -> jax.Array:
-    """The range of symmetric levels that cuts nothing, see `normal_range`."""
-    del bits, mapping
-    return jnp.max(jnp.abs(jax.lax.stop_gradient(x)), axes, keepdims=True)
-
-
 def quantise(
     x: jax.Array,
     bits: jax.Array,
     mapping: jax.Array | int | None = None,
     *,
     axes: tuple[int, ...] | None = None,
-    range_of=normal_range,
-    step: jax.Array | None = None,
 ) -> jax.Array:
     r"""Rounds to levels that lie symmetrically around 0: what a weight goes through.
 
@@ -139,37 +120,26 @@ def quantise(
         uniform        s round(cut(x / s, -q, q)),  s = r / q          halves to even
         power of two   0 and +-r 2^-k, k = 0 .. q - 1, the nearest, x cut to +-r
 
-    The derivative in x is 1 inside the range and 0 outside; in a learned step s it is round(x/s) - x/s inside and +-q
-    outside, times 1 / sqrt(n q) with n values a step.
+    The derivative in x is 1 inside the range and 0 outside. The range is that of `normal_range`.
 
     Args:
       x: values, floating point.
       bits: [] float32, 2 to 16; 32 and more return `x` bit for bit. May be traced.
       mapping: [] int32, see above. May be traced. None: uniform, which makes a shorter program.
       axes: over which values share a range: all but the last for one a channel; None: all.
-      range_of: `(x, bits, mapping, axes) -> r`, `normal_range` or `largest_range`, or one of your own.
-      step: the learned step s, that broadcasts against `x`; powers of two have r = s q.
 
     Returns:
       The shape and dtype of `x`.
 
-    >>> quantise(jnp.array([-1.0, 0.1, 0.4, 1.0]), jnp.float32(3), range_of=largest_range).tolist()
+    >>> quantise(jnp.array([-1.0, 0.1, 0.4, 1.0]), jnp.float32(3)).tolist()
     [-1.0, 0.0, 0.3333333432674408, 1.0]
-
-    References:
-      Esser et al., "Learned step size quantization", ICLR 2020 (the step and the scale of its gradient).
     """
     bits, index = jnp.asarray(bits, x.dtype), jnp.asarray(UNIFORM if mapping is None else mapping, jnp.int32)
     axes = tuple(range(x.ndim)) if axes is None else axes
     most = jnp.exp2(jnp.minimum(bits, 16) - 1) - 1
-    if step is None:
-        reach = range_of(x, bits, index, axes)
-        reach = jnp.where(reach > 0, reach, jnp.ones_like(reach))  # all values 0
-        step = reach / most
-    else:
-        step = _positive(step.astype(x.dtype), x.size / max(step.size, 1), most)
-        step = step.reshape((1,) * (x.ndim - step.ndim) + step.shape)
-        reach = step * most
+    reach = normal_range(x, bits, index, axes)
+    reach = jnp.where(reach > 0, reach, jnp.ones_like(reach))  # all values 0
+    step = reach / most
     levels = step * round_through(_cut(x / step, -most, most))
     if mapping is not None:
         one = jnp.ones_like(most)
@@ -178,24 +148,17 @@ def quantise(
     return jnp.where(bits >= FLOAT, x, levels)
 
 
-def quantise_affine(
-    x: jax.Array,
-    bits: jax.Array,
-    *,
-    limits: jax.Array | None = None,
-    step: jax.Array | None = None,
-) -> jax.Array:
+def quantise_affine(x: jax.Array, bits: jax.Array, *, limits: jax.Array | None = None) -> jax.Array:
     r"""Rounds to 2^b equidistant levels from the least value to the largest, 0 among them: for activations.
 
         s = (high - low) / (2^b - 1),  z = round(-low / s);   s (cut(round(x / s) + z, 0, 2^b - 1) - z)
 
-    The derivative in x is 1 inside the range and 0 outside; that in a learned step is as in `quantise`.
+    The derivative in x is 1 inside the range and 0 outside.
 
     Args:
       x: values, floating point.
       bits: [] float32, 2 to 16; 32 and more return `x` bit for bit. May be traced.
       limits: `[2]`, low and high, widened to hold 0; None: of `x` itself.
-      step: [] a learned step; the levels then are 0 .. 2^b - 1 where no value is negative, else symmetric ones.
 
     Returns:
       The shape and dtype of `x`.
@@ -208,15 +171,9 @@ def quantise_affine(
       2018.
     """
     bits = jnp.asarray(bits, x.dtype)
-    least = jnp.min(jax.lax.stop_gradient(x)) if limits is None else limits[0].astype(x.dtype)
-    if step is None:
-        largest = jnp.max(jax.lax.stop_gradient(x)) if limits is None else limits[1].astype(x.dtype)
-        step, zero, most = affine_levels(least, largest, bits)
-    else:
-        signed = least < 0
-        most = jnp.exp2(jnp.minimum(bits, 16)) - 1
-        zero = jnp.where(signed, (most + 1) / 2, jnp.zeros_like(most))
-        step = _positive(step.astype(x.dtype), x.size, jnp.where(signed, zero - 1, most))
+    fixed = jax.lax.stop_gradient(x)
+    least, largest = (jnp.min(fixed), jnp.max(fixed)) if limits is None else limits.astype(x.dtype)
+    step, zero, most = affine_levels(least, largest, bits)
     # Cut before rounding: the same levels, and a derivative that knows the range.
     levels = step * round_through(_cut(x / step, -zero, most - zero))
     return jnp.where(bits >= FLOAT, x, levels)
@@ -238,23 +195,3 @@ def affine_levels(low: jax.Array, high: jax.Array, bits: jax.Array) -> tuple[jax
     step = (high - low) / most
     step = jnp.where(step > 0, step, jnp.ones_like(step))
     return step, jnp.round(-low / step), most
-
-
-def start_step(magnitude: jax.Array, bits: jax.Array) -> jax.Array:
-    """Where a learned step starts: 2 m / sqrt(q), q = 2^(b-1) - 1, or 1 where all values are 0.
-
-    Args:
-      magnitude: the mean m of |x| over the values that share the step, any shape.
-      bits: [] float32.
-
-    Returns:
-      The shape of `magnitude`.
-    """
-    step = 2 * magnitude / jnp.sqrt(jnp.exp2(jnp.minimum(jnp.asarray(bits, magnitude.dtype), 16) - 1) - 1)
-    return jnp.where(step > 0, step, jnp.ones_like(step))
-
-
-def _positive(step: jax.Array, num_values: float, most: jax.Array) -> jax.Array:
-    """A learned step, positive, with the scale of its gradient."""
-    step = jnp.maximum(jnp.abs(step), jnp.finfo(step.dtype).tiny ** 0.25)
-    return _scaled_gradient(step, 1 / jnp.sqrt(num_values * most))

@@ -6,6 +6,7 @@ from typing import Any, NamedTuple
 import jax.numpy as jnp
 import numpy as np
 from flax import linen as nn
+from flax.traverse_util import flatten_dict
 from jax import lax
 
 from jnas.nets.layers import Conv, DepthwiseConv, Linear
@@ -89,7 +90,7 @@ def integer_layers(
       ValueError: for a method that has no int8 product: more than 8 bits on one side, or powers of two of more than 4.
     """
     table, everyone = (*methods, EIGHT), np.append(np.asarray(columns), len(methods))
-    found = {}
+    found, kernels = {}, flatten_dict(params)
     for layer in of.layers:
         method = table[everyone[layer.units[0]]]
         if layer.path not in seen or (method.weight_bits, method.activation_bits) == (FLOAT, FLOAT):
@@ -100,11 +101,9 @@ def integer_layers(
                 f"layer {'/'.join(layer.path)} is {method}, which has no product of int8: choose uniform widths of at "
                 "most 8 bits, powers of two of at most 4, or 32 on both sides."
             )
-        kernel = params
-        for name in layer.kernel:
-            kernel = kernel[name]
-        weights, scale = _weight_levels(jnp.asarray(kernel, jnp.float32), method.weight_bits, powers)
-        step, zero, most = affine_levels(seen[layer.path][0], seen[layer.path][1], jnp.float32(method.activation_bits))
+        kernel = jnp.asarray(kernels[layer.kernel], jnp.float32)
+        weights, scale = _weight_levels(kernel, method.weight_bits, powers)
+        step, zero, most = affine_levels(*seen[layer.path], jnp.float32(method.activation_bits))
         shift = 128 if method.activation_bits == 8 else 0
         found[layer.path] = IntegerLayer(weights, scale, np.float32(step), int(zero) - shift, -shift, int(most) - shift)
     return found

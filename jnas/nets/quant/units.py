@@ -8,9 +8,10 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 import numpy as np
+from flax.traverse_util import flatten_dict, unflatten_dict
 
 from jnas.nets.network import RESIDUAL, Network
-from jnas.nets.quant.fake import Rule, start_step
+from jnas.nets.quant.fake import Rule
 from jnas.nets.stacking import stacks_of
 from jnas.spaces.policy import EIGHT, MAPPINGS, Method
 from jnas.types import Array, PyTree
@@ -84,7 +85,7 @@ def units(net: Network, params: PyTree, unit_of: UnitOf = per_edge) -> Units:
     check_built_in(net)
     stacks = {(block, stack.name): stack for block, found in stacks_of(net) for stack in found}
     named: list[tuple[Path, Path, list[str | None], bool]] = []
-    for kernel in _kernels(params):
+    for kernel in (path for path in flatten_dict(params) if path[-1] == "kernel"):
         path = kernel[:-2] if kernel[-2].startswith("Dense") else kernel[:-1]
         stack = stacks.get((path[0], path[1])) if len(path) > 2 else None
         if stack is None:
@@ -122,7 +123,7 @@ def rules(
       methods: what the policy indexes.
       columns: `[num_units]` int32.
       fixed: the method of the layers that belong to no unit.
-      extra: for a layer's path further fields of its `Rule`, such as learned steps and ranges.
+      extra: for a layer's path further fields of its `Rule`, such as ranges.
 
     Returns:
       The collection.
@@ -132,14 +133,14 @@ def rules(
     kinds = [MAPPINGS.index(method.mapping) for method in table]
     mappings = jnp.array(kinds, jnp.int32) if any(kinds) else None
     everyone = jnp.append(jnp.asarray(columns, jnp.int32), jnp.int32(len(methods)))
-    collection: dict[str, Any] = {}
+    found: dict[Path, Rule] = {}
     for layer in of.layers:
         rows = np.array(layer.units) if layer.stacked else np.array(layer.units[0])
         at = everyone[rows]  # -1 is the last, the fixed one
         mapping = None if mappings is None else mappings[at]
-        rule = Rule(weight_bits[at], mapping, activation_bits[at], **((extra or {}).get(layer.path) or {}))
-        _put(collection, (*layer.path, "rule"), rule)
-    return collection
+        more = (extra or {}).get(layer.path) or {}
+        found[*layer.path, "rule"] = Rule(weight_bits[at], mapping, activation_bits[at], **more)
+    return unflatten_dict(found)
 
 
 def calibrate(net: Network, variables: Mapping[str, PyTree], images: Array, of: Units) -> dict[Path, Array]:
@@ -152,44 +153,11 @@ def calibrate(net: Network, variables: Mapping[str, PyTree], images: Array, of: 
       of: its units.
 
     Returns:
-      For the path of each layer `[3]` float32: least value, largest, mean magnitude.
+      For the path of each layer `[2]` float32: least value and largest.
     """
     _, noted = jax.jit(functools.partial(net.apply, train=False, mutable=["ranges"]))(variables, images)
-    return {
-        layer.path: _get(noted["ranges"], layer.path)["input"][0]
-        for layer in of.layers
-        if _has(noted["ranges"], layer.path)
-    }
-
-
-def start_steps(
-    params: PyTree, of: Units, methods: Sequence[Method], columns: np.ndarray, seen: Mapping[Path, Array]
-) -> dict[Path, dict[str, Array]]:
-    """Where the learned steps of a found network start, one an output channel and one a layer's input.
-
-    Args:
-      params: of the network.
-      of: its units.
-      methods: what the policy indexes.
-      columns: `[num_units]` int32, concrete.
-      seen: from `calibrate`.
-
-    Returns:
-      For the path of each layer that is quantised the fields of its rule, which `rules` takes as `extra`: train them
-      together with the weights.
-    """
-    table, steps = (*methods, EIGHT), {}
-    everyone = np.append(np.asarray(columns), len(methods))
-    for layer in of.layers:
-        method = table[everyone[layer.units[0]]]
-        if layer.path in seen:
-            kernel = _get(params, layer.kernel)
-            axes = tuple(range(kernel.ndim - 1))
-            steps[layer.path] = {
-                "weight_step": start_step(jnp.abs(kernel).mean(axes), jnp.float32(method.weight_bits)),
-                "activation_step": start_step(seen[layer.path][2], jnp.float32(method.activation_bits)),
-            }
-    return steps
+    seen = flatten_dict(noted["ranges"])
+    return {layer.path: seen[*layer.path, "input"][0] for layer in of.layers if (*layer.path, "input") in seen}
 
 
 def place_of(net: Network, path: Path) -> Place:
@@ -212,32 +180,5 @@ def check_built_in(net: Network) -> None:
         raise ValueError(f"operator {own[0]!r} is not built in and has no quantised form: leave it out of the space.")
 
 
-def _kernels(tree: PyTree, path: Path = ()) -> list[Path]:
-    if not isinstance(tree, Mapping):
-        return []
-    own = [(*path, "kernel")] if "kernel" in tree else []
-    return own + [found for name in tree for found in _kernels(tree[name], (*path, name))]
-
-
 def _natural(name: str) -> list[Any]:
     return [(int(part), "") if part.isdigit() else (-1, part) for part in re.split(r"(\d+)", name)]
-
-
-def _get(tree: PyTree, path: Path) -> Any:
-    for name in path:
-        tree = tree[name]
-    return tree
-
-
-def _has(tree: PyTree, path: Path) -> bool:
-    for name in path:
-        if name not in tree:
-            return False
-        tree = tree[name]
-    return True
-
-
-def _put(tree: dict[str, Any], path: Path, value: Any) -> None:
-    for name in path[:-1]:
-        tree = tree.setdefault(name, {})
-    tree[path[-1]] = value

@@ -6,7 +6,7 @@ when for some iterations in a row neither the hyper-parameters nor the incumbent
 than a tolerance, or at the budget.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import jax
@@ -16,8 +16,7 @@ from jnas.searchers import Observations, Pooled, Surrogate
 from jnas.searchers.base import Objective, deviation
 from jnas.searchers.gp.regression import Hyperparameters
 from jnas.study import open_study, search
-from jnas.study.ledger import rows_of
-from jnas.study.trials import trial_of
+from jnas.study.ledger import rows_of, trial_of
 from jnas.types import Key
 
 if TYPE_CHECKING:
@@ -198,7 +197,8 @@ def incumbent(
     facts = {
         "mean": posterior[0], "std": posterior[1], "best": float(np.nanmax(state.values[: state.count])),
         "evaluated": bool((state.codes[: state.count] == among[best]).all(-1).any()), "scale": scale,
-        "log_likelihood": float(fitted.log_likelihood), **_words(hyper),
+        "log_likelihood": float(fitted.log_likelihood), "hyper_mean": float(hyper.mean),
+        "log_noise": float(hyper.log_noise), "log_kernel": np.asarray(hyper.log_kernel, np.float64).tolist(),
     }  # fmt: skip
     return Incumbent(np.asarray(among[best]), flat, posterior, scale, facts)
 
@@ -206,19 +206,12 @@ def incumbent(
 def _predict(model: Surrogate, state: Observations, hyper: Hyperparameters, codes: np.ndarray):
     # Padded to a power of two: one program while the observations grow.
     size = min(_AT_A_TIME, 1 << max(5, (len(codes) - 1).bit_length()))
-    means, stds = [], []
+    said = []
     for start in range(0, len(codes), size):
         part = codes[start : start + size]
         rows = np.concatenate([part, np.repeat(part[:1], size - len(part), axis=0)])
-        mean, std = model.predict(state, hyper, rows)
-        means.append(np.asarray(mean)[: len(part)])
-        stds.append(np.asarray(std)[: len(part)])
-    return np.concatenate(means), np.concatenate(stds)
-
-
-def _words(hyper: Hyperparameters) -> dict[str, Any]:
-    logs: Sequence[float] = np.asarray(hyper.log_kernel, np.float64).tolist()
-    return {"hyper_mean": float(hyper.mean), "log_noise": float(hyper.log_noise), "log_kernel": logs}
+        said.append([np.asarray(column)[: len(part)] for column in model.predict(state, hyper, rows)])
+    return (np.concatenate(columns) for columns in zip(*said, strict=True))
 
 
 def _moved(before: Incumbent | None, now: Incumbent) -> dict[str, Any]:

@@ -19,7 +19,7 @@ from jnas.recipes.generated.evaluator import Judge, Kept, draw, from_scratch
 from jnas.recipes.generated.model_search import Criterion, Found, clipped, incumbent, search_until_settled
 from jnas.recipes.generated.settings import ModelLevel, SpaceSearch
 from jnas.recipes.generated.strategies import family_of
-from jnas.recipes.settings import share
+from jnas.recipes.settings import held_out
 from jnas.searchers.base import Evaluation
 from jnas.spaces import descriptors, networks
 from jnas.spaces.chain import ChainSpace
@@ -116,14 +116,8 @@ def plan(config: SpaceSearch, mesh: Mesh | None = None) -> Plan:
                 check_groups(member.space, channels)
     _kernel(descriptors.describe(family))
     splits = run_folder.load_data(config.data, config.image_size)
-    wanted = config.train_images + round(share(config.validation, len(splits.train)) * len(splits.train))
-    if wanted > len(splits.train):
-        raise ValueError(
-            f"train_images and validation are {wanted} images together and {config.data} has {len(splits.train)} for "
-            "training: ask for fewer"
-        )
-    order = jax.random.permutation(jax.random.fold_in(jax.random.key(config.seed), 3), len(splits.train))
-    part, held = map(splits.train.part, np.split(np.asarray(order)[:wanted], [config.train_images]))
+    key = jax.random.fold_in(jax.random.key(config.seed), 3)
+    part, held = held_out(splits.train, config.train_images, config.validation, key)
     member = members[0]  # before hours are spent
     arch = draw(member.space, jax.random.key(0), 1)[0]
     chains.prepare(member.space, arch, splits, config.train)

@@ -1,16 +1,15 @@
 """The settings of a search over generated spaces, and inside the one that it chooses."""
 
-import dataclasses
 import math
 from typing import Literal
 
-from jnas.recipes.settings import MANY, POSITIVE, Training, bounded
+from jnas.recipes.settings import MANY, POSITIVE, Training, settings
 
 _SETS = ("kernels", "widths", "expansions", "groups", "dilations")  # of the strategy convolutions
 _SHORT, _LONG = Training(channels=4, epochs=2), Training()
 
 
-@dataclasses.dataclass(frozen=True)
+@settings(initial=(2, MANY), budget=(2, MANY))
 class ModelLevel:
     """One level's search by a probability model."""
 
@@ -23,12 +22,11 @@ class ModelLevel:
     patience: int = 3  # iterations, see tolerance
 
     def __post_init__(self):
-        bounded(self, initial=(2, MANY), budget=(2, MANY))
         if self.initial > self.budget:
             raise ValueError(f"initial is {self.initial} of a budget of {self.budget}: give at least 2 and no more")
 
 
-@dataclasses.dataclass(frozen=True)
+@settings(**{**dict.fromkeys((*_SETS, "depths"), (1, 1000)), "nodes": (1, 8), "widths": (POSITIVE, 100)})
 class Strategies:
     """What generates spaces: the arguments of `layer_types` of `jnas.spaces.families.generated` and the like.
 
@@ -49,7 +47,6 @@ class Strategies:
     nodes: tuple[int, ...] = (2,)  # of its cells
 
     def __post_init__(self):
-        bounded(self, **{**dict.fromkeys((*_SETS, "depths"), (1, 1000)), "nodes": (1, 8), "widths": (POSITIVE, 100)})
         for name in ("names", "types", "operators", "depths", "nodes", *_SETS):
             value = getattr(self, name)
             values = value.split() if isinstance(value, str) else value
@@ -60,7 +57,7 @@ class Strategies:
             raise ValueError(f"{', '.join(_SETS)} combine to {count:,} layers: give fewer values")
 
 
-@dataclasses.dataclass(frozen=True)
+@settings(samples=(1, 2**16), quantile=(0, 1))
 class SpaceSearch:
     """A search for a space by a model of spaces, then for a network in it by a model of networks."""
 
@@ -88,6 +85,5 @@ class SpaceSearch:
     steps_per_call: int | None = None
 
     def __post_init__(self):
-        bounded(self, samples=(1, 2**16), quantile=(0, 1))
         if self.summary == "quantile" and self.evidence == "networks":
             raise ValueError("the networks one by one say what their mean is: give evidence=summaries for a quantile")

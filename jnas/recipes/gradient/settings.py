@@ -6,10 +6,10 @@ import functools
 from collections.abc import Mapping
 from typing import Any, Literal
 
-from jnas.recipes.settings import Augmentation, Coefficient, Level, Training, bounded
+from jnas.recipes.settings import Augmentation, Coefficient, Level, Training, settings
 
 
-@dataclasses.dataclass(frozen=True)
+@settings()
 class Search:
     """A search by gradient: what it searches, by which estimator and momentum, and how its result is trained."""
 
@@ -66,7 +66,6 @@ class Search:
     record_every: int | None = None  # steps between two genotypes of the record; null: an epoch
 
     def __post_init__(self):
-        bounded(self)
         if self.seed + self.num_runs > 2**32:
             raise ValueError(f"seed is {self.seed}: the last of {self.num_runs} runs would have one of 2^32 or more")
         if self.eigenvalue_every and (self.steps or self.record_every):

@@ -1,12 +1,11 @@
 """The settings of a search in two stages over groups of operators."""
 
-import dataclasses
 from typing import Literal
 
-from jnas.recipes.settings import MANY, Augmentation, Level, Training, bounded
+from jnas.recipes.settings import MANY, Augmentation, Level, Training, settings
 
 
-@dataclasses.dataclass(frozen=True)
+@settings()
 class Stage:
     """The supernet of one stage and how long it is trained."""
 
@@ -14,11 +13,8 @@ class Stage:
     depth: int = 14
     epochs: int = 80  # at most, see patience
 
-    def __post_init__(self):
-        bounded(self)
 
-
-@dataclasses.dataclass(frozen=True)
+@settings(num_samples=(2, MANY), num_groups=(2, MANY))
 class GroupedSearch:
     """A search in two stages; the defaults are those of StacNAS on CIFAR-10.
 
@@ -57,6 +53,3 @@ class GroupedSearch:
     dtype: Literal["float32", "bfloat16"] = "float32"
     steps_per_call: int | None = None
     checkpoint_every: int | None = None  # steps; null: once an epoch
-
-    def __post_init__(self):
-        bounded(self, num_samples=(2, MANY), num_groups=(2, MANY))

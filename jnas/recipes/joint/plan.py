@@ -83,8 +83,7 @@ def make_plan(config: QuantisedSearch, mesh: Mesh | None = None) -> Plan:
 
 def units_of(net: nets.Network, shape: tuple[int, int, int], unit_of: UnitOf) -> Units:
     """The units of a supernet, from the shapes of its parameters."""
-    params, _ = jax.eval_shape(lambda key: nets.initialise(net, key, shape), jax.random.key(0))
-    return units(net, params, unit_of)
+    return units(net, nets.shapes(net, shape)["params"], unit_of)
 
 
 def costs_of(plan: Plan, of: Units, unit_of: UnitOf) -> costs.CostModel:

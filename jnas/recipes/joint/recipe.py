@@ -14,9 +14,9 @@ from jnas.files.locks import exclusive
 from jnas.nets.quant.units import Units
 from jnas.recipes import run_folder, train_network, trainer
 from jnas.recipes.joint import training, weight_sharing
-from jnas.recipes.joint.filters import filtered
 from jnas.recipes.joint.plan import Plan, make_plan, own_policies, policies_of
 from jnas.recipes.joint.search import JOINT, searches
+from jnas.recipes.joint.sensitivity import filtered
 from jnas.recipes.joint.settings import QuantisedSearch
 from jnas.recipes.optimisers import optimiser_of
 from jnas.spaces.policy import EIGHT
@@ -53,7 +53,6 @@ def finish(
     config: QuantisedSearch, plan: Plan, found: dict[str, Any], path: pathlib.Path, mesh: Mesh | None = None
 ) -> dict[str, Any]:
     """What each search found, trained from scratch under its policy, see `driver.Recipe`."""
-    del mesh
     by_name = found["searches"]
     trained = {name: _train(config, plan, chosen, path / "train" / name) for name, chosen in by_name.items()}
     main = trained[JOINT]

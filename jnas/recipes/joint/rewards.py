@@ -1,16 +1,18 @@
 """Rewards of a joint search: weighted normalised metrics, a map, and the rule that ends the search."""
 
-import dataclasses
 import math
 from collections.abc import Callable, Mapping, Sequence
 from typing import Literal
 
-from jnas.recipes.settings import LARGE, POSITIVE, bounded
+from jnas.recipes.settings import LARGE, POSITIVE, settings
 
 METRICS = ("accuracy", "latency", "size", "compute")
 
 
-@dataclasses.dataclass(frozen=True)
+@settings(
+    **dict.fromkeys(METRICS, (0, 100)),
+    **dict.fromkeys(("target_latency", "target_size", "target_compute"), (POSITIVE, LARGE**2)),
+)
 class Reward:
     r"""What a reward is made of; it rises with accuracy and falls with every cost.
 
@@ -49,10 +51,6 @@ class Reward:
     target_compute: float | None = None
 
     def __post_init__(self):
-        bounded(
-            self, **dict.fromkeys(METRICS, (0, 100)),
-            **dict.fromkeys(("target_latency", "target_size", "target_compute"), (POSITIVE, LARGE**2)),
-        )  # fmt: skip
         if not any(getattr(self, name) for name in METRICS):
             raise ValueError("reward: all weights are 0: give accuracy or a cost a positive one")
 

@@ -123,7 +123,6 @@ def _trials(
     whole = space == plan.space
 
     def objective(code: np.ndarray, key) -> Evaluation:
-        del key
         arch, policy = (np.asarray(part) for part in both.split(code))
         arch = arch if whole else np.asarray(spaces.encode(plan.space, spaces.fix(space, arch)), np.int32)
         columns = policies.columns(policy)

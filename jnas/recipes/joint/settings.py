@@ -4,7 +4,7 @@ import dataclasses
 from typing import Literal
 
 from jnas.recipes.joint.rewards import METRICS, Reward
-from jnas.recipes.settings import LARGE, MANY, POSITIVE, Augmentation, Level, Training, bounded
+from jnas.recipes.settings import LARGE, MANY, POSITIVE, Augmentation, Level, Training, settings
 from jnas.spaces.policy import method_of
 
 _WEIGHTS = Level("sgd", 0.1, 0.001, heavy_ball=0.9, weight_decay=5e-4, clip=5.0)
@@ -12,7 +12,7 @@ _AUGMENTATION, _TRAINING = Augmentation(), Training()
 _REWARD = Reward(size=0.07, scale="logarithmic", map="exp")  # MnasNet's form
 
 
-@dataclasses.dataclass(frozen=True)
+@settings()
 class Supernet:
     """The weights that candidates share: trained on one random architecture and one random policy a step."""
 
@@ -22,11 +22,8 @@ class Supernet:
     batch_size: int = 32
     weights: Level = _WEIGHTS
 
-    def __post_init__(self):
-        bounded(self)
 
-
-@dataclasses.dataclass(frozen=True)
+@settings(learning_rate=(POSITIVE, LARGE), num_evaluations=(2, MANY))
 class QuantisedSearch:
     """A search by reward for an architecture and, unless `policy` fixes it, for the widths of its units."""
 
@@ -73,11 +70,6 @@ class QuantisedSearch:
     steps_per_call: int | None = None
 
     def __post_init__(self):
-        bounded(
-            self, learning_rate=(POSITIVE, LARGE), num_evaluations=(2, MANY), population=(2, 2**16), queue=(0, 2**16),
-            at_once=(1, 2**16), probes=(1, 2**16), window=(1, MANY), repeats=(1, 1000), entropy=(0, LARGE),
-            imitation=(0, LARGE),
-        )  # fmt: skip
         methods = [str(method_of(text)) for text in self.methods.split()]
         if not methods or len(set(methods)) < len(methods):
             raise ValueError(f"methods is {self.methods!r}: name at least one, each once")

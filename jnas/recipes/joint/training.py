@@ -15,7 +15,7 @@ from jnas.errors import UserError
 from jnas.nets.quant import integer
 from jnas.nets.quant.units import Path, UnitOf, Units, calibrate, rules, units
 from jnas.recipes import train_network, trainer
-from jnas.recipes.classification import accuracy, cross_entropy
+from jnas.recipes.classification import training_loss
 from jnas.recipes.settings import Training
 from jnas.spaces.policy import Method
 from jnas.types import Array, Aux, Context, Examples, Loss, PyTree
@@ -44,12 +44,8 @@ def quantised_loss(one: Quantised, smoothing: float) -> Loss:
     """
 
     def loss(weights, alpha, batch: Examples, context: Context) -> tuple[Array, Aux]:
-        del alpha
         quant = rules(one.units, one.methods, one.columns)
-        variables = {"params": weights, "batch_stats": context.variables, "quant": quant}
-        logits, updated = one.net.apply(variables, batch.image, train=True, mutable=["batch_stats"])
-        value = cross_entropy(logits.main, batch.label, smoothing)
-        return value, Aux(updated["batch_stats"], {"accuracy": accuracy(logits.main, batch.label)})
+        return training_loss(one.net, {"params": weights, "quant": quant}, batch, context, smoothing=smoothing)
 
     return loss
 
@@ -105,8 +101,7 @@ def _quantised(
     net = prepared.net
     if not isinstance(net, nets.Network):
         raise UserError(f"a network of {prepared.space.name} has no units that a policy could name: use one of cells")
-    params, _ = jax.eval_shape(lambda key: nets.initialise(net, key, shape), jax.random.key(0))
-    of = units(net, params, unit_of)
+    of = units(net, nets.shapes(net, shape)["params"], unit_of)
     methods = tuple(dict.fromkeys(policy[name] for name in of.names))
     return Quantised(net, of, methods, np.array([methods.index(policy[name]) for name in of.names], np.int32))
 
@@ -119,7 +114,7 @@ def _measured(one: Quantised, weights: PyTree, splits: data.Splits, augment: dat
     images = data.augment(augment, None, jnp.asarray(sample.images), sample.shape)
     quant = rules(one.units, one.methods, one.columns)
     seen = calibrate(one.net, {**variables, "quant": quant}, images, one.units)
-    ranges = {path: {"activation_range": row[:2]} for path, row in seen.items()}
+    ranges = {path: {"activation_range": row} for path, row in seen.items()}
     fixed = {**variables, "quant": rules(one.units, one.methods, one.columns, extra=ranges)}
     apply = jax.jit(functools.partial(one.net.apply, train=False))
     predicted = _predictions(lambda images: apply(fixed, images).main, splits.test, augment)

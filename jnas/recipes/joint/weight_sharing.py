@@ -1,7 +1,7 @@
 """Candidates that share weights: a supernet trained on random architectures and policies, and what it says of each."""
 
 from collections.abc import Callable, Sequence
-from typing import NamedTuple
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -9,37 +9,10 @@ import numpy as np
 
 from jnas import data, nets, spaces
 from jnas.nets.quant.units import Units, rules
-from jnas.recipes.classification import accuracy, cross_entropy
-from jnas.recipes.joint.sensitivity import correct_answers
+from jnas.recipes.classification import training_loss
 from jnas.spaces.cell import CellSpace
 from jnas.spaces.policy import Method, PolicySpace
-from jnas.types import Array, Aux, Context, Examples, Loss, PyTree
-
-
-class Placements(NamedTuple):
-    """What each option of each choice puts on the edges, as arrays that a traced architecture can index."""
-
-    cells: tuple[str, ...]
-    tables: tuple[np.ndarray, ...]  # for each choice `[num_options, num_cells, num_edges, num_ops]` float32
-
-
-def placements(space: CellSpace) -> Placements:
-    """The placements of a space."""
-    tables = []
-    for decision in space.decisions:
-        shape = (len(decision.placements), len(space.cells), space.num_edges, len(space.ops))
-        table = np.zeros(shape, np.float32)
-        for option, placed in enumerate(decision.placements):
-            for row, op in placed:
-                table[option, space.cells.index(decision.cell), row, space.ops.index(op)] = 1
-        tables.append(table)
-    return Placements(space.cells, tuple(tables))
-
-
-def mix_of(of: Placements, arch: Array) -> dict[str, Array]:
-    """The mixture with one operator on each chosen edge, for a traced `arch` [num_choices] int32."""
-    whole = sum((jnp.asarray(table)[arch[n]] for n, table in enumerate(of.tables)), jnp.zeros(of.tables[0].shape[1:]))
-    return {cell: whole[n] for n, cell in enumerate(of.cells)}
+from jnas.types import Array, Context, Examples, Loss, PyTree
 
 
 def single_path(net: nets.Network, of: Units, policies: PolicySpace, space: CellSpace) -> Loss:
@@ -59,25 +32,18 @@ def single_path(net: nets.Network, of: Units, policies: PolicySpace, space: Cell
     References:
       Guo et al., "Single path one-shot neural architecture search with uniform sampling", ECCV 2020.
     """
-    places = placements(space)
     widest = max(map(len, policies.allowed))
     codes = np.minimum(np.arange(widest), np.array([len(left) - 1 for left in policies.allowed])[:, None])
     allowed = policies.columns(codes.T).T  # [num_units, widest]
     counts = np.array([len(left) for left in policies.allowed], np.int32)
 
     def loss(weights, alpha, batch: Examples, context: Context):
-        del alpha
         arch_key, policy_key = jax.random.split(jax.random.key(0) if context.key is None else context.key)
-        mix = mix_of(places, spaces.sample(space, arch_key, 1)[0])
+        mix = spaces.one_hot_alpha(space, spaces.sample(space, arch_key, 1)[0])
         drawn = jax.random.randint(policy_key, counts.shape, 0, counts, jnp.int32)
         columns = jnp.asarray(allowed)[np.arange(len(counts)), drawn]
         quant = rules(of, policies.methods, columns)
-        logits, updated = net.apply(
-            {"params": weights, "batch_stats": context.variables, "quant": quant},
-            batch.image, mix, train=True, mutable=["batch_stats"],
-        )  # fmt: skip
-        metrics = {"accuracy": accuracy(logits.main, batch.label)}
-        return cross_entropy(logits.main, batch.label), Aux(updated["batch_stats"], metrics)
+        return training_loss(net, {"params": weights, "quant": quant}, batch, context, mix)
 
     return loss
 
@@ -103,19 +69,30 @@ def judge(
       space: of the architectures.
       validation: all of it is one batch.
       augment: its normalisation is used and nothing else of it.
-      at_once: see `correct_answers`.
+      at_once: candidates computed together; the others wait in a loop of the same program. None: all.
 
     Returns:
       `(archs [n, num_choices], columns [n, num_units]) -> [n]`; each n compiles once.
     """
     image = data.augment(augment, None, jnp.asarray(validation.images), validation.shape)
     labels = jnp.asarray(validation.labels)
-    run = correct_answers(net, of, methods, batch_statistics=True, at_once=at_once)
-    places = placements(space)
-    mixes = jax.jit(jax.vmap(lambda arch: mix_of(places, arch)))
+    mixes = jax.jit(jax.vmap(lambda arch: spaces.one_hot_alpha(space, arch)))
+
+    @jax.jit
+    def correct(variables: PyTree, mixes: PyTree, columns: Array, image: Array, labels: Array) -> Array:
+        def one(candidate) -> Array:
+            mix, policy = candidate
+            quantised = {**variables, "quant": rules(of, methods, policy)}
+            logits: Any
+            logits, _ = net.apply(quantised, image, mix, train=True, mutable=["batch_stats"])
+            return jnp.sum((jnp.argmax(logits.main, -1) == labels).astype(jnp.int32))
+
+        if at_once is None or at_once >= len(columns):
+            return jax.vmap(one)((mixes, columns))
+        return jax.lax.map(one, (mixes, columns), batch_size=at_once)
 
     def score(archs: np.ndarray, columns: np.ndarray) -> np.ndarray:
-        counts = run(variables, mixes(np.asarray(archs, np.int32)), np.asarray(columns, np.int32), image, labels)
+        counts = correct(variables, mixes(np.asarray(archs, np.int32)), np.asarray(columns, np.int32), image, labels)
         return np.asarray(counts) / len(validation)
 
     return score

@@ -19,9 +19,8 @@ from jnas.nets.boxes import places
 from jnas.nets.detection import Detector, assign, detect, detection_loss, reached
 from jnas.recipes import run_folder
 from jnas.recipes.tasks.average_precision import Detections, Truth, average_precision, voc_curve
-from jnas.recipes.tasks.backbones import backbone_of, facts_of
 from jnas.recipes.tasks.settings import TrainDetector
-from jnas.recipes.tasks.training import Plan
+from jnas.recipes.tasks.training import Plan, backbone_of, facts_of
 from jnas.types import Array, Aux, Context, Loss, PyTree
 
 TASK: str = "detection"
@@ -49,7 +48,6 @@ def plan(config: TrainDetector) -> Plan:
         print(note, file=sys.stderr)
 
     def measure(weights: PyTree, run: pathlib.Path, network: pathlib.Path) -> dict[str, Any]:
-        del network
         found = search_all(detector, weights, held_out, augment, config)
         measured = average_precision(truths(held_out), found, held_out.class_names)
         distributed.from_first(lambda: show(run, held_out, found, measured, config, note))
@@ -121,7 +119,6 @@ def loss_of(detector: Detector, shape: tuple[int, int]) -> Loss:
     where = places(shape, detector.strides)
 
     def loss(weights, alpha, batch: Boxed, context: Context) -> tuple[Array, Aux]:
-        del alpha
         predictions, updated = detector.apply(
             {"params": weights, "batch_stats": context.variables}, batch.image, train=True, mutable=["batch_stats"]
         )
@@ -164,12 +161,11 @@ def search_all(
     batch_size: int = 8,
 ) -> list[Detections]:
     """What the detector finds in every photo, in pixels of the scaled images."""
-    shape, norm = dataset.shape, BoxAugment(mean=augment.mean, std=augment.std)
-    mean, std = (jnp.asarray(v, jnp.float32).reshape(1, 1, 1, -1) for v in (norm.mean, norm.std))
+    shape, norm = dataset.shape, data.Augment(mean=augment.mean, std=augment.std)
 
     @jax.jit
     def look(weights, rows):
-        image = (rows.reshape(-1, *shape).astype(jnp.float32) / 255.0 - mean) / std
+        image = data.augment(norm, None, rows, shape)
         predictions: Any = detector.apply(weights, image, train=False)
         return detect(
             predictions, shape[:2], detector.strides, most=config.most_boxes, most_overlap=config.most_overlap

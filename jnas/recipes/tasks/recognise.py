@@ -11,10 +11,9 @@ from jnas import data, distributed, files, report
 from jnas.nets.embedding import Embedder
 from jnas.recipes import run_folder, train_network
 from jnas.recipes.classification import accuracy, cross_entropy
-from jnas.recipes.tasks.backbones import backbone_of, facts_of
 from jnas.recipes.tasks.retrieval import nearest, retrieval
 from jnas.recipes.tasks.settings import TrainEmbedding
-from jnas.recipes.tasks.training import Plan
+from jnas.recipes.tasks.training import Plan, backbone_of, facts_of
 from jnas.train.weights import load_tree, save_tree
 from jnas.types import Array, Aux, Context, Examples, Loss, PyTree
 
@@ -66,7 +65,6 @@ def loss_of(embedder: Embedder, temperature: float) -> Loss:
     """Cross-entropy of the cosines with the classes' directions over `temperature`; its alpha is the empty pytree."""
 
     def loss(weights, alpha, batch: Examples, context: Context) -> tuple[Array, Aux]:
-        del alpha
         output, updated = embedder.apply(
             {"params": weights, "batch_stats": context.variables}, batch.image, train=True, mutable=["batch_stats"]
         )
@@ -81,12 +79,10 @@ def embed_all(
     embedder: Embedder, weights: PyTree, dataset: data.Dataset, augment: data.Augment, *, batch_size: int = 250
 ) -> np.ndarray:
     """The embedding of every image, `[num_examples, dimension]` float32."""
-    shape = dataset.shape
-    plain = data.Augment(mean=augment.mean, std=augment.std)
 
     @jax.jit
     def embed(weights, rows):
-        output: Any = embedder.apply(weights, data.augment(plain, None, rows, shape), train=False)
+        output: Any = embedder.apply(weights, data.augment(augment, None, rows, dataset.shape), train=False)
         return output.embedding
 
     batches = data.padded(dataset, min(batch_size, len(dataset))).images

@@ -3,10 +3,10 @@
 import dataclasses
 from typing import Literal
 
-from jnas.recipes.settings import BELOW_ONE, LARGE, POSITIVE, Augmentation, bounded
+from jnas.recipes.settings import BELOW_ONE, LARGE, POSITIVE, Augmentation, settings
 
 
-@dataclasses.dataclass(frozen=True)
+@settings(learning_rate=(POSITIVE, LARGE))
 class Optimisation:
     """AdamW with a linear warm-up and a cosine to 0."""
 
@@ -17,11 +17,8 @@ class Optimisation:
     weight_decay: float = 1e-2
     clip: float = 5.0  # bound of the gradient's norm
 
-    def __post_init__(self):
-        bounded(self, learning_rate=(POSITIVE, LARGE))
 
-
-@dataclasses.dataclass(frozen=True)
+@settings(smallest=(POSITIVE, 100), largest=(POSITIVE, 100), colour=(0, BELOW_ONE))
 class BoxAugmentation:
     """What happens to a training photo and its boxes, see `jnas.data.detection.sources.BoxAugment`."""
 
@@ -32,12 +29,11 @@ class BoxAugmentation:
     colour: float = 0.2  # largest change of brightness and contrast, as a share
 
     def __post_init__(self):
-        bounded(self, smallest=(POSITIVE, 100), largest=(POSITIVE, 100), colour=(0, BELOW_ONE))
         if self.smallest > self.largest:
             raise ValueError(f"smallest is {self.smallest} and largest {self.largest}: give the smaller factor first")
 
 
-@dataclasses.dataclass(frozen=True)
+@settings(most_boxes=(1, 2**16), strides=(1, 2**13), most_overlap=(0, 1), threshold=(0, 1))
 class TrainDetector:
     """Training of a detector on the network of an architecture: `jnas train WHAT --task detection --data FOLDER`."""
 
@@ -66,12 +62,11 @@ class TrainDetector:
     steps_per_call: int | None = None
 
     def __post_init__(self):
-        bounded(self, most_boxes=(1, 2**16), strides=(1, 2**13), most_overlap=(0, 1), threshold=(0, 1))
         if not self.strides:
             raise ValueError("strides is empty: give some that the network has, such as [8, 16, 32]")
 
 
-@dataclasses.dataclass(frozen=True)
+@settings()
 class TrainEmbedding:
     """Training of an embedding on the network of an architecture: `jnas train WHAT --task recognition --data DATA`."""
 
@@ -91,6 +86,3 @@ class TrainEmbedding:
     augmentation: Augmentation = Augmentation()
     # the machine
     steps_per_call: int | None = None
-
-    def __post_init__(self):
-        bounded(self)

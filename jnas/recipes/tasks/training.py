@@ -1,5 +1,6 @@
-"""The training for a task, of which a task says what is its own: the recipe of `jnas train --task`."""
+"""The training for a task, its backbone, and of which a task says what is its own: `jnas train --task`."""
 
+import dataclasses
 import functools
 import pathlib
 import types
@@ -12,8 +13,11 @@ from flax import linen as nn
 from jax.sharding import Mesh
 
 from jnas import data
-from jnas.recipes import driver, train_network, trainer
-from jnas.recipes.tasks.settings import Optimisation
+from jnas.nets.chain import FoundNetwork
+from jnas.recipes import chains, driver, train_network, trainer
+from jnas.recipes.settings import Training
+from jnas.recipes.tasks.settings import Optimisation, TrainDetector, TrainEmbedding
+from jnas.spaces import networks
 from jnas.types import Loss, PyTree, Source
 
 
@@ -37,14 +41,12 @@ class Task(Protocol):
 
     def plan(self, config: Any) -> Plan:
         """Build and check, touching no disk; a ValueError is an answer to the user."""
-        ...
 
 
 def of(task: Task) -> driver.Recipe:
     """The recipe of a training for a task: what `driver.run` runs."""
 
     def search(config: Any, plan: Plan, path: pathlib.Path) -> dict[str, Any]:
-        del config, path
         return {"genotype": plan.facts["genotype"], "space": plan.facts["space"]}
 
     def finish(config: Any, plan: Plan, found: dict[str, Any], path: pathlib.Path, mesh: Mesh | None) -> dict[str, Any]:
@@ -88,3 +90,53 @@ def adamw(settings: Optimisation, num_steps: int) -> optax.GradientTransformatio
         num_steps,
     )
     return optax.chain(optax.clip_by_global_norm(settings.clip), optax.adamw(rate, weight_decay=settings.weight_decay))
+
+
+class Backbone(NamedTuple):
+    """A network and the names that rebuild it."""
+
+    net: FoundNetwork
+    space: str
+    genotype: str
+    depth: int
+
+
+def backbone(space_name: str, genotype: str, *, channels: int, depth: int | None, stem) -> Backbone:
+    """The network of an architecture, without anything learned.
+
+    Args:
+      space_name: as `spaces.network_space` reads it.
+      genotype: as `spaces.from_string` reads it.
+      channels: of the first cell or layer.
+      depth: cells, or cells a stage, or repetitions of a layer; None: the fewest that make three resolutions.
+      stem: "small_image" or "imagenet".
+
+    Returns:
+      The network, with names as its space writes them.
+
+    Raises:
+      ValueError: if a name is unknown, or the settings do not fit each other.
+    """
+    space = networks.network_space(space_name)
+    arch = networks.from_string(space, genotype)
+    depth = depth or (3 if "reduce" in getattr(space, "cells", ()) else 1)
+    training = Training(channels=channels, depth=depth, stem=stem)
+    return Backbone(
+        chains.network(networks.fix(space, arch), training, 1), space.name, networks.to_string(space, arch), depth
+    )
+
+
+def backbone_of(config: TrainDetector | TrainEmbedding) -> Backbone:
+    """The network that the settings of a task name."""
+    return backbone(config.space, config.genotype, channels=config.channels, depth=config.depth, stem=config.stem)
+
+
+def facts_of(task: str, config: TrainDetector | TrainEmbedding, dataset: Any, augment: Any) -> dict[str, Any]:
+    """Everything that rebuilds the network of a task, for `network.json`, and what it reads."""
+    of = backbone_of(config)
+    names = {"genotype": of.genotype, "space": of.space}
+    return {
+        "task": task, **names, "settings": {**dataclasses.asdict(config), **names, "depth": of.depth},
+        "shape": dataset.shape, "num_classes": dataset.num_classes, "class_names": list(dataset.class_names),
+        "mean": augment.mean, "std": augment.std,
+    }  # fmt: skip

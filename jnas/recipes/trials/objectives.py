@@ -11,7 +11,7 @@ import numpy as np
 
 from jnas import data, nets, spaces
 from jnas.recipes import trainer
-from jnas.recipes.classification import accuracy, cross_entropy, evaluate
+from jnas.recipes.classification import accuracy, cross_entropy, evaluate, training_loss
 from jnas.recipes.settings import Training
 from jnas.searchers.base import Evaluation, Objective
 from jnas.types import Array, Aux, Context, Examples, Key, PyTree
@@ -167,7 +167,6 @@ def shared_weights(supernet: Supernet, validation: data.Dataset, *, batch_size: 
     images, labels = jnp.asarray(batches.images), jnp.asarray(batches.labels)
 
     def objective(arch: np.ndarray, key: Key) -> Evaluation:
-        del key
         mix = spaces.one_hot_alpha(net.space, jnp.asarray(arch))
         found = measured(supernet.weights, supernet.variables, mix, images, labels)
         values = {name: float(value) for name, value in found.items()}
@@ -237,18 +236,12 @@ def _job(net: nets.Network, train: data.Dataset, training: Training, augment: da
         return MixedBatch(plain.batch(rows, step, key), mix)
 
     def loss(weights, alpha, batch: MixedBatch, context: Context) -> tuple[Array, Aux]:
-        del alpha
         assert context.key is not None
         key_arch, key_noise = jax.random.split(context.key)
         mix = batch.mix
         if mix is None and not net.space.is_fixed:
             mix = spaces.one_hot_alpha(net.space, spaces.sample(net.space, key_arch, 1)[0])
-        logits, updated = net.apply(
-            {"params": weights, "batch_stats": context.variables}, batch.examples.image, mix, train=True,
-            rngs={"drop_path": key_noise}, mutable=["batch_stats"],
-        )  # fmt: skip
-        metrics = {"accuracy": accuracy(logits.main, batch.examples.label)}
-        return cross_entropy(logits.main, batch.examples.label), Aux(updated["batch_stats"], metrics)
+        return training_loss(net, {"params": weights}, batch.examples, context, mix, rngs={"drop_path": key_noise})
 
     source = plain._replace(batch=batch, arrays=(plain.arrays, None))
     return trainer.job_of(net, loss, functools.partial(trainer.sgd_of, training), source, train, training)

@@ -15,10 +15,9 @@ import numpy as np
 from jax.sharding import Mesh
 
 from jnas import data, files, searchers, spaces, study
-from jnas.errors import UserError
 from jnas.files.locks import exclusive
 from jnas.recipes import costs, train_network
-from jnas.recipes.settings import share
+from jnas.recipes.settings import held_out
 from jnas.recipes.trials import objectives, truth_table
 from jnas.recipes.trials.settings import COSTS, TrialSearch
 from jnas.searchers.base import Objective, Searcher
@@ -92,17 +91,8 @@ def plan(
     Raises:
       UserError, ValueError: for settings that do not fit each other or the data.
     """
-    del mesh
-    needed = config.train_images + round(share(config.validation, len(splits.train)) * len(splits.train))
-    if needed > len(splits.train):
-        raise UserError(
-            f"train_images and validation are {needed} together and {splits.train.name} has "
-            f"{len(splits.train)} training images: take fewer"
-        )
-    order = np.asarray(
-        jax.random.permutation(jax.random.fold_in(jax.random.key(config.seed), 0), len(splits.train)), np.int32
-    )
-    train, validation = np.split(order[:needed], [config.train_images])
+    key = jax.random.fold_in(jax.random.key(config.seed), 0)
+    parts = held_out(splits.train, config.train_images, config.validation, key)
     shape, classes = splits.train.shape, splits.train.num_classes
 
     def cost(name: str, arch: np.ndarray) -> float:
@@ -110,7 +100,6 @@ def plan(
         return COSTS[name] * costs.OF_A_NETWORK[name](net, shape)
 
     named = {name: functools.partial(cost, name) for name in (*config.costs, *config.beside)}
-    parts = splits.train.part(train), splits.train.part(validation)
     known = truth_table.table(config.table, space, column=config.table_column) if config.table else None
     if known is None:
         data.supervised_source(parts[0], batch_size=config.trial.batch_size, augment=data.Augment())  # checks the size

@@ -3,12 +3,12 @@
 import dataclasses
 from typing import Literal
 
-from jnas.recipes.settings import LARGE, MANY, POSITIVE, Training, bounded
+from jnas.recipes.settings import LARGE, MANY, POSITIVE, Training, settings
 
 COSTS = {"parameters": 1e-6, "flops": 1e-6, "latency": 1e3, "memory": 1e-6}  # in the units of `TrialSearch.costs`
 
 
-@dataclasses.dataclass(frozen=True)
+@settings(max_retries=(0, MANY), lease_seconds=(POSITIVE, LARGE))
 class TrialSearch:
     """A search by trials: what proposes architectures, what judges them, and how the best is trained afterwards."""
 
@@ -40,10 +40,6 @@ class TrialSearch:
     steps_per_call: int | None = None
 
     def __post_init__(self):
-        bounded(
-            self, population=(2, 2**16), ask_size=(1, 2**16), max_failures=(1, MANY), max_retries=(0, MANY),
-            lease_seconds=(POSITIVE, LARGE),
-        )  # fmt: skip
         for name in (*self.costs, *self.beside):
             if name not in COSTS:
                 raise ValueError(f"{name!r} is no cost: choose among {', '.join(COSTS)}")

@@ -55,7 +55,6 @@ def table(path: str | pathlib.Path, space: spaces.CellSpace, *, column: str = "s
             rows[code.tobytes()] = numbers | {column: score}
 
     def objective(arch: np.ndarray, key: Key) -> Evaluation:
-        del key
         found = rows.get(np.asarray(arch, np.int32).tobytes())
         if found is None:
             name = spaces.to_string(space, arch)

@@ -58,7 +58,7 @@ def fine_tune(
         # Last in the chain, or weight decay would move what stands still.
         held = optax.transforms.freeze(bilevel.Point({name: name in still for name in model.weights["params"]}, ()))
         learner = bilevel.supervised(
-            trainer.classifier_loss(net, auxiliary_weight=0.0, smoothing=0.0),
+            trainer.classifier_loss(net),
             lambda key: start(model, net, key, train.shape),
             optax.chain(trainer.sgd_of(as_training(settings), num_steps), held),
         )

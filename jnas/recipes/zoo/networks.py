@@ -154,7 +154,7 @@ def add_table(
 def _training_step(net, weights, batch: Examples):
     def loss(params):
         context = Context(weights["batch_stats"], jax.random.key(0))
-        return trainer.classifier_loss(net, auxiliary_weight=0.0, smoothing=0.0)(params, (), batch, context)
+        return trainer.classifier_loss(net)(params, (), batch, context)
 
     gradient, _ = jax.grad(loss, has_aux=True)(weights["params"])
     return optax.apply_updates(weights["params"], jax.tree.map(lambda g: -1e-3 * g, gradient))

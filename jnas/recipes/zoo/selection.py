@@ -47,7 +47,6 @@ def plan(config: Selection, mesh: Mesh | None = None) -> Plan:
     Raises:
       UserError: if nothing keeps the limits, or the data or the zoo cannot be used.
     """
-    del mesh
     splits = run_folder.load_data(config.data, config.image_size)
     inner = 1 - share(config.validation, len(splits.train))
     train, validation = data.split(splits.train, jax.random.key(config.seed), inner)
@@ -98,7 +97,6 @@ def finish(
     config: Selection, plan: Plan, found: dict[str, Any], path: pathlib.Path, mesh: Mesh | None = None
 ) -> dict[str, Any]:
     """The best trial measured on the test images, once, see `driver.Recipe`."""
-    del mesh
     seconds = found.pop("seconds")
     best = max(found["trials"], key=lambda trial: trial["test_accuracy"])
     best["validation_accuracy"] = best["test_accuracy"]

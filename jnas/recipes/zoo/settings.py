@@ -3,10 +3,10 @@
 import dataclasses
 from typing import Literal
 
-from jnas.recipes.settings import LARGE, MANY, POSITIVE, Augmentation, bounded
+from jnas.recipes.settings import LARGE, MANY, POSITIVE, Augmentation, settings
 
 
-@dataclasses.dataclass(frozen=True)
+@settings(learning_rate=(POSITIVE, LARGE), frozen=(0, 1))
 class FineTuning:
     """How a trained network is fitted to new images: SGD with Nesterov's momentum and a cosine to 0.
 
@@ -23,11 +23,17 @@ class FineTuning:
     clip: float | None = 5.0
     augmentation: Augmentation = Augmentation()
 
-    def __post_init__(self):
-        bounded(self, learning_rate=(POSITIVE, LARGE), frozen=(0, 1))
+
+_POSITIVE = ("max_params", "max_flops", "max_latency", "min_throughput", "min_training", "budget", "learning_rates")
 
 
-@dataclasses.dataclass(frozen=True)
+@settings(
+    **dict.fromkeys(_POSITIVE, (POSITIVE, LARGE)),
+    frozen=(0, 1),
+    trials=(1, MANY),
+    top=(1, MANY),
+    least_records=(2, MANY),
+)
 class Selection:
     """Choosing a network and its hyper-parameters: what `jnas select` reads.
 
@@ -62,11 +68,6 @@ class Selection:
     checkpoint_every: int | None = None
 
     def __post_init__(self):
-        limits = ("max_params", "max_flops", "max_latency", "min_throughput", "min_training", "budget")
-        bounded(
-            self, **dict.fromkeys((*limits, "learning_rates"), (POSITIVE, LARGE)), frozen=(0, 1), trials=(1, MANY),
-            top=(1, MANY), least_records=(2, MANY),
-        )  # fmt: skip
         if not 0 < len(self.frozen) * len(self.learning_rates) * len(self.epochs) <= 1000:
             raise ValueError("frozen, learning_rates and epochs are the grid: give one to 1,000 combinations")
 

@@ -8,7 +8,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from jnas.spaces.base import Space, num_options
+from jnas.spaces.base import Space
 from jnas.spaces.cell import CellSpace
 from jnas.spaces.paths import count_paths, path_words
 from jnas.types import Array
@@ -140,30 +140,6 @@ def rbf(num_features: int) -> Kernel:
         return jnp.exp(log_parameters[0] - 0.5 * jnp.sum(difference**2, -1))
 
     return Kernel((0.0, *[-math.log(num_features)] * num_features), covariance)
-
-
-def one_hot(space: Space) -> Kernel:
-    """`rbf` on the one-hot code: a learned scale per OPTION, so that one odd operator may stand apart from the rest.
-
-    k(x, z) = a exp(-1/2 sum_i [x_i != z_i] (s_i[x_i] + s_i[z_i])).
-
-    Args:
-      space: of the codes.
-
-    Returns:
-      A kernel of int codes with parameters (a, s of every option of every choice in order).
-    """
-    bounds = num_options(space)
-    first = np.concatenate([[0], np.cumsum(bounds)[:-1]]).astype(np.int32)
-
-    def covariance(log_parameters, x, z):
-        scales = jnp.exp(log_parameters[1:])
-        of_x, of_z = scales[x + first[None]], scales[z + first[None]]
-        different = (x[:, None, :] != z[None, :, :]).astype(scales.dtype)
-        total = jnp.sum(different * (of_x[:, None, :] + of_z[None, :, :]), -1)
-        return jnp.exp(log_parameters[0] - 0.5 * total)
-
-    return Kernel((0.0, *[-math.log(len(bounds))] * int(bounds.sum())), covariance)
 
 
 def sum_of(*kernels: Kernel) -> Kernel:

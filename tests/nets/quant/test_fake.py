@@ -80,9 +80,14 @@ def test_32_bits_are_the_identity_bit_for_bit_and_no_width_compiles_again():
     assert ROUND._cache_size() <= 2  # of [37, 3] and of [64, 1]
 
 
-def test_the_table_of_ranges_has_the_least_error_for_a_normal_variable():
+def test_the_table_of_ranges_has_the_least_error_for_a_normal_variable(monkeypatch):
     x = np.linspace(-6, 6, 6001)
-    cut_at = jax.jit(lambda x, b, m, reach: fake.quantise(x, b, m, range_of=lambda *_: reach[None]))
+
+    @jax.jit
+    def cut_at(x, bits, mapping, reach):
+        monkeypatch.setattr(fake, "normal_range", lambda *_: reach[None])
+        return fake.quantise(x, bits, mapping)
+
     density = np.exp(-x * x / 2) / np.exp(-x * x / 2).sum()
     for bits in (2, 4):
         for mapping in (0, 1):
@@ -95,11 +100,10 @@ def test_the_table_of_ranges_has_the_least_error_for_a_normal_variable():
 
 
 @pytest.mark.parametrize("mapping", [0, 1])
-def test_derivatives_pass_straight_through_inside_the_range(mapping):
+def test_derivatives_pass_straight_through_inside_the_range(mapping, monkeypatch):
     x = jnp.array([-2.0, -0.6, 0.05, 0.4, 1.0, 3.0])
-    rounded = functools.partial(
-        fake.quantise, bits=jnp.float32(3), mapping=mapping, range_of=lambda *_: jnp.full((1,), 1.0)
-    )
+    monkeypatch.setattr(fake, "normal_range", lambda *_: jnp.full((1,), 1.0))
+    rounded = functools.partial(fake.quantise, bits=jnp.float32(3), mapping=mapping)
     weight = jnp.arange(1.0, 7.0)
 
     @jax.jit
@@ -120,23 +124,6 @@ def test_affine_derivative_at_the_largest_value_is_whole():
     x = jnp.array([0.0, 0.2, 1.0])
     slope = jax.jit(jax.grad(lambda v: jnp.sum(fake.quantise_affine(v, jnp.float32(4)))))(x)
     np.testing.assert_allclose(slope, 1, rtol=1e-6)
-
-
-def test_learned_steps_have_the_gradient_of_the_paper():
-    x, step, bits = values((50,)), jnp.float32(0.3), jnp.float32(3)
-    q = 3
-    ratio = x / 0.3
-    inside = np.abs(ratio) <= q
-    expected = np.sum(np.where(inside, np.round(ratio) - ratio, np.sign(ratio) * q)) / np.sqrt(50 * q)
-    found = jax.jit(jax.grad(lambda s: jnp.sum(fake.quantise(x, bits, step=s))))(step)
-    np.testing.assert_allclose(found, expected, rtol=1e-4)
-    unsigned = np.abs(x)
-    last = 2**3 - 1
-    ratio = unsigned / 0.1
-    expected = np.sum(np.where(ratio <= last, np.round(ratio) - ratio, last)) / np.sqrt(50 * last)
-    found = jax.jit(jax.grad(lambda s: jnp.sum(fake.quantise_affine(unsigned, bits, step=s))))(jnp.float32(0.1))
-    np.testing.assert_allclose(found, expected, rtol=1e-4)
-    assert float(jnp.max(AFFINE(unsigned, bits, step=jnp.float32(0.1)))) == pytest.approx(0.7)
 
 
 @pytest.fixture(scope="module")
@@ -221,27 +208,19 @@ def test_sizes_of_a_found_network_are_the_sum_of_its_candidates(found_network):
     np.testing.assert_array_equal(total, np.sum(list(layers.values()), 0))
 
 
-def test_calibrated_ranges_and_learned_steps_make_a_network_of_their_own(found_network):
+def test_calibrated_ranges_make_a_network_of_their_own(found_network):
     net, params, stats, of, images, _ = found_network
     variables = {"params": params, "batch_stats": stats}
     seen = units.calibrate(net, variables, jnp.asarray(images), of)
     assert set(seen) == {layer.path for layer in of.layers}
-    np.testing.assert_allclose(seen[("stem", "ConvNorm_0", "Conv_0")][:2], [images.min(), images.max()], rtol=1e-6)
+    np.testing.assert_allclose(seen[("stem", "ConvNorm_0", "Conv_0")], [images.min(), images.max()], rtol=1e-6)
     columns = np.ones(len(of.names), np.int32)
-    ranges = {path: {"activation_range": row[:2]} for path, row in seen.items()}
+    ranges = {path: {"activation_range": row} for path, row in seen.items()}
     static = units.rules(of, METHODS, columns, extra=ranges)
     apply = jax.jit(functools.partial(net.apply, train=False))
     whole = apply({**variables, "quant": static}, images).main
     alone = apply({**variables, "quant": static}, images[:1]).main
     np.testing.assert_allclose(whole[:1], alone, atol=1e-5)  # no batch mate changes an image's levels
-    steps = units.start_steps(params, of, METHODS, columns, seen)
-
-    def loss(steps):
-        collection = units.rules(of, METHODS, columns, extra=steps)
-        return jnp.sum(net.apply({**variables, "quant": collection}, images, train=False).main ** 2)
-
-    slopes = jax.jit(jax.grad(loss))(steps)
-    assert all(float(jnp.abs(leaf).max()) > 0 for leaf in jax.tree.leaves(slopes))
 
 
 def test_methods_are_read_and_refused():

@@ -76,7 +76,7 @@ def test_a_factorised_reduction_is_folded_in_halves():
 @pytest.mark.parametrize("policy", [(1, 2), (3, 0)])
 def test_integers_give_what_fake_quantisation_does(network, policy):
     net, _, _, (params, stats), of, images, apply, seen = network
-    ranges = {path: {"activation_range": row[:2]} for path, row in seen.items()}
+    ranges = {path: {"activation_range": row} for path, row in seen.items()}
     rules = units.rules(of, METHODS, np.array(policy, np.int32), extra=ranges)
     expected = apply({"params": params, "batch_stats": stats, "quant": rules}, images).main
     layers = integer.integer_layers(params, of, METHODS, np.array(policy), seen)

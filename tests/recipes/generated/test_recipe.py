@@ -11,7 +11,7 @@ from jnas import searchers, spaces
 from jnas.cli import main
 from jnas.data.load import load
 from jnas.errors import UserError
-from jnas.recipes import config, evaluate
+from jnas.recipes import config, models
 from jnas.recipes.generated import model_search
 from jnas.recipes.generated import recipe as generated
 from jnas.recipes.generated.evaluator import Kept, draw
@@ -115,8 +115,8 @@ def still(values):
         return values[min(int(state.known.sum()), len(values)) - 1]
 
     def fit(state, key):
-        hyper = searchers.gp.Hyperparameters(np.float32(at(state)), np.float32(0), np.zeros(1, np.float32))
-        return searchers.gp.Fit(hyper, np.float32(0), np.float32(0))
+        hyper = searchers.gp.regression.Hyperparameters(np.float32(at(state)), np.float32(0), np.zeros(1, np.float32))
+        return searchers.gp.regression.Fit(hyper, np.float32(0), np.float32(0))
 
     def predict(state, hyper, codes):
         return np.where(codes[:, 0] == 1, 1.0, 0.0), np.full(len(codes), 0.5)
@@ -194,8 +194,8 @@ def test_information_asks_for_what_tells_most(standard_promotion):
     """Among equals in one cluster and one far away, the cluster's member tells about the others."""
     kernel = searchers.kernels.rbf(1)
     points = np.array([[0.0], [0.1], [-0.1], [9.0], [0.0]], np.float32)
-    hyper = searchers.gp.Hyperparameters(np.float32(0), np.float32(-4), np.zeros(2, np.float32))
-    data = searchers.gp.Data(points[:1], np.zeros(1, np.float32), np.zeros(1, bool))
+    hyper = searchers.gp.regression.Hyperparameters(np.float32(0), np.float32(-4), np.zeros(2, np.float32))
+    data = searchers.gp.regression.Data(points[:1], np.zeros(1, np.float32), np.zeros(1, bool))
     allowed = np.array([True, True, True, True, False])
     chosen = searchers.by_information(kernel, hyper, data, np.zeros(1, bool), points, allowed, 1)
     assert int(chosen[0]) == 0
@@ -275,7 +275,7 @@ def test_a_plan_refuses_what_would_fail_hours_later(images):
         return generated.plan(config.build(SpaceSearch, base, changes))
 
     assert plan().family.name == "generated"
-    with pytest.raises(ValueError, match="are 160 images"):
+    with pytest.raises(ValueError, match="are 160 together"):
         plan(train_images=120)
     with pytest.raises(ValueError, match="groups do not divide"):
         plan(strategies={"names": "convolutions", "groups": [[1, 3]]})
@@ -299,5 +299,5 @@ def test_the_command_searches_trains_reports_and_reads_its_network_again(images,
     assert result["found"]["space"] == result["space"]
     assert result["genotype"].startswith("chain:")
     assert "Spaces tried" in (tmp_path / "run" / "report.html").read_text()
-    measured = evaluate.measure(tmp_path / "run" / "train" / "found", load(str(images)).test)
+    measured = models.measure(tmp_path / "run" / "train" / "found", load(str(images)).test)
     assert measured["accuracy"] == result["found"]["test_accuracy"]

@@ -146,7 +146,7 @@ def test_settings_of_a_run():
     [
         (["--mesh", "data=7"], "batch_size is 10 and data=7 devices do not divide it: give a multiple of 7"),
         (["--mesh", "run=2", "num_runs=3"], "3 runs cannot be spread over run=2: choose a number of runs that is a"),
-        (["--mesh", "rows=2"], "'rows=2' is no mesh: give sizes of run, data, model, such as data=8 or run=4,data=2"),
+        (["--mesh", "rows=2"], "'rows=2' is no mesh: give sizes of run and data, such as data=8 or run=4,data=2"),
         (["--mesh", "data"], "'data' is no mesh"),
     ],
 )

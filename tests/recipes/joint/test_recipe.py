@@ -9,7 +9,6 @@ import subprocess
 import sys
 
 import jax
-import jax.numpy as jnp
 import numpy as np
 import optax
 import pytest
@@ -20,10 +19,10 @@ from jnas import data, nets, spaces
 from jnas.errors import Interrupted, UserError
 from jnas.nets.quant import integer, sizes, units
 from jnas.recipes import driver, models, train_network, trainer
-from jnas.recipes.joint import filters, weight_sharing
 from jnas.recipes.joint import plan as quantised_plan
 from jnas.recipes.joint import recipe as joint
 from jnas.recipes.joint import search as joint_search
+from jnas.recipes.joint import sensitivity, weight_sharing
 from jnas.recipes.joint import training as quantised_training
 from jnas.recipes.settings import Training
 from jnas.spaces.policy import Method, policies
@@ -89,8 +88,8 @@ def test_every_operator_is_in_a_probe():
     """Two architectures hold 12 of the 30 operators of the space: the others would count as harmless."""
     space = spaces.nasbench201()
     first = np.asarray(spaces.sample(space, jax.random.key(0), 2))
-    archs = filters.covering(space, first, jax.random.key(1))
-    shares = filters.shares(space, archs)
+    archs = sensitivity.covering(space, first, jax.random.key(1))
+    shares = sensitivity.shares(space, archs)
     np.testing.assert_array_equal(archs[:2], first)
     assert len(shares) == 30
     assert sum(shares.values()) == pytest.approx(6)  # one operator an edge in each
@@ -185,16 +184,6 @@ def test_a_device_without_integer_products_is_named(cells, monkeypatch):
     found = quantised_training.in_integers(one, variables, {}, cells[1], data.Augment(), np.zeros(64, np.int32))
     sentence = "cpu cannot run this network in integers (UNIMPLEMENTED: no convolution of int8): measure it on a CPU"
     assert found == {"refused": sentence}
-
-
-def test_traced_mixtures_are_those_of_the_architecture():
-    space = spaces.s2()  # whose nodes keep some of their edges
-    places = weight_sharing.placements(space)
-    mix = jax.jit(lambda arch: weight_sharing.mix_of(places, arch))
-    for arch in np.asarray(spaces.sample(space, jax.random.key(0), 2)):
-        expected, found = spaces.one_hot_alpha(space, arch), mix(jnp.asarray(arch))
-        for cell in space.cells:
-            np.testing.assert_array_equal(found[cell], expected[cell])
 
 
 @pytest.mark.parametrize(
@@ -299,7 +288,7 @@ def weak(of=None, at_once=None):
 def test_an_operator_that_loses_more_than_the_threshold_leaves_its_edge(target, tmp_path, threshold, left):
     config, plan = target
     config = dataclasses.replace(config, policy="w2a4", operator_threshold=threshold)
-    space, _ = filters.filtered(config, plan, weak, tmp_path)
+    space, _ = sensitivity.filtered(config, plan, weak, tmp_path)
     ((first, *others),) = space.edge_ops
     assert first == left
     assert tuple(others) == plan.space.edge_ops[0][1:]
@@ -328,7 +317,7 @@ def test_a_search_stays_among_the_operators_that_are_left(images, tmp_path):
 def test_what_grows_slower_by_a_method_loses_it(target, tmp_path):
     config, plan = target
     config = dataclasses.replace(config, method_growth={"latency": 0.0})
-    _, policies = filters.filtered(config, plan, weak, tmp_path)
+    _, policies = sensitivity.filtered(config, plan, weak, tmp_path)
     (arch,) = np.asarray(spaces.sample(plan.space, jax.random.fold_in(jax.random.key(0), 2), 1))
     net = nets.network_for(spaces.fix(plan.space, arch), channels=2, depth=1, num_classes=4)
     products = dict.fromkeys([*UNITS, None], 0)
@@ -347,5 +336,5 @@ def test_operators_are_filtered_by_what_they_grow(target, tmp_path, milliseconds
     config, plan = target
     config = dataclasses.replace(config, policy="w2a4", operator_growth={"latency": 0.0})
     plan = plan._replace(latency={**plan.latency, "w2a4": milliseconds})
-    space, _ = filters.filtered(config, plan, weak, tmp_path)
+    space, _ = sensitivity.filtered(config, plan, weak, tmp_path)
     assert {len(ops) for ops in space.edge_ops[0]} == {left}

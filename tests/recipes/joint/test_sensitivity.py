@@ -7,9 +7,9 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from jnas import nets, spaces
+from jnas import data, nets, spaces
 from jnas.nets.quant import units
-from jnas.recipes.joint import rewards, sensitivity
+from jnas.recipes.joint import rewards, sensitivity, weight_sharing
 from jnas.spaces.policy import UNQUANTISED, Method, method_of, policies
 
 METHODS = (Method(2, 4), Method(4, 8, "power_of_two"), UNQUANTISED)
@@ -25,15 +25,15 @@ def program():
     dense = params["classifier"]["Linear_0"]["Dense_0"]
     dense["bias"] = jnp.zeros_like(dense["bias"])  # which else decides every answer of an untrained network
     of = units.units(net, params)
-    images = np.random.default_rng(0).normal(size=(30, 6, 6, 1)).astype(np.float32)
-    labels = np.random.default_rng(1).integers(0, 3, 30).astype(np.int32)
-    run = sensitivity.correct_answers(net, of, METHODS, batch_statistics=True, at_once=4)
-    mix = spaces.one_hot_alpha(SPACE, CODE)
+    pixels = np.random.default_rng(0).integers(0, 256, (30, 36)).astype(np.uint8)
+    images = data.Dataset(pixels, np.random.default_rng(1).integers(0, 3, 30).astype(np.int32), (6, 6, 1), 3)
+    augment = data.Augment(mean=(0.5,), std=(0.25,))
+    variables = {"params": params, "batch_stats": stats}
+    judge = weight_sharing.judge(net, variables, of, METHODS, SPACE, images, augment, at_once=4)
 
     def evaluate(policy):
-        mixes = jax.tree.map(lambda leaf: jnp.broadcast_to(leaf, (len(policy), *leaf.shape)), mix)
-        count = run({"params": params, "batch_stats": stats}, mixes, policy, images, labels)
-        return {"accuracy": np.asarray(count) / 30, "size": np.array([1.0 + (row == 2).sum() for row in policy])}
+        scores = judge(np.tile(CODE, (len(policy), 1)), policy)
+        return {"accuracy": scores, "size": np.array([1.0 + (row == 2).sum() for row in policy])}
 
     return of, evaluate
 
@@ -76,8 +76,6 @@ def test_methods_are_filtered_unit_by_unit():
     assert again.allowed[0] == (METHODS[2],)
     with pytest.raises(ValueError, match="measure these units"):
         sensitivity.filter_methods(policies(("a",), METHODS), found, "accuracy", 0.1)
-    with pytest.raises(ValueError, match="cannot be w2a4"):
-        left.uniform(METHODS[0])
 
 
 def test_operators_that_do_not_bear_the_policy_leave_the_space():

@@ -189,16 +189,6 @@ def test_evidence_against_quadrature(x64):
     np.testing.assert_allclose(regression.log_evidence(kernel, found.hyper, data), exact, atol=0.5)
 
 
-def test_one_hot_is_rbf_on_the_one_hot_code(x64):
-    space = spaces.nasbench201()
-    kernel, codes = kernels.one_hot(space), np.random.default_rng(4).integers(0, 5, (6, 6)).astype(np.int32)
-    scales = np.random.default_rng(5).uniform(0.1, 1.0, 30)
-    encoded = np.eye(5)[codes].reshape(6, 30)
-    log_parameters = jnp.log(jnp.asarray(np.concatenate([[1.3], scales])))
-    expected = dense_rbf(np.concatenate([[1.3], scales]), encoded, encoded)
-    np.testing.assert_allclose(kernel.covariance(log_parameters, codes, codes), expected, rtol=1e-12)
-
-
 def test_paths_is_rbf_on_counts_of_paths_and_blind_to_edges_that_lead_nowhere(x64):
     space = spaces.nasbench201()
     kernel = kernels.paths(space)
