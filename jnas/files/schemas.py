@@ -176,7 +176,9 @@ AtWork = TypedDict("AtWork", {
 }, total=False)  # fmt: skip
 
 # A zoo: entry.json, a cost, what a fine-tuning came to, and a line of a table.
-Sums = TypedDict("Sums", {"name": str, "sha256": dict[str, str]})
+Sums = TypedDict("Sums", {
+    "name": Required[str], "sha256": Required[dict[str, str]], "parameters": Count,
+}, total=False)  # fmt: skip
 ZooNetwork = TypedDict("ZooNetwork", {
     "name": Required[str], "sha256": Required[dict[str, str]], "accuracy": Required[Number],
     "parameters": Required[Count], "flops": Required[Number | None],
