@@ -72,8 +72,7 @@ def _arrays(path):
                     f"{path} holds a single array: save x_train, y_train, x_test and y_test with numpy.savez"
                 ) from error
         raise UserError(
-            f"{path} cannot be read ({type(error).__name__}): "
-            "it must be an undamaged file of numpy.savez without objects"
+            f"{path} cannot be read: it is cut off or damaged, or holds objects; save its arrays again with numpy.savez"
         ) from error
 
 

@@ -1,6 +1,7 @@
 """The one way in which image files of the user are opened: upright, eight bits a channel, of a few formats."""
 
 import contextlib
+import errno
 import os
 import pathlib
 import warnings
@@ -40,7 +41,7 @@ def opened(path: str | os.PathLike[str]) -> Iterator[Any]:
     broken = (OSError, SyntaxError, ValueError, Image.DecompressionBombError, Image.DecompressionBombWarning)
     try:
         if not file.is_file():  # a pipe would keep us waiting
-            raise FileNotFoundError(file)
+            raise FileNotFoundError(errno.ENOENT, "it is no file")
         with warnings.catch_warnings():
             warnings.simplefilter("error", Image.DecompressionBombWarning)
             with Image.open(file, formats=FORMATS) as image:
@@ -50,7 +51,13 @@ def opened(path: str | os.PathLike[str]) -> Iterator[Any]:
     except UserError:
         raise
     except broken as error:  # SyntaxError: a broken PNG
-        raise UserError(f"image {path} cannot be read ({type(error).__name__}): replace it or remove it") from error
+        bomb = isinstance(error, Image.DecompressionBombError | Image.DecompressionBombWarning)
+        why = (
+            "it is too large"
+            if bomb
+            else getattr(error, "strerror", None) or f"it is damaged or no {', '.join(FORMATS)}"
+        )
+        raise UserError(f"image {path} cannot be read ({why}): replace it or remove it") from error
 
 
 def _eight_bits(file: pathlib.Path, image: Any) -> Any:

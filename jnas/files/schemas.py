@@ -124,6 +124,35 @@ class Data(Described, total=False):
     test: Required[Count]
 
 
+# The parts of the page that a choice among the networks of a zoo and a search for a quantised network have.
+Predicted = TypedDict("Predicted", {
+    "model": str, "frozen": Number, "learning rate": Number, "epochs": Number, "reasons": str,
+    "seconds": Number | None, "mean": Number, "low": Number, "high": Number,
+}, total=False)  # fmt: skip
+Tried = TypedDict("Tried", {
+    "model": str, "predicted": Predicted, "test_accuracy": Required[Number], "seconds": Number,
+}, total=False)  # fmt: skip
+Offered = TypedDict("Offered", {"model": str, "accuracy": Number | None, "parameters": Number | None})
+Worth = TypedDict("Worth", {"name": str, "rise": Number, "spread": Number})
+Carried = TypedDict("Carried", {
+    "predictor": str, "records": Count, "tasks": Count, "error": Number, "guess": Number, "features": list[Worth],
+})  # fmt: skip
+Selected = TypedDict("Selected", {
+    "candidates": list[Offered], "ranking": list[Predicted], "trials": list[Tried],
+    "records": Annotated[list[Count], Len(2, 2)], "carried by": Carried | None,
+}, total=False)  # fmt: skip
+InIntegers = TypedDict("InIntegers", {"test_accuracy": Number, "agreement": Number, "refused": str}, total=False)
+Points = TypedDict("Points", {"names": Texts, "values": list[Numbers]})
+Quantised = TypedDict("Quantised", {
+    "test_accuracy": Required[Number], "size": Required[Number], "compute": Required[Number],
+    "reward": Required[Number], "evaluations": Required[Count], "genotype": Required[str],
+    "policy": Required[dict[str, str]], "curve": Required[Numbers], "integer": InIntegers, "points": Points,
+}, total=False)  # fmt: skip
+AllQuantised = TypedDict("AllQuantised", {
+    "joint": Required[Quantised], "eight": Quantised, "then": Quantised,
+}, total=False)  # fmt: skip
+
+
 class Run(Found, total=False):
     """A search, or a training of classifiers."""
 
@@ -133,8 +162,8 @@ class Run(Found, total=False):
     random: Required[list[Classifier]]
     data: Required[Data]
     reference: Reference
-    selection: Mapping
-    quantised: dict[str, Mapping]
+    selection: Selected
+    quantised: AllQuantised
 
 
 # found.json of the parts of a search; searches.json, sensitivity.json and choice.json.
@@ -176,7 +205,9 @@ AtWork = TypedDict("AtWork", {
 }, total=False)  # fmt: skip
 
 # A zoo: entry.json, a cost, what a fine-tuning came to, and a line of a table.
-Sums = TypedDict("Sums", {"name": str, "sha256": dict[str, str]})
+Sums = TypedDict("Sums", {
+    "name": Required[str], "sha256": Required[dict[str, str]], "parameters": Count,
+}, total=False)  # fmt: skip
 ZooNetwork = TypedDict("ZooNetwork", {
     "name": Required[str], "sha256": Required[dict[str, str]], "accuracy": Required[Number],
     "parameters": Required[Count], "flops": Required[Number | None],

@@ -13,11 +13,13 @@ def shortened(text: str) -> str:
 
 
 def check_text(text: str, whose: str) -> None:
-    """Refuses text that no UTF-8 file can hold, such as the name of a file of bytes in another encoding.
+    """Refuses text that no UTF-8 file can hold, such as the name of a file of bytes in another encoding, or no path.
 
     Raises:
         UserError: It is none.
     """
+    if "\0" in text:
+        raise UserError(f"{whose} holds a NUL ({shortened(text)!r}): give another one")
     try:
         text.encode()
     except UnicodeEncodeError as error:

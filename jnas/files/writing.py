@@ -6,6 +6,7 @@ import math
 import os
 import pathlib
 import platform
+import re
 import shutil
 import struct
 import tempfile
@@ -76,7 +77,7 @@ def atomic_write(path: str | os.PathLike[str], content: str | bytes) -> None:
     """
     target = pathlib.Path(path)
     with explain("write", target):
-        sweep(target.parent)
+        sweep(target.parent, target.name)
         while True:
             # In the same folder: a rename is atomic within one file system only.
             temporary = target.with_name(left_name())
@@ -100,16 +101,21 @@ def left_name() -> str:
     return f".jnas-{uuid.uuid4().hex}.tmp"
 
 
-def sweep(folder: pathlib.Path) -> None:
-    """Remove what is named by `left_name` and locked by nobody: its writer was killed."""
-    for path in folder.glob(".jnas-*.tmp"):
+def sweep(folder: pathlib.Path, name: str = "") -> None:
+    """Remove what is named by `left_name` and locked by nobody, for its writer was killed.
+
+    Beside it what a version before 0.11, which locked nothing, left of a file of that name a day ago or longer.
+    """
+    left = re.compile(rf"\.jnas-.*\.tmp|(\.{re.escape(name)}\.\d+\.tmp)")
+    for path, found in ((path, left.fullmatch(path.name)) for path in folder.glob(".*.tmp")):
         with contextlib.suppress(OSError):
-            file = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK)
-            try:
-                fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-                shutil.rmtree(path) if path.is_dir() else path.unlink()
-            finally:
-                os.close(file)
+            if found and not (found[1] and time.time() - path.lstat().st_mtime < 86_400):
+                file = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK)
+                try:
+                    fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                    shutil.rmtree(path) if path.is_dir() else path.unlink()
+                finally:
+                    os.close(file)
 
 
 def curves(folder: Any, suffix: str, purge: int | None = None) -> Callable[[Iterable[tuple[str, float, int]]], None]:

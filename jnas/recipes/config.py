@@ -16,6 +16,7 @@ import yaml
 from jnas.errors import UserError
 from jnas.files.plain_yaml import plain_yaml
 from jnas.files.reading import yaml_of
+from jnas.files.text import check_text
 from jnas.report.reading import dotted
 
 Settings = TypeVar("Settings")
@@ -175,6 +176,8 @@ def _read(hint: Any, value: Any, name: str) -> Any:
         return None
     if isinstance(value, bool) and bool not in options:
         raise UserError(f"{name[:-1]} is {value}: give a number or a name")
+    if isinstance(value, str):
+        check_text(value, name[:-1])
     if table is None:
         return value
     if isinstance(value, str):

@@ -84,7 +84,7 @@ class Checkpoints:
             self._manager.save(step, args=self._args.Composite(**stored))
 
     def restore(self, abstract: State) -> tuple[int, State, dict[str, Any]]:
-        """Read the newest complete checkpoint whose checksum is right; those after it are told of and removed.
+        """Read the newest sound checkpoint; those after it that were read and are damaged are told of and removed.
 
         Args:
           abstract: the tree to fill, of `jax.ShapeDtypeStruct` with shardings, or of arrays.
@@ -93,7 +93,7 @@ class Checkpoints:
           The step, the state placed as `abstract` says, and what was saved as `meta`.
 
         Raises:
-          UserError: if there is none, if it belongs to another tree, or if none can be read.
+          UserError: if there is none, if it belongs to another tree, or if it cannot be read; nothing is removed then.
         """
         damaged: dict[int, str] = {}
         for step in sorted(self._manager.all_steps(), reverse=True):
@@ -102,7 +102,12 @@ class Checkpoints:
                 state, meta = self._read(step, where, abstract)
             except UserError:
                 raise
-            except Exception as error:  # whatever damage makes the reader stumble over
+            except Exception as error:
+                if why := _refusal(error):
+                    raise UserError(
+                        f"{where} cannot be read: {why}; try again when its disk is well, or delete "
+                        f"{self.folder / str(step)} to do without it"
+                    ) from error
                 damaged[step] = f"{where} cannot be read ({type(error).__name__})"
                 continue
             for bad, what in damaged.items():
@@ -118,6 +123,8 @@ class Checkpoints:
     def _read(self, step: int, where: str, abstract: State) -> tuple[State, dict[str, Any]]:
         leaves, tree = jax.tree.flatten(abstract)
         wanted = {str(i): leaf for i, leaf in enumerate(leaves) if leaf.size}
+        for part in ("meta", "state"):  # where one is gone, the storage library has no OSError for it
+            os.stat(self.folder / str(step) / part)
         about = self._manager.restore(step, args=self._args.Composite(meta=self._args.JsonRestore()))["meta"]
         if (difference := first_difference(about["leaves"], describe(abstract))) is not None:
             raise UserError(
@@ -159,11 +166,9 @@ class Checkpoints:
     def _explained(self) -> Iterator[None]:
         try:
             yield
-        except (OSError, ValueError) as error:  # the storage library knows no OSError
-            code = re.search(r"os_error_code='(\d+)'", str(error))
-            if code is None and isinstance(error, ValueError):
+        except (OSError, ValueError) as error:
+            if (reason := _refusal(error)) is None:
                 raise
-            reason = os.strerror(int(code[1])) if code else getattr(error, "strerror", None) or str(error)
             raise UserError(
                 f"cannot write the checkpoint of step {self._saving} to {self.folder}: {reason}; "
                 "free the disk or choose another folder"
@@ -192,6 +197,17 @@ def _sum(about: dict[str, Any], leaves: dict[str, jax.Array]) -> int:
         data = jax.random.key_data(leaf) if jnp.issubdtype(leaf.dtype, jax.dtypes.prng_key) else leaf
         total = zlib.crc32(np.asarray(to_host(data)).tobytes(), total)
     return total
+
+
+def _refusal(error: Exception) -> str | None:
+    """What a disk or the system refused, in its words; None where something was read and is not as it was written."""
+    said = str(error)
+    if code := re.search(r"os_error_code='(\d+)'", said):  # of the storage library, which knows no OSError
+        return os.strerror(int(code[1]))
+    if isinstance(error, ValueError | LookupError | TypeError | AttributeError):
+        code = re.match("[A-Z_]+(?=: )", said)
+        return code[0] if code and code[0] not in ("DATA_LOSS", "OUT_OF_RANGE", "INVALID_ARGUMENT") else None
+    return getattr(error, "strerror", None) or said.partition("\n")[0] or type(error).__name__
 
 
 def _empty(leaf) -> jax.Array:

@@ -67,6 +67,7 @@ def test_bad_words(words, sentence, capsys, tmp_path, monkeypatch):
         (["search", "data=\x1b[31m\nx"], r"'\x1b[31m\nx'"),
         (["search", "joint", "operators=\x1b[31m"], "\\x1b[31m"),
         (["search", "data=\udce9"], "is no UTF-8 text"),
+        (["report", "a\0b"], r"a word of the command holds a NUL ('a\x00b'): give another one"),
         (["train", "x" * 5000], "xxx...', and it is no genotype"),
         (["search", "space=cell-99:none,skip_connect"], "is no generated space"),
         (["search", "--mesh", "data=" + "9" * 400], "is no mesh"),

@@ -59,7 +59,10 @@ def test_reads_grey_images_and_labels_in_a_column(tmp_path):
         ({"y_train": np.array([0, 1, 3, 0, 1, 3])}, "goes up to 3 and no label is 2"),
         ({"y_train": np.array([0, 1, 2**40, 0, 1, 2])}, f"goes up to {2**40} and no label is 3"),
         ({"y_test": np.array([0, 1, 3])}, "y_test of .* has the label 3 and y_train goes up to 2"),
-        ({"y_train": np.array([0, 1, 2, 0, 1, None])}, r"cannot be read \(ValueError\): .* without objects"),
+        (
+            {"y_train": np.array([0, 1, 2, 0, 1, None])},
+            "npz cannot be read: it is cut off or damaged, or holds objects; save",
+        ),
     ],
 )
 def test_refuses_unfit_arrays(tmp_path, changes, words):

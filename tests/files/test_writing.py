@@ -104,6 +104,14 @@ def test_what_a_killed_writer_left_is_swept_away_and_what_a_living_one_writes_is
         assert sorted(os.listdir(tmp_path)) == [alive.name, ".mine.tmp", "b"]
 
 
+def test_what_a_version_before_0_11_left_of_the_same_file_is_swept_away_when_it_is_a_day_old(tmp_path):
+    for name in (".b.31.tmp", ".b.32.tmp", ".c.31.tmp", ".b.x.tmp"):
+        (tmp_path / name).touch()
+        os.utime(tmp_path / name, (0, 0)) if "32" not in name else None
+    atomic_write(tmp_path / "b", "b")
+    assert sorted(os.listdir(tmp_path)) == [".b.32.tmp", ".b.x.tmp", ".c.31.tmp", "b"]
+
+
 def test_a_file_that_was_swept_away_before_it_was_locked_is_written_again(tmp_path, monkeypatch):
     plain, calls = writing.fcntl.flock, []
 

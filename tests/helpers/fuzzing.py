@@ -1,18 +1,22 @@
-"""Files of a run, a zoo and a benchmark, damaged one at a time and read by the command line in this process."""
+"""Files of a run, a zoo and a benchmark, damaged one at a time and read by the command line in one process."""
 
 import contextlib
 import functools
 import hashlib
 import io
 import json
+import os
 import pathlib
+import random
 import shutil
+import sys
 import traceback
 import types
 import warnings
 
 import mutations
 import numpy as np
+import pytest
 from tiny import OLD_SEARCH
 
 from jnas.cli.main import main
@@ -168,6 +172,29 @@ KINDS = {  # file -> how it is damaged, and who reads it
     "zoo/tables/theirs/models.jsonl": (mutations.damaged_lines, LISTS[:1]),
     "bench.jsonl": (mutations.damaged_lines, (["report", "bench.jsonl"],)),
 }
+
+
+PAGES = [name for name in KINDS if name.startswith("page/")]  # which take ten times as long as others
+
+
+def run():
+    """Tries as many damaged files as the second argument says, in the folder of the first.
+
+    Prints a line of JSON before each, number and name, and one after it with its status and what is wrong beside.
+    """
+    folder, number = pathlib.Path(sys.argv[1]), int(sys.argv[2])
+    corpus(folder)
+    lighten(pytest.MonkeyPatch(), folder)
+    os.chdir(folder)
+    for words in {" ".join(words): words for _, commands in KINDS.values() for words in commands}.values():
+        status, _, said = answer(words)
+        assert (status, said) == (0, ""), words  # what is whole is read
+    whole = {name: pathlib.Path(name).read_bytes() for name in KINDS}
+    order = 6 * [name for name in KINDS if name not in PAGES] + PAGES
+    for at in range(number):
+        name = order[at % len(order)]
+        print(json.dumps([at, name]), flush=True)
+        print(json.dumps([at, name, *try_one(folder, whole, name, random.Random(at))]), flush=True)
 
 
 def answer(words):

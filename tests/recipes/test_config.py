@@ -89,11 +89,13 @@ def test_a_key_is_found_by_its_last_word():
         assert said in str(caught.value)
 
 
-def test_a_value_of_another_type_is_no_number():
+def test_a_value_of_another_type_is_no_number_and_a_nul_no_text():
     with pytest.raises(UserError, match="channels is True: give a number"):
         config.build(Search, {"channels": True})
     with pytest.raises(UserError, match=r"weights\.warmup is True: give a number"):
         config.build(Search, {"weights": {"warmup": True}})
+    with pytest.raises(UserError, match=r"data holds a NUL \('a.x00b'\): give another one"):
+        config.build(Search, {"data": "a\0b"})
 
 
 @pytest.mark.parametrize(

@@ -58,11 +58,27 @@ def test_numbers_and_steps_that_no_run_writes_are_left_out_and_counted(tmp_path)
     assert run.notes == (f"{len(odd)} lines of search/metrics.jsonl could not be read and left out.",)
 
 
-def test_a_result_of_another_form_is_left_out_and_its_field_named(tmp_path):
-    (tmp_path / "result.json").write_text('{"found": 5, "genotype": "a"}', encoding="utf-8")
-    (run := read_run(tmp_path))
+SOUND = {"genotype": "a", "found": {"genotype": "a", "test_accuracy": 0.5}, "random": [], "data": {"test": 1}}
+
+
+@pytest.mark.parametrize(
+    ("changes", "said"),
+    [
+        ({"found": 5}, "found is 5; expected a mapping"),
+        ({"selection": []}, "selection is []; expected a mapping"),
+        ({"selection": {"trials": [{"model": "a"}]}}, "selection.trials.0.test_accuracy is missing"),
+        ({"selection": {"ranking": [{"learning rate": "x"}]}}, "selection.ranking.0.learning rate is 'x'; expected a"),
+        ({"selection": {"records": [3]}}, "selection.records is [3]; expected at least 2 entries"),
+        ({"selection": {"carried by": {}}}, "selection.carried by.predictor is missing"),
+        ({"quantised": {"eight": {}}}, "quantised.joint is missing"),
+        ({"quantised": {"joint": {"test_accuracy": None}}}, "quantised.joint.test_accuracy is None; expected a finite"),
+    ],
+)
+def test_a_result_of_another_form_is_left_out_and_its_field_named(tmp_path, changes, said):
+    (tmp_path / "result.json").write_text(json.dumps({**SOUND, **changes}), encoding="utf-8")
+    run = read_run(tmp_path)
     assert run.result == {}
-    assert "result.json: field found is 5; expected a mapping" in run.notes[0]
+    assert f"result.json: field {said}" in run.notes[0]
 
 
 def test_a_run_under_way_gives_what_is_there(tmp_path):

@@ -1,5 +1,7 @@
+import errno
 import resource
 import shutil
+from unittest import mock
 
 import jax
 import jax.numpy as jnp
@@ -70,15 +72,44 @@ def test_leftovers_of_a_killed_save_are_neither_read_nor_kept(tmp_path):
     assert sorted(path.name for path in tmp_path.iterdir()) == ["1", "9"]
 
 
-def test_a_damaged_checkpoint_is_named(tmp_path):
+@pytest.mark.parametrize(
+    ("refused", "reason"),
+    [
+        (OSError(errno.EIO, "Input/output error"), "Input/output error"),
+        (PermissionError(errno.EACCES, "Permission denied"), "Permission denied"),
+        (ValueError("UNKNOWN: reading [os_error_code='12']"), "Cannot allocate memory"),
+        (ValueError("NOT_FOUND: no key"), "NOT_FOUND"),
+        (MemoryError(), "MemoryError"),
+        (RuntimeError("RESOURCE_EXHAUSTED: no memory\nmore"), "RESOURCE_EXHAUSTED: no memory"),
+    ],
+)
+def test_what_a_disk_does_not_give_is_one_sentence_and_nothing_is_removed(tmp_path, monkeypatch, refused, reason):
+    with Checkpoints(tmp_path) as checkpoints:
+        for step in (3, 7):
+            checkpoints.save(step, {"a": jnp.ones(2)}, {})
+    with Checkpoints(tmp_path) as checkpoints:
+        with monkeypatch.context() as patch:
+            patch.setattr(checkpoints._manager, "restore", mock.Mock(side_effect=refused))
+            sentence = (
+                rf"^the checkpoint of step 7 in \S+ cannot be read: {reason}; .* delete {tmp_path}/7 to do without"
+            )
+            with pytest.raises(UserError, match=sentence):
+                checkpoints.restore({"a": jnp.ones(2)})
+        assert checkpoints.restore({"a": jnp.ones(2)})[0] == 7
+
+
+def test_files_that_are_gone_are_refused_and_those_that_were_changed_are_damage(tmp_path):
     with Checkpoints(tmp_path) as checkpoints:
         checkpoints.save(3, {"a": jnp.ones(2)}, {})
-    shutil.rmtree(tmp_path / "3" / "state" / "d")
-    shutil.rmtree(tmp_path / "3" / "state" / "ocdbt.process_0")
-    with (
-        Checkpoints(tmp_path) as checkpoints,
-        pytest.raises(UserError, match=rf"cannot be read .*: delete {tmp_path}/3"),
-    ):
+    parts = tmp_path / "3" / "state"
+    parts.rename(tmp_path / "elsewhere")
+    with Checkpoints(tmp_path) as checkpoints, pytest.raises(UserError, match=rf"try again .*, or delete {tmp_path}/3"):
+        checkpoints.restore({"a": jnp.ones(2)})
+    (tmp_path / "elsewhere").rename(parts)
+    for path in (path for path in parts.rglob("*") if path.is_file()):
+        path.write_bytes(path.read_bytes()[::-1])
+    sentence = rf"step 3 in \S+ cannot be read \(\w+\) and there is none before it: delete {tmp_path}/3 to begin anew"
+    with Checkpoints(tmp_path) as checkpoints, pytest.raises(UserError, match=sentence):
         checkpoints.restore({"a": jnp.ones(2)})
 
 

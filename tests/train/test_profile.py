@@ -84,7 +84,7 @@ def test_the_flag_of_the_command_traces_into_the_folder_of_the_run(learner, tmp_
 
     monkeypatch.setattr(driver, "run", run)
     monkeypatch.setattr(main, "_summary", lambda result, folder: None)
-    monkeypatch.setattr(main, "enable_compilation_cache", lambda: None)
+    monkeypatch.setattr("jnas.distributed.cache.enable_compilation_cache", lambda: None)
     for words, expected in (("--profile",), [3, 4, 5]), (("--profile", "2:3"), [1, 2]), ((), None):
         folder = tmp_path / str(len(words))
         assert main.main(["search", "epochs=9", "--out", str(folder), *words]) == 0

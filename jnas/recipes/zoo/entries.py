@@ -26,7 +26,7 @@ from typing import Any
 from jnas.errors import UserError
 from jnas.files import atomic_write, explain, prepare_folder, schemas
 from jnas.files.locks import exclusive
-from jnas.files.reading import LONGEST, checked, decoded, opened, parsed
+from jnas.files.reading import LONGEST, checked, decoded, memory, opened, parsed
 from jnas.files.urls import masked
 from jnas.files.writing import left_name, sweep
 from jnas.recipes.zoo.place import Place, place_of, to_write
@@ -111,11 +111,13 @@ def _read(zoo: str | os.PathLike[str], kind: str, name: str) -> tuple[Facts, dic
         known = ", ".join([*names(zoo, NETWORKS), *names(zoo, TABLES)]) or "none"
         raise UserError(f"{masked(str(zoo))} has no entry {name!r} among its {kind}: it has {known}")
     facts = read_entry(folder)
+    left = min(LONGEST + 16 * facts.get("parameters", 0), memory() // 2)  # bytes: weights are arrays of 4 bytes each
     contents = {}
     for file, expected in facts["sha256"].items():
         if pathlib.PurePath(file).name != file or "\0" in file:
             raise UserError(f"{folder / ENTRY} names a file outside of its folder: remove the entry {name!r}")
-        content = _content(folder / file)
+        content = _content(folder / file, left)
+        left -= len(content)
         found = hashlib.sha256(content).hexdigest()
         if found != expected:
             raise UserError(
@@ -233,7 +235,7 @@ def unsealed(path: Place) -> Facts:
     Raises:
       UserError: if the file is damaged, or was changed by hand.
     """
-    content = _content(path, most=LONGEST)
+    content = _content(path, LONGEST)
     with contextlib.suppress(UserError):
         facts = parsed(decoded(content, path), path, schemas.Mapping)
         if facts.pop("digest", None) == digest_of(facts):
@@ -241,13 +243,13 @@ def unsealed(path: Place) -> Facts:
     raise UserError(f"{path} does not agree with its own checksum: it was truncated or changed; remove that entry")
 
 
-def _content(path: Place, most: int = -1) -> bytes:
-    """At most so many bytes of a file, all with -1; where there is too much, a checksum will not agree."""
+def _content(path: Place, most: int) -> bytes:
+    """At most so many bytes of a file; where there are more, a checksum will not agree."""
     if isinstance(path, pathlib.Path):
         with opened(path) as file:
             return file.read(most)
     with explain("read", str(path)):
-        return path.read_bytes()
+        return path.read_bytes(most)
 
 
 def digest_of(facts: Mapping[str, Any]) -> str:

@@ -46,10 +46,15 @@ class Remote:
         with _as_os_error():
             return bool(self.system.isfile(self.path))
 
-    def read_bytes(self) -> bytes:
-        """The content of the file."""
-        with _as_os_error():
-            return self.system.cat_file(self.path)
+    def read_bytes(self, most: int) -> bytes:
+        """The content of the file; an OSError where it says that it has more than so many bytes, or more arrive."""
+        with _as_os_error(), self.system.open(self.path, "rb") as file:
+            content, declared = bytearray(), getattr(file, "size", None) or 0
+            while declared <= most >= len(content) and (part := file.read(2**20)):  # of a stream: what has arrived
+                content += part
+        if max(declared, len(content)) > most:
+            raise OSError(f"it has more than {most:,} bytes")
+        return bytes(content)
 
     def iterdir(self) -> Iterator["Remote"]:
         """What is in the folder."""

@@ -1,9 +1,11 @@
 """An exported network in a process that knows nothing of the search, and files that were damaged or changed."""
 
+import dataclasses
 import hashlib
 import io
 import json
 import os
+import re
 import subprocess
 import sys
 import zipfile
@@ -129,6 +131,15 @@ def test_images_of_another_shape_are_refused(file, images):
             network(wrong)
 
 
+def test_a_platform_that_it_was_not_exported_for_is_one_sentence(file, images):
+    network = exported.load(file)
+    for_tpu = jax_export.export(jax.jit(lambda _, x: {"probability": x}), platforms=["tpu"])(network.weights, images)
+    with pytest.raises(
+        UserError, match=r"^the network's program does not run here \([^\n]*tpu[^\n]*\): export it again$"
+    ):
+        dataclasses.replace(network, program=for_tpu)(images)
+
+
 def cut(path):
     path.write_bytes(path.read_bytes()[:-400])
 
@@ -213,6 +224,22 @@ def test_a_program_that_calls_into_the_process_is_refused_before_it_is_compiled(
     forge(path, program)
     with pytest.raises(UserError, match=rf"net\.jnas: field program\.bin is \['{target}'\]; expected a program that"):
         exported.load(path)
+
+
+@pytest.mark.parametrize(
+    ("fault", "sentence"),
+    [
+        ("import os; os.abort()", "its program cannot be read (it ends the reader of JAX)"),  # as MLIR's does at times
+        ("import time; time.sleep(99)", "its program cannot be read (it takes more than 1 s)"),
+        ("bytearray(2**33)", "does not read it"),
+    ],
+)
+def test_what_the_reader_of_a_program_dies_of_is_one_sentence(file, monkeypatch, fault, sentence):
+    beginning, mark, rest = exported.READER.partition("from jaxlib.mlir import ir")
+    monkeypatch.setattr(exported, "READER", f"{beginning}{fault}\n{mark}{rest}")
+    monkeypatch.setattr(exported, "PATIENCE", 1 if "sleep" in fault else 120)
+    with pytest.raises(UserError, match=rf"^\S*net\.jnas[^\n]*{re.escape(sentence)}[^\n]*export"):
+        exported.load(file)
 
 
 @pytest.mark.parametrize(

@@ -196,6 +196,31 @@ def test_a_zoo_behind_a_url_is_read(folder, remote, tmp_path, capsys):
     assert "memory://bucket/zoo/networks/good/weights.npz has the SHA-256" in err
 
 
+@pytest.mark.parametrize("declared", [None, 2**40])
+def test_more_than_an_entry_may_have_is_not_taken_from_a_url(remote, monkeypatch, declared):
+    memory, taken = fsspec.filesystem("memory"), []
+
+    class Endless:
+        size = declared
+
+        def __enter__(self):
+            return self
+
+        def __exit__(self, *_):
+            pass
+
+        def read(self, most):
+            taken.append(most)
+            return bytes(most)
+
+    plain = type(memory).open
+    endless = lambda system, path, *rest: Endless() if path.endswith(".npz") else plain(system, path, *rest)
+    monkeypatch.setattr(type(memory), "open", endless)
+    with pytest.raises(UserError, match=r"weights\.npz: it has more than 67,124,862 bytes"):
+        zoo.read(remote, zoo.NETWORKS, "good")
+    assert sum(taken) == (0 if declared else 4 * 65 * 2**20)  # it is tried four times
+
+
 def test_a_zoo_behind_a_url_is_not_written(folder, remote, capsys):
     before = fsspec.filesystem("memory").find("/bucket")
     for write in (
