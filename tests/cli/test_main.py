@@ -236,3 +236,29 @@ def test_what_a_sentence_repeats_moves_no_cursor_and_tells_no_password(capsys):
     assert "\x1b" not in err
     assert "secret" not in refused(capsys, "search", "data=https://ann:secret@host/x.npz?sig=secret")
     assert "secret" not in refused(capsys, "spaces", "--no-such=https://ann:secret@host")
+
+
+@pytest.mark.parametrize(
+    ("line", "status", "said"),
+    [
+        ("spaces >/dev/full", 2, "jnas: cannot print: No space left on device"),
+        ("spaces nowhere >&-", 2, "jnas: there is no space 'nowhere'"),
+        ("spaces nowhere 2>/dev/full", 2, ""),
+        ("spaces nowhere <&- >&- 2>&-", 2, ""),
+    ],
+)
+def test_streams_that_are_full_or_closed_change_no_status(line, status, said):
+    done = subprocess.run(["sh", "-c", f"{sys.executable} -m jnas {line}"], stderr=subprocess.PIPE, text=True)
+    assert (done.returncode, said in done.stderr) == (status, True), done.stderr
+    assert done.stderr.count("\n") == bool(said)
+
+
+def test_a_variable_of_jax_that_cannot_be_is_one_sentence():
+    words = {"JAX_NUM_CPU_DEVICES": "abc", "JAX_PLATFORMS": "nonsense"}
+    for (name, value), command in zip(words.items(), (["spaces"], ["search", "data=fashion-mnist-slice"]), strict=True):
+        done = subprocess.run(
+            [sys.executable, "-m", "jnas", *command], env=os.environ | {name: value}, capture_output=True, text=True
+        )
+        assert (done.returncode, done.stdout, done.stderr.count("\n")) == (2, "", 1), done.stderr
+        assert done.stderr.startswith("jnas: ")
+        assert name.lower() in done.stderr.lower()
