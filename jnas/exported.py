@@ -29,7 +29,9 @@ from jnas.errors import UserError
 
 FORMAT, VERSION = "jnas-network", 1
 HEADER, PROGRAM, WEIGHTS, GALLERY = "header.json", "program.bin", "weights.npz", "gallery.npz"
-TASKS = ("classification", "recognition", "detection")
+ANSWERS = {  # by task
+    "classification": {"probability"}, "recognition": {"embedding"}, "detection": {"boxes", "score", "label"},
+}  # fmt: skip
 MOST_SIDE = 2**14  # pixels
 PATIENCE = 120  # seconds for reading a program, which takes less than one
 # All that a network needs of the compiler beside arithmetic. Any other custom call names a function of the process that
@@ -156,6 +158,7 @@ def load(path: str | os.PathLike[str]) -> ExportedNetwork:
         version = header["format"], header.get("version")
         if version == (FORMAT, VERSION):
             _check_digests(header, parts)
+        stored, arrays = parts[PROGRAM], parts[WEIGHTS]
     except OSError as error:
         raise UserError(f"cannot read {name}: {error.strerror}; name a file that jnas export wrote") from error
     except Exception as error:  # in the zip reader, the decompressor, the JSON, or for what it lacks
@@ -166,16 +169,16 @@ def load(path: str | os.PathLike[str]) -> ExportedNetwork:
             "network again with this version"
         )
     _check_header(name, header)
-    program = _program(name, parts[PROGRAM], header["jax"])
+    program = _program(name, stored, header["jax"])
     _check_against(name, header, program)
     try:
-        weights = _arrays(parts[WEIGHTS])
+        weights = _arrays(arrays)
         gallery = _arrays(parts[GALLERY]) if GALLERY in parts else {}
         ordered = tuple(weights[str(i)] for i in range(len(weights)))
         if [(array.shape, array.dtype) for array in ordered] != [(a.shape, a.dtype) for a in program.in_avals[:-1]]:
             raise ValueError("other weights")
-        if gallery and not 0 <= gallery["label"].min() <= gallery["label"].max() < len(header["class_names"]):
-            raise ValueError("other classes")
+        if header["task"] == "recognition":
+            _check_gallery(header, **gallery)
     except Exception as error:
         raise damaged from error
     return ExportedNetwork(header, program, ordered, gallery)
@@ -212,7 +215,7 @@ def _check_header(name: str, header: dict[str, Any]) -> None:
     )  # fmt: skip
     table = lambda value: isinstance(value, dict)
     rules = [
-        ("task", lambda value: value in TASKS, f"one of {', '.join(TASKS)}"),
+        ("task", lambda value: isinstance(value, str) and value in ANSWERS, f"one of {', '.join(ANSWERS)}"),
         ("class_names", texts, "a list of texts"),
         ("platforms", texts, "a list of texts"),
         *((field, lambda value: isinstance(value, str), "a text") for field in ("genotype", "space", "jax")),
@@ -239,8 +242,18 @@ def _check_against(name: str, header: dict[str, Any], program: Any) -> None:
     for path in ("input", "outputs"):
         if header[path] != wanted[path]:
             raise _wrong(name, path, header[path], f"{json.dumps(wanted[path])}, as its program has it")
+    if set(outputs) != ANSWERS[header["task"]]:
+        raise _wrong(name, "task", header["task"], f"that of a network which answers {', '.join(sorted(outputs))}")
     if "probability" in outputs and len(header["class_names"]) != outputs["probability"].shape[1]:
         raise _wrong(name, "class_names", header["class_names"], f"{outputs['probability'].shape[1]} names")
+
+
+def _check_gallery(header: dict[str, Any], embedding: np.ndarray, label: np.ndarray) -> None:
+    dimension = header["outputs"]["embedding"]["shape"][1]
+    if embedding.dtype != np.float32 or embedding.shape != (len(label), dimension) or label.dtype.kind not in "iu":
+        raise ValueError("other embeddings")
+    if label.ndim != 1 or not 0 <= label.min() <= label.max() < len(header["class_names"]):
+        raise ValueError("other classes")
 
 
 def _wrong(name: str, path: str, value: Any, expected: str) -> UserError:

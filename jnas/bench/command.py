@@ -24,6 +24,7 @@ from jnas import files, spaces
 from jnas.bench.roofline import Ceilings, Work
 from jnas.errors import Interrupted, UserError
 from jnas.files import reading, schemas
+from jnas.files.text import shortened
 from jnas.recipes import config, run_folder
 from jnas.recipes.gradient.settings import Search
 
@@ -98,9 +99,11 @@ def synthetic(name: str) -> tuple[int, int, int, int] | None:
     """
     if not name.startswith("synthetic"):
         return None
-    found = re.fullmatch(r"synthetic(?::([1-9]\d*)x([1-9]\d*)x([1-9]\d*)(?::([1-9]\d*))?)?", name)
+    found = re.fullmatch("synthetic(?::(#)x(#)x(#)(?::(#))?)?".replace("#", "[1-9][0-9]{0,3}"), name)
     if not found:
-        raise UserError(f"data is {name!r}: give synthetic, or synthetic:HEIGHTxWIDTHxCHANNELS:CLASSES")
+        raise UserError(
+            f"data is {name!r}: give synthetic, or synthetic:HEIGHTxWIDTHxCHANNELS:CLASSES, each at most 9999"
+        )
     height, width, channels, classes = (
         int(text or usual) for text, usual in zip(found.groups(), (32, 32, 3, 10), strict=True)
     )
@@ -134,8 +137,8 @@ def run(
       UserError: if the file cannot be read or written, or a number is out of range.
       Interrupted: after SIGTERM; the process that runs is stopped first.
     """
-    if repeats < 1 or (timeout is not None and not 0 < timeout < 1e9):
-        raise UserError(f"--repeats {repeats} --timeout {timeout}: give at least 1 repeat, and a positive time")
+    if not 1 <= repeats <= 10**6 or (timeout is not None and not 0 < timeout < 1e9):
+        raise UserError(f"--repeats {repeats} --timeout {timeout}: give from 1 to 10^6 repeats, and a positive time")
     if profile and out is None:
         raise UserError("--profile needs --out FILE.jsonl: the traces are written beside that file")
     known = begun(out)
@@ -281,8 +284,8 @@ def _axis(word: str) -> list[tuple[str, str]]:
 
 
 def _devices(text: str, batch_size: int) -> int:
-    if not text.isdigit() or int(text) < 1:
-        raise UserError(f"devices is {text!r}: give a number of at least 1")
+    if not re.fullmatch("[1-9][0-9]{0,4}", text):
+        raise UserError(f"devices is {shortened(text)!r}: give a number of at least 1 and at most 99,999")
     if batch_size % int(text):
         raise UserError(f"a batch of {batch_size} cannot be split over {text} devices: choose a multiple as batch_size")
     return int(text)

@@ -22,6 +22,7 @@ from jnas import bilevel, data, files, nets, spaces
 from jnas.bench import roofline
 from jnas.bench.command import synthetic
 from jnas.bilevel.single_loop import EVERY
+from jnas.data.memory import check_memory
 from jnas.distributed.cache import enable_compilation_cache
 from jnas.distributed.environment import environment
 from jnas.distributed.meshes import data_mesh
@@ -121,6 +122,7 @@ def _splits(settings: Search) -> data.Splits:
     height, width, channels, classes = described
     part = settings.validation if settings.validation < 1 else 0.5
     count = max(1024, int(2 * settings.validation), int(4 * settings.batch_size / min(part, 1 - part)))
+    check_memory(count * height * width * channels, f"{count:,} random images: give smaller ones")
     random = np.random.default_rng(settings.seed)
     images = random.integers(0, 256, (count, height * width * channels), np.uint8)
     labels = random.integers(0, classes, count, np.int32)

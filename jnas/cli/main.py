@@ -2,7 +2,9 @@
 
 import argparse
 import codecs
+import contextlib
 import decimal
+import errno
 import importlib
 import io
 import json
@@ -28,6 +30,9 @@ EPILOG = (
 )
 
 
+DEVICES = ("JAX_PLATFORMS", "JAX_NUM_CPU_DEVICES")  # variables that say on what JAX computes
+
+
 class _Parser(argparse.ArgumentParser):
     """Says what is wrong in one line."""
 
@@ -46,7 +51,10 @@ def main(argv: Sequence[str] | None = None) -> int:
     try:
         for word in sys.argv[1:] if argv is None else argv:
             check_text(word, "a word of the command")
-        return arguments.command(arguments) or 0
+        status = arguments.command(arguments) or 0
+        if sys.stdout is not None:  # closed
+            sys.stdout.flush()  # here, where it can still be said that it has no place
+        return status
     except UserError as error:
         return _say(error, 2)
     except Diverged as error:
@@ -59,10 +67,17 @@ def main(argv: Sequence[str] | None = None) -> int:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 128 + signal.SIGPIPE
     except OSError as error:  # of a path that a user gave: too long, not allowed, a folder where a file should be
+        if error.filename is None and error.errno in (errno.ENOSPC, errno.EFBIG, errno.EDQUOT, errno.EIO):
+            return _say(UserError(f"cannot print: {error.strerror}; see to where the output goes"), 2)
         if error.filename is None or error.strerror is None:
             raise
         name = os.fsdecode(error.filename) if isinstance(error.filename, bytes) else str(error.filename)
         return _say(UserError(f"{shortened(name)!r}: {error.strerror.lower()}; give another path"), 2)
+    except (RuntimeError, AssertionError) as error:
+        if _has_devices():
+            raise
+        asked = ", ".join(f"{name}={os.environ[name]}" for name in DEVICES if name in os.environ)
+        return _say(f"JAX finds no device here with {asked or 'this environment'}: correct or unset it ({error})", 2)
 
 
 def entry() -> NoReturn:
@@ -79,10 +94,21 @@ def entry() -> NoReturn:
     if status:
         # After a failed write the threads of the storage library would go on to complain below our one sentence, and
         # with a dead peer they would wait for it.
-        sys.stdout.flush()
-        sys.stderr.flush()
+        for stream in filter(None, (sys.stdout, sys.stderr)):  # either may be closed, or full
+            with contextlib.suppress(OSError):
+                stream.flush()
         os._exit(status)
     sys.exit(status)
+
+
+def _has_devices() -> bool:
+    """Whether JAX can begin, which depends on the environment."""
+    import jax
+
+    try:
+        return bool(jax.devices())
+    except (RuntimeError, AssertionError):
+        return False
 
 
 def _is_ours(trace: types.TracebackType | None) -> bool:
@@ -419,7 +445,9 @@ def _say(message: object, status: int) -> int:
     text = masked(str(message))
     if len(text) > 1000:  # of what a user gave
         text = f"{text[:400]} ... {text[-400:]}"
-    print(f"jnas: {printable(text)}", file=sys.stderr)
+    if sys.stderr is not None:
+        with contextlib.suppress(OSError):  # the status says it where nothing else can
+            print(f"jnas: {printable(text)}", file=sys.stderr)
     return status
 
 

@@ -1,6 +1,7 @@
 """`jnas predict`: what a trained or exported network says about images."""
 
 import argparse
+import pathlib
 
 from jnas.errors import UserError
 
@@ -26,6 +27,8 @@ def _run(arguments: argparse.Namespace) -> int:
     if not 0 <= arguments.threshold <= 1:
         raise UserError(f"--threshold is {arguments.threshold}: give a score in [0, 1]")
     files = predict.photos_of(arguments.images)
+    if arguments.out and pathlib.Path(arguments.out).resolve() in {file.parent.resolve() for file in files}:
+        raise UserError(f"--out {arguments.out} holds images to ask about, which pictures would replace: name another")
     enable_compilation_cache()
     network = predict.open_network(arguments.model)
     answers = []

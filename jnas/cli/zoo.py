@@ -2,12 +2,15 @@
 
 import argparse
 import json
+import pathlib
 import sys
 from typing import Any
 
 from jnas.errors import UserError
 from jnas.files import schemas
 from jnas.files.urls import printable
+
+MOST_BATCH = 2**16  # images of a training step
 
 
 def add(commands) -> None:
@@ -74,12 +77,12 @@ def _this_device() -> str:
 def _add(arguments: argparse.Namespace) -> int:
     from jnas.recipes.zoo import candidates, entries, networks
 
-    if arguments.what.endswith(".csv"):
+    if arguments.what.lower().endswith(".csv"):
         pairs = [word.partition("=") for word in arguments.benchmark]
         if any(not (device and path) for device, _, path in pairs):
             raise UserError("--benchmark takes DEVICE=FILE.csv: name the device that was measured")
         rows = candidates.read_tables(arguments.what, [(device, path) for device, _, path in pairs])
-        name = arguments.name or entries.slug(arguments.what.rsplit("/", 1)[-1].removesuffix(".csv"))
+        name = arguments.name or entries.slug(pathlib.PurePath(arguments.what).stem)
         new = networks.add_table(
             arguments.zoo, rows, name=name, source=arguments.what.rsplit("/", 1)[-1], licence=arguments.licence
         )
@@ -102,6 +105,8 @@ def _list(arguments: argparse.Namespace) -> int:
     from jnas.recipes import models
     from jnas.recipes.zoo import candidates
 
+    if arguments.top < 1:
+        raise UserError(f"--top is {arguments.top}: give at least 1")
     limits = limits_of(arguments)
     found, complaints = candidates.of_zoo(arguments.zoo)
     for sentence in complaints:
@@ -127,8 +132,8 @@ def _measure(arguments: argparse.Namespace) -> int:
     from jnas.distributed.cache import enable_compilation_cache
     from jnas.recipes.zoo import entries, networks, place
 
-    if arguments.batch < 1:
-        raise UserError(f"--batch is {arguments.batch}: give at least 1")
+    if not 1 <= arguments.batch <= MOST_BATCH:
+        raise UserError(f"--batch is {arguments.batch}: give a number from 1 to {MOST_BATCH:,}")
     folder = place.to_write(arguments.zoo)
     names = arguments.names or entries.names(folder, entries.NETWORKS)
     if not names:

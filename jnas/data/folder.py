@@ -36,12 +36,18 @@ def read_folder(path: pathlib.Path, size: tuple[int, int] | None) -> Splits:
     """
     if size is not None and not (len(size) == 2 and all(side >= 1 for side in size)):
         raise UserError(f"size {size} of the images: give (height, width) in pixels, each at least 1")
-    below = {entry.name.lower(): entry for entry in sorted(path.iterdir()) if entry.is_dir()}
+    folders = [entry for entry in sorted(path.iterdir()) if entry.is_dir()]
+    below = {entry.name.lower(): entry for entry in folders}
     parts = [below[part] for part in PARTS if part in below] if below.keys() & {"train", "test"} else []
+    if twice := [entry for entry in folders if parts and entry.name.lower() in PARTS and entry not in parts]:
+        raise UserError(
+            f"{path} has a folder {twice[0].name} and {below[twice[0].name.lower()].name}: keep one of them"
+        )
     if parts and ("train" not in below or len(parts) == 1):
         raise UserError(f"{path} has a folder {parts[0].name} alone: give it both train and test, or neither")
     notes: list[str] = []
     if parts:
+        _note([e for e in sorted(path.iterdir()) if e not in parts and (e in folders or _is_image(e))], path, notes)
         train, test, *others = (_classes(folder, notes) for folder in parts)
         if "test" not in below:
             notes.append(f"{path} has no folder test: the images of {parts[1].name} are the test images")
@@ -71,19 +77,31 @@ def _classes(folder, notes: list[str]) -> dict[str, list[pathlib.Path]]:
     for entry in sorted(folder.iterdir()):
         if entry.is_dir() and not entry.name.startswith("."):
             inside = sorted(entry.iterdir())
-            groups[entry.name] = [file for file in inside if file.suffix.lower() in ENDINGS]
-            others += [file for file in inside if file.suffix.lower() not in ENDINGS and file.name[0] != "."]
+            groups[entry.name] = [file for file in inside if _is_image(file)]
+            others += [file for file in inside if not _is_image(file)]
+        elif _is_image(entry):  # beside the class folders, of which class?
+            others.append(entry)
     for name in (folder.resolve().name, *groups):
         check_text(name, "the name of a folder of images")
-    if others:
-        name = others[0].name
-        notes.append(f"{len(others)} files of {folder} are left out, such as {name!r}: {', '.join(ENDINGS)} are read")
+    _note(others, folder, notes)
     if not groups:
         raise UserError(f"{folder} has no class folders: put the images in one folder a class")
     for name, files in groups.items():
         if not files:
             raise UserError(f"class folder {folder / name} has no image: add {', '.join(ENDINGS)} files or remove it")
     return groups
+
+
+def _is_image(file: pathlib.Path) -> bool:
+    return file.suffix.lower() in ENDINGS
+
+
+def _note(others: list[pathlib.Path], folder: pathlib.Path, notes: list[str]) -> None:
+    """What of a folder is not read, but for what is hidden."""
+    if others := [entry for entry in others if entry.name[0] != "."]:
+        count = f"{len(others)} files{' and folders' if any(entry.is_dir() for entry in others) else ''}"
+        kinds = f"{', '.join(ENDINGS)} in class folders"
+        notes.append(f"{count} of {folder} are left out, such as {others[0].name!r}: {kinds} are read")
 
 
 def _hold_out(groups):

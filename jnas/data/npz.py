@@ -100,7 +100,7 @@ def _checked(arrays, part, path):
     where = f"y_{part} of {path}"
     if labels.ndim == 2 and labels.shape[1] == 1:
         labels = labels[:, 0]
-    if labels.ndim != 1 or not np.issubdtype(labels.dtype, np.integer):
+    if labels.ndim != 1 or labels.dtype.kind not in "iu":
         raise UserError(f"{where} is {labels.dtype} of shape {labels.shape}: give whole numbers of shape [N] or [N, 1]")
     if len(labels) != len(images):
         raise UserError(f"{where} has {len(labels)} labels for {len(images)} images: give one for each")

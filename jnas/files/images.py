@@ -43,8 +43,11 @@ def opened(path: str | os.PathLike[str]) -> Iterator[Any]:
         if not file.is_file():  # a pipe would keep us waiting
             raise FileNotFoundError(errno.ENOENT, "it is no file")
         with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # of a note that is damaged
             warnings.simplefilter("error", Image.DecompressionBombWarning)
             with Image.open(file, formats=FORMATS) as image:
+                if image.format == "PNG":  # whose notes may stand behind the pixels
+                    image.load()
                 # Without such a note it would copy the pixels, also for those who only ask for the size.
                 turned = ImageOps.exif_transpose(image) if NOTES & image.info.keys() else image
                 yield turned if turned.mode in GREY + COLOUR else _eight_bits(file, turned)
@@ -66,7 +69,7 @@ def _eight_bits(file: pathlib.Path, image: Any) -> Any:
     values = np.asarray(image) if image.mode.startswith("I") else None
     if values is None or values.min() < 0 or values.max() > 65535:
         raise UserError(f"image {file} has pixels of kind {image.mode}: save it with 8 bits a channel")
-    return Image.fromarray(np.round(values / 257).astype(np.uint8))
+    return Image.fromarray(((values.astype(np.uint32) + 128) // 257).astype(np.uint8))
 
 
 def pixels_of(image: Any, size: tuple[int, int], channels: int) -> np.ndarray:
@@ -80,6 +83,8 @@ def pixels_of(image: Any, size: tuple[int, int], channels: int) -> np.ndarray:
     Returns:
         `[height, width, channels]` uint8; transparency is dropped.
     """
+    if channels not in (1, 3):
+        raise UserError(f"an image file has 1 or 3 channels and {channels} are asked for: give such images as .npz")
     image = image.convert("L" if channels == 1 else "RGB")
     if (image.height, image.width) != size:
         image = image.resize((size[1], size[0]), resample=2)  # 2: bilinear

@@ -1,13 +1,17 @@
 """The one door for files that jnas reads: of bounded size, UTF-8, and checked against a schema before anything else."""
 
 import contextlib
+import csv
 import functools
+import gzip
+import io
 import json
 import math
 import os
 import pathlib
 import reprlib
 import zipfile
+import zlib
 from collections.abc import Collection, Iterable, Iterator
 from typing import Any, BinaryIO
 
@@ -16,6 +20,7 @@ import numpy as np
 from jnas.errors import UserError
 from jnas.files import schemas
 from jnas.files.plain_yaml import plain_yaml
+from jnas.files.text import shortened
 from jnas.files.writing import explain
 
 LONGEST, LONGEST_LINE = 2**26, 2**24  # bytes of a file of text, and of a line of one that is read line by line
@@ -95,9 +100,9 @@ def opened(path: pathlib.Path) -> Iterator[BinaryIO]:
 
 
 def decoded(content: bytes, path: object) -> str:
-    """Bytes as UTF-8; raises a UserError where they are not."""
+    """Bytes as UTF-8, without the mark that some editors put before it; raises a UserError where they are not."""
     try:
-        return content.decode()
+        return content.decode("utf-8-sig")
     except UnicodeDecodeError as error:
         raise UserError(f"{path} is no text (byte {error.start:,} is not UTF-8): {REMEDY}") from error
 
@@ -133,7 +138,7 @@ def yaml_of(path: pathlib.Path, *, typed: bool) -> dict[str, Any]:
     """
     import yaml
 
-    text = text_of(path, most=2**17).removeprefix("\ufeff")
+    text = text_of(path, most=2**17)
     try:
         value = whole(plain_yaml(text, typed=typed) or {})
     except (ValueError, RecursionError) as error:
@@ -197,6 +202,30 @@ def lines_of(path: pathlib.Path, schema: Any) -> tuple[list[Any], int]:
                 except UserError:
                     unreadable += 1
     return found, unreadable
+
+
+@contextlib.contextmanager
+def table_of(path: pathlib.Path) -> Iterator[csv.DictReader]:
+    """A table of the user's, for the block to read line by line.
+
+    Args:
+      path: of a CSV file, also .gz, whose first line names the columns.
+
+    Yields:
+      Its reader.
+
+    Raises:
+      UserError: if the file cannot be read, also within the block, or two columns have one name.
+    """
+    with opened(path) as file, gzip.open(file) if path.suffix == ".gz" else file as plain:
+        try:
+            reader = csv.DictReader(io.TextIOWrapper(plain, "utf-8-sig", newline=""))
+            names = list(reader.fieldnames or ())
+            if twice := [name for name in names if names.count(name) > 1 and name]:
+                raise UserError(f"{path} has two columns {shortened(twice[0])!r}: leave one of them out")
+            yield reader
+        except (EOFError, csv.Error, UnicodeDecodeError, zlib.error) as error:
+            raise UserError(f"{path} cannot be read as CSV ({error}): write it anew") from error
 
 
 def arrays_of(

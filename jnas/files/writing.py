@@ -77,6 +77,8 @@ def atomic_write(path: str | os.PathLike[str], content: str | bytes) -> None:
     """
     target = pathlib.Path(path)
     with explain("write", target):
+        if not target.name or (target.exists() and not target.is_file() and not target.is_dir()):
+            raise UserError(f"cannot write {os.fspath(path)!r}: it is no file; name another")  # a device would be lost
         sweep(target.parent, target.name)
         while True:
             # In the same folder: a rename is atomic within one file system only.
@@ -99,6 +101,26 @@ def atomic_write(path: str | os.PathLike[str], content: str | bytes) -> None:
 def left_name() -> str:
     """A name that no other process on no machine has, for what is going to be renamed or removed."""
     return f".jnas-{uuid.uuid4().hex}.tmp"
+
+
+@contextlib.contextmanager
+def staged(folder: pathlib.Path) -> Iterator[pathlib.Path]:
+    """A new folder in another one, which no `sweep` takes while the block lasts; in the end it is renamed or gone."""
+    while True:
+        place = folder / left_name()
+        place.mkdir()
+        try:
+            file = os.open(place, os.O_RDONLY)
+        except FileNotFoundError:  # swept away before it was locked
+            continue
+        try:
+            with contextlib.suppress(OSError):
+                fcntl.flock(file, fcntl.LOCK_EX)
+            if place.is_dir():
+                return (yield place)
+        finally:
+            os.close(file)
+            shutil.rmtree(place, ignore_errors=True)
 
 
 def sweep(folder: pathlib.Path, name: str = "") -> None:

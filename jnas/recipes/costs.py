@@ -3,7 +3,6 @@ target: bytes, bit operations, latency.
 """
 
 import functools
-import json
 import pathlib
 import statistics
 import time
@@ -17,6 +16,8 @@ from flax import linen as nn
 
 from jnas import nets, spaces
 from jnas.errors import UserError
+from jnas.files.reading import json_of
+from jnas.files.schemas import Positive
 from jnas.nets.quant.sizes import candidate_sizes
 from jnas.nets.quant.units import UnitOf
 from jnas.spaces.policy import EIGHT, Method
@@ -141,12 +142,8 @@ def read_latency(path: str) -> dict[str, float]:
       UserError: if the file is none.
     """
     try:
-        table = json.loads(pathlib.Path(path).read_text(encoding="utf-8"))
-        rates = {str(name): float(value) for name, value in table.items()}
-        if not all(0 < rate < float("inf") for rate in rates.values()):
-            raise ValueError("a time is not positive")
-        return rates
-    except (OSError, ValueError, AttributeError, TypeError) as error:
+        return {name: float(rate) for name, rate in json_of(pathlib.Path(path), dict[str, Positive]).items()}
+    except UserError as error:
         raise UserError(
             f'{path} is no table of latencies: write milliseconds for 10^6 products, such as {{"w8a8": 0.4}}'
         ) from error

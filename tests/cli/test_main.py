@@ -242,3 +242,29 @@ def test_what_a_sentence_repeats_moves_no_cursor_and_tells_no_password(capsys):
 def test_help_answers_before_jax_is_imported():
     script = "import sys; from jnas.cli import main; main._parser(); print('jax' in sys.modules)"
     assert subprocess.check_output([sys.executable, "-c", script], text=True) == "False\n"
+
+
+@pytest.mark.parametrize(
+    ("line", "status", "said"),
+    [
+        ("spaces >/dev/full", 2, "jnas: cannot print: No space left on device"),
+        ("spaces nowhere >&-", 2, "jnas: there is no space 'nowhere'"),
+        ("spaces nowhere 2>/dev/full", 2, ""),
+        ("spaces nowhere <&- >&- 2>&-", 2, ""),
+    ],
+)
+def test_streams_that_are_full_or_closed_change_no_status(line, status, said):
+    done = subprocess.run(["sh", "-c", f"{sys.executable} -m jnas {line}"], stderr=subprocess.PIPE, text=True)
+    assert (done.returncode, said in done.stderr) == (status, True), done.stderr
+    assert done.stderr.count("\n") == bool(said)
+
+
+def test_a_variable_of_jax_that_cannot_be_is_one_sentence():
+    words = {"JAX_NUM_CPU_DEVICES": "abc", "JAX_PLATFORMS": "nonsense"}
+    for (name, value), command in zip(words.items(), (["spaces"], ["search", "data=fashion-mnist-slice"]), strict=True):
+        done = subprocess.run(
+            [sys.executable, "-m", "jnas", *command], env=os.environ | {name: value}, capture_output=True, text=True
+        )
+        assert (done.returncode, done.stdout, done.stderr.count("\n")) == (2, "", 1), done.stderr
+        assert done.stderr.startswith("jnas: ")
+        assert name.lower() in done.stderr.lower()

@@ -120,6 +120,25 @@ def test_files_that_are_no_images_are_counted(two_parts, capsys):
     assert "2 files of" in capsys.readouterr().err
 
 
+def test_images_outside_of_class_folders_are_counted(two_parts, capsys):
+    folder, _ = two_parts
+    for name in ("extra/cat/a.png", "loose.png", "train/loose.png", "test/cat/more/b.png"):
+        write(folder / name, picture())
+    (folder / "README.md").write_text("", encoding="utf-8")
+    assert [len(part) for part in load(str(folder))] == [3, 2]
+    said = capsys.readouterr().err
+    assert f"2 files and folders of {folder} are left out, such as 'extra'" in said
+    assert "1 files of " in said
+    assert f"1 files and folders of {folder / 'test'} are left out, such as 'more'" in said
+
+
+def test_two_folders_of_one_part_are_refused(two_parts):
+    folder, _ = two_parts
+    write(folder / "Train" / "cat" / "a.png", picture())
+    with pytest.raises(UserError, match="has a folder Train and train: keep one of them"):
+        load(str(folder))
+
+
 def test_names_that_are_no_utf8_are_refused_first(two_parts):
     folder, _ = two_parts
     (folder / "train" / os.fsdecode(b"cr\xeape")).mkdir()

@@ -39,6 +39,30 @@ def test_a_photo_is_read_as_it_is_seen(sideways):
     assert not frame[:, 21:].any()
 
 
+def test_a_note_behind_the_pixels_turns_a_photo_and_a_damaged_one_does_not(sideways, tmp_path, recwarn):
+    exif = Image.Exif()
+    exif[0x0112] = 6
+    with Image.open(sideways) as stored:
+        stored.save(tmp_path / "a.png", exif=exif)
+    content = (tmp_path / "a.png").read_bytes()
+    start = content.index(b"eXIf") - 4
+    end = start + 12 + int.from_bytes(content[start : start + 4], "big")
+    note, rest = content[start:end], content[:start] + content[end:]
+    (tmp_path / "late.png").write_bytes(rest[:-12] + note + rest[-12:])  # before the mark of the end
+    assert photo_size(tmp_path / "late.png") == (60, 40)
+    np.testing.assert_array_equal(*(read_image(tmp_path / name, (60, 40, 3)) for name in ("a.png", "late.png")))
+    torn = sideways.read_bytes().replace(b"Exif\0\0MM\0\x2a\0\0\0\x08\0\x01", b"Exif\0\0MM\0\x2a\0\0\0\x08\0\x09")
+    (tmp_path / "torn.jpg").write_bytes(torn)
+    assert torn != sideways.read_bytes()
+    assert photo_size(tmp_path / "torn.jpg") in {(60, 40), (40, 60)}
+    assert not recwarn.list
+
+
+def test_files_have_one_or_three_channels(sideways):
+    with pytest.raises(UserError, match=r"an image file has 1 or 3 channels and 4 are asked for"):
+        read_image(sideways, (60, 40, 4))
+
+
 def test_boxes_are_those_of_the_photo_as_it_is_seen(sideways, tmp_path):
     root = tmp_path / "voc"
     for folder in ("JPEGImages", "Annotations", "ImageSets/Main"):

@@ -134,3 +134,12 @@ def test_a_written_file_has_the_permissions_that_the_user_asks_for(tmp_path):
     finally:
         os.umask(before)
     assert (tmp_path / "a").stat().st_mode & 0o777 == 0o640
+
+
+def test_atomic_write_replaces_no_pipe_and_no_device(tmp_path):
+    os.mkfifo(tmp_path / "pipe")
+    for name in (tmp_path / "pipe", "", "/dev/null"):
+        with pytest.raises(UserError, match="it is no file; name another"):
+            atomic_write(name, "text")
+    assert os.listdir(tmp_path) == ["pipe"]
+    assert not os.path.isfile("/dev/null")

@@ -1,5 +1,7 @@
 """What networks cost, counted and measured; and what policies cost, against the layers one by one."""
 
+import os
+
 import jax
 import numpy as np
 import pytest
@@ -79,7 +81,19 @@ def test_costs_of_edges_are_those_of_the_cell_of_their_block():
         assert found == pytest.approx({"size": size, "compute": compute})
 
 
-@pytest.mark.parametrize("text", ['{"w8a8": NaN}', '{"w8a8": -1}', '{"w8a8": 0}', "[1]"])
+def test_a_table_of_latencies_is_read_with_and_without_a_mark(tmp_path):
+    for encoding in ("utf-8", "utf-8-sig"):
+        (tmp_path / "latency.json").write_text('{"w8a8": 1, "w4a8": 0.5}', encoding=encoding)
+        assert costs.read_latency(str(tmp_path / "latency.json")) == {"w8a8": 1.0, "w4a8": 0.5}
+    os.mkfifo(tmp_path / "pipe.json")
+    for name in ("pipe.json", "/dev/zero"):  # one waits for ever, the other never ends
+        with pytest.raises(UserError, match="is no table of latencies"):
+            costs.read_latency(str(tmp_path / name))
+
+
+@pytest.mark.parametrize(
+    "text", [5000 * "[", '{"w8a8": true}', '{"w8a8": "0.4"}', '{"w8a8": NaN}', '{"w8a8": -1}', '{"w8a8": 0}', "[1]"]
+)
 def test_a_time_that_is_none_is_refused(tmp_path, text):
     (tmp_path / "latency.json").write_text(text)
     with pytest.raises(UserError, match="is no table of latencies"):

@@ -116,6 +116,6 @@ def _box(path: pathlib.Path, element: ElementTree.Element) -> Box:
     return Box(
         name,
         (left - 1, top - 1, right, bottom),
-        ignored=(element.findtext("difficult") or "0").strip() == "1",
+        ignored=(element.findtext("difficult") or "").strip().lower() in ("1", "true"),
         degenerate=right <= left or bottom <= top,
     )

@@ -1,17 +1,13 @@
 """What architectures are worth where that is known: a table in a file."""
 
-import csv
-import gzip
 import math
 import pathlib
-import zlib
-from collections.abc import Iterator
-from typing import Any
 
 import numpy as np
 
-from jnas import files, spaces
+from jnas import spaces
 from jnas.errors import UserError
+from jnas.files.reading import table_of
 from jnas.searchers.base import Evaluation, Objective
 from jnas.types import Key
 
@@ -32,23 +28,20 @@ def table(path: str | pathlib.Path, space: spaces.CellSpace, *, column: str = "s
       UserError: if the file cannot be read, lacks a column, or holds an architecture twice.
     """
     rows: dict[bytes, dict[str, float]] = {}
-    opened = gzip.open if str(path).endswith(".gz") else open
-    with files.explain("read", path), opened(path, "rt", newline="", encoding="utf-8-sig") as file:
-        reader = csv.DictReader(file)
-        lines = _readable(reader, path)
-        columns = reader.fieldnames or () if next(lines) else ()
+    with table_of(pathlib.Path(path)) as reader:
+        columns = reader.fieldnames or ()
         for name in ("architecture", column):
             if name not in columns:
                 raise UserError(f"{path} has no column {name!r}: it has {', '.join(columns) or 'none'}")
-        for line in lines:
+        for line in reader:
             try:
                 if None in line or None in line.values():
                     raise ValueError("it has more or fewer fields than the first line")
                 code = np.asarray(spaces.from_string(space, line.pop("architecture")), np.int32)
                 numbers = {name: number for name, text in line.items() if (number := _number(text)) is not None}
-                if not math.isfinite(score := numbers[column]):
-                    raise ValueError(f"{column} is {line[column]}")
-            except (ValueError, KeyError) as error:
+                if not math.isfinite(score := numbers.get(column, math.nan)):
+                    raise ValueError(f"{column} is {line[column]}: give a finite number")
+            except ValueError as error:
                 raise UserError(f"line {reader.line_num} of {path} cannot be used: {error}") from error
             if code.tobytes() in rows:
                 raise UserError(f"line {reader.line_num} of {path} has an architecture again: keep one line of each")
@@ -62,15 +55,6 @@ def table(path: str | pathlib.Path, space: spaces.CellSpace, *, column: str = "s
         return Evaluation(found[column], found)
 
     return objective
-
-
-def _readable(reader: csv.DictReader, path) -> Iterator[dict[str, Any]]:
-    """The first line's names, then the lines; one sentence where the file is cut off or no text."""
-    try:
-        yield dict.fromkeys(reader.fieldnames or ("none",))
-        yield from reader
-    except (EOFError, csv.Error, UnicodeDecodeError, zlib.error) as error:
-        raise UserError(f"{path} cannot be read as CSV ({error}): write it anew") from error
 
 
 def _number(text: str | None) -> float | None:

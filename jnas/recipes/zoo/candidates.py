@@ -1,7 +1,6 @@
 """Candidates of a zoo and exact limits on what they measured: which models a user can afford."""
 
 import contextlib
-import csv
 import math
 import os
 import pathlib
@@ -10,12 +9,12 @@ from typing import Any, NamedTuple
 
 from jnas.errors import UserError
 from jnas.files import schemas
-from jnas.files.reading import checked, decoded, parsed, wrong
+from jnas.files.reading import checked, decoded, parsed, table_of, wrong
 from jnas.recipes.zoo import entries
 from jnas.recipes.zoo.place import place_of
 
 ROUNDING = 1e-12  # relative
-MOST = 1e18  # of any number in a table
+MOST = 9e9  # of any number in a table: as millions still a whole number
 INFERENCE, TRAINING = "inference", "training"
 LINES, WEIGHTS = "models.jsonl", "weights.npz"  # of a table, and of a network
 TIMED = ("img_size", "batch_size", "step_time", "samples_per_sec")  # columns of a benchmark, after infer_ or train_
@@ -280,7 +279,7 @@ def read_tables(results: str | os.PathLike[str], benchmarks: Sequence[tuple[str,
         size = int(_number(row, "img_size", results))
         key = row.get("model", "").split(".")[0], size
         found.append({
-            "name": f"{row.get('model', '')}@{size}", "accuracy": _number(row, "top1", results) / 100,
+            "name": f"{row.get('model', '')}@{size}", "accuracy": _number(row, "top1", results, 100) / 100,
             "parameters": round(1e6 * _number(row, "param_count", results)), "flops": products.get(key),
             "image_size": size, "costs": [list(cost) for cost in times.get(key, [])],
         })  # fmt: skip
@@ -290,20 +289,18 @@ def read_tables(results: str | os.PathLike[str], benchmarks: Sequence[tuple[str,
 
 
 def _rows(path: str | os.PathLike[str]) -> list[dict[str, str]]:
-    try:
-        with pathlib.Path(path).open(newline="", encoding="utf-8-sig") as file:
-            return list(csv.DictReader(file))
-    except (OSError, UnicodeDecodeError, csv.Error) as error:
-        raise UserError(f"cannot read {path} ({error}): give a CSV file") from error
+    with table_of(pathlib.Path(path)) as reader:
+        return list(reader)
 
 
-def _number(row: Mapping[str, str], column: str, path: str | os.PathLike[str]) -> float:
+def _number(row: Mapping[str, str], column: str, path: str | os.PathLike[str], most: float = MOST) -> float:
     try:
         value = float(row[column].replace(",", ""))
-        if not abs(value) < MOST:
+        if not 0 <= value <= most:
             raise ValueError(column)
         return value
     except (KeyError, ValueError, AttributeError, TypeError) as error:
         raise UserError(
-            f"{path} has no number in column {column} for {row.get('model')!r}: give a table with that column"
+            f"{path} has no number in column {column} for {row.get('model')!r}: give a table with that column, from "
+            f"0 to {most:g}"
         ) from error

@@ -25,10 +25,9 @@ from typing import Any
 
 from jnas.errors import UserError
 from jnas.files import atomic_write, explain, prepare_folder, schemas
-from jnas.files.locks import exclusive
 from jnas.files.reading import LONGEST, checked, decoded, memory, opened, parsed
 from jnas.files.urls import masked
-from jnas.files.writing import left_name, sweep
+from jnas.files.writing import left_name, staged, sweep
 from jnas.recipes.zoo.place import Place, place_of, to_write
 
 ENTRY, NETWORKS, TABLES, COSTS, RECORDS = "entry.json", "networks", "tables", "costs", "records"
@@ -57,21 +56,18 @@ def add(
     sums = {file: hashlib.sha256(content).hexdigest() for file, content in files.items()}
     folder = prepare_folder(to_write(zoo) / kind)
     sweep(folder)
-    staged, place = folder / left_name(), folder / name
+    place = folder / name
     with explain("write", place):
         try:
-            staged.mkdir()
-            with exclusive(staged, wait=False):  # for this process is alive, see `sweep`
+            with staged(folder) as made:
                 for file, content in files.items():
-                    atomic_write(staged / file, content)
-                atomic_write(staged / ENTRY, sealed({**facts, "name": name, "sha256": sums}))
-                staged.rename(place)  # fails if that folder is there and has anything in it
+                    atomic_write(made / file, content)
+                atomic_write(made / ENTRY, sealed({**facts, "name": name, "sha256": sums}))
+                made.rename(place)  # fails if that folder is there and has anything in it
             return True
         except OSError:
             if not place.is_dir():
                 raise
-        finally:
-            shutil.rmtree(staged, ignore_errors=True)
     with contextlib.suppress(UserError):
         if read_entry(place)["sha256"] == sums:
             return False
@@ -116,7 +112,7 @@ def _read(zoo: str | os.PathLike[str], kind: str, name: str) -> tuple[Facts, dic
     for file, expected in facts["sha256"].items():
         if pathlib.PurePath(file).name != file or "\0" in file:
             raise UserError(f"{folder / ENTRY} names a file outside of its folder: remove the entry {name!r}")
-        content = _content(folder / file, left)
+        content = content_of(folder / file, left)
         left -= len(content)
         found = hashlib.sha256(content).hexdigest()
         if found != expected:
@@ -235,7 +231,7 @@ def unsealed(path: Place) -> Facts:
     Raises:
       UserError: if the file is damaged, or was changed by hand.
     """
-    content = _content(path, LONGEST)
+    content = content_of(path, LONGEST)
     with contextlib.suppress(UserError):
         facts = parsed(decoded(content, path), path, schemas.Mapping)
         if facts.pop("digest", None) == digest_of(facts):
@@ -243,8 +239,8 @@ def unsealed(path: Place) -> Facts:
     raise UserError(f"{path} does not agree with its own checksum: it was truncated or changed; remove that entry")
 
 
-def _content(path: Place, most: int) -> bytes:
-    """At most so many bytes of a file; where there are more, a checksum will not agree."""
+def content_of(path: Place, most: int = -1) -> bytes:
+    """At most so many bytes of a file, all with -1; where there is too much, a checksum will not agree."""
     if isinstance(path, pathlib.Path):
         with opened(path) as file:
             return file.read(most)

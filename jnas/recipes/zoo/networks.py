@@ -70,7 +70,7 @@ def add_network(
     data = data or of_run.get("name")
     if not data:
         raise UserError(f"{folder} does not say what data it was trained on: give --data NAME")
-    contents = {file: (folder / file).read_bytes() for file in FILES}
+    contents = {file: entries.content_of(folder / file) for file in FILES}
     digest = hashlib.sha256(contents[train_network.WEIGHTS]).hexdigest()
     facts = {
         "genotype": model.facts["genotype"], "space": model.facts["space"], "data": data,

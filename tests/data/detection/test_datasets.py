@@ -230,6 +230,7 @@ def test_coco_boxes_have_a_corner_and_sides(tmp_path, layout):
         ("{", "are not JSON at line 1"),
         ({"images": []}, "lack what COCO's have"),
         (coco([(7, 3, [1, 2, 3], 0)]), "bbox of 4 numbers"),
+        (coco([(7, 3, [1, 2, 3, 4], "0")]), "lack what COCO's have"),
         (coco([(9, 3, [1, 2, 3, 4], 0)]), "a box of image 9"),
         (coco([(7, 5, [1, 2, 3, 4], 0)]), "category 5"),
         (coco([(7, 1, [1, 2, 3, 4], 0)], names=("cat", "wolf")), "category 1 'dog' and another part 'wolf'"),
@@ -242,6 +243,15 @@ def test_broken_coco_annotations_are_one_sentence(tmp_path, train, sentence):
     with pytest.raises(UserError, match=r"^[^\n]+$") as caught:
         load_detection(tmp_path, (20, 40))
     assert sentence in str(caught.value)
+
+
+def test_a_pipe_of_annotations_is_not_waited_for(tmp_path):
+    write_coco(tmp_path, "coco")
+    file = tmp_path / "annotations" / "instances_train2017.json"
+    file.unlink()
+    os.mkfifo(file)
+    with pytest.raises(UserError, match="are not JSON"):
+        load_detection(tmp_path, (20, 40))
 
 
 def test_a_missing_photo_and_a_folder_of_no_layout(tmp_path):
@@ -268,3 +278,13 @@ def test_photos_are_fitted_and_images_stretched(tmp_path):
     assert not frame[:, 2:].any()
     assert fit_photo(tmp_path / "p.png", (2, 6))[1] == 0.5
     np.testing.assert_array_equal(read_image(tmp_path / "p.png", (8, 2, 1))[..., 0], [[0, 200]] * 8)
+
+
+def test_boxes_are_difficult_by_a_one_or_by_the_word(tmp_path):
+    said = ("1", "true", "True", "0", "false", "", "Unspecified")
+    photos = {name: [("dog", word, corners(3, 3, 8, 8))] for name, word in zip("abcdefg", said, strict=True)}
+    write_voc(tmp_path, photos, {"train": list("abcdefg"), "test": ["h"]})
+    photo(tmp_path / "JPEGImages" / "h.png", 20, 40)
+    (tmp_path / "Annotations" / "h.xml").write_text("<annotation/>")
+    found = load_detection(tmp_path, (20, 40)).train.ignored[:, 0]
+    assert found.tolist() == [True, True, True, False, False, False, False]

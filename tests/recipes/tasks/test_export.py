@@ -249,6 +249,8 @@ def test_what_the_reader_of_a_program_dies_of_is_one_sentence(file, monkeypatch,
         ({"class_names": None}, "field class_names is absent; expected a list of texts"),
         ({"class_names": [1, 2, 3]}, r"field class_names is \[1, 2, 3\]; expected a list of texts"),
         ({"task": "magic"}, "field task is 'magic'; expected one of classification"),
+        ({"task": "detection"}, "field task is 'detection'; expected that of a network which answers probability"),
+        ({"task": ["classification"]}, r"field task is \['classification'\]; expected one of classification"),
         ({"input": 5}, "field input is 5; expected an object"),
         ({"input": {"shape": ["batch", 10**9, 7, 3]}}, r"field input\.shape is .*1000000000.*; expected \[batch,"),
         ({"input": {"shape": ["batch", 6, 7, 1], "dtype": "uint8"}}, r"field input is .*; expected .*6, 7, 3"),
@@ -261,6 +263,19 @@ def test_a_field_that_is_not_what_export_writes_is_named(file, tmp_path, changes
     path.write_bytes(file.read_bytes())
     forge(path, **changes)
     with pytest.raises(UserError, match=rf"^\S*net\.jnas: {sentence}"):
+        exported.load(path)
+
+
+@pytest.mark.parametrize("part", [exported.PROGRAM, exported.WEIGHTS])
+def test_a_part_that_nobody_misses_is_missed(file, tmp_path, part):
+    path = tmp_path / "net.jnas"
+    path.write_bytes(file.read_bytes())
+    with zipfile.ZipFile(path) as archive:
+        header = json.loads(archive.read(exported.HEADER))
+    del header["digests"][part]
+    header["digest"] = exported.digest_of(header)
+    rewrite(path, header=lambda _: json.dumps(header).encode(), **{part.partition(".")[0]: lambda _: None})
+    with pytest.raises(UserError, match="is damaged, changed"):
         exported.load(path)
 
 

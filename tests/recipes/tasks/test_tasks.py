@@ -141,6 +141,12 @@ def test_predict_writes_boxes_in_pixels_of_the_photo(detector, photos, tmp_path,
     with Image.open(tmp_path / "out" / "12.jpg") as picture:
         assert picture.size == (48, 32)
 
+    # and never in place of what it was asked about
+    before = sorted((tmp_path / "out").iterdir())
+    assert main(["predict", str(detector), str(tmp_path / "out"), "--out", str(tmp_path / "out")]) == 2
+    assert "holds images to ask about, which pictures would replace: name another" in capsys.readouterr().err
+    assert sorted((tmp_path / "out").iterdir()) == before
+
     # the exported file says the same
     assert main(["export", str(detector), "--out", str(tmp_path / "net.jnas")]) == 0
     header = json.loads(capsys.readouterr().out)

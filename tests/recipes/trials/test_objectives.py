@@ -2,6 +2,7 @@
 
 import gzip
 import itertools
+import os
 
 import jax
 import jax.numpy as jnp
@@ -122,11 +123,12 @@ class TestTable:
             ("name,score\n", "has no column 'architecture': it has name, score"),
             ("", "has no column 'architecture': it has none"),
             ("architecture,score\n|,1\n", "line 2 of .* cannot be used"),
-            ("architecture,score\n|skip_connect~0|,good\n", "line 2 of .* cannot be used: 'score'"),
+            ("architecture,score\n|skip_connect~0|,good\n", "line 2 of .* cannot be used: score is good"),
             ("architecture,score\n|skip_connect~0|,1\n|skip_connect~0|,2\n", "line 3 of .* again"),
             ("architecture,score\n|skip_connect~0|,1,2\n", "line 2 of .* more or fewer fields"),
             ("score,architecture\n1\n", "line 2 of .* more or fewer fields"),
             ("architecture,score\n|skip_connect~0|,1e400\n", "line 2 of .* cannot be used: score is 1e400"),
+            ("architecture,score,score\n|skip_connect~0|,1,2\n", "two columns 'score': leave one of them out"),
             ("architecture,score\n|skip_connect~0|,nan\n", "line 2 of .* cannot be used: score is nan"),
         ],
     )
@@ -136,6 +138,11 @@ class TestTable:
         space = spaces.CellSpace("edge", ("cell",), 1, 1, OPS, ((OPS,),), None, "last")
         with pytest.raises(UserError, match=sentence):
             truth_table.table(path, space)
+
+    def test_a_pipe_is_no_table(self, tmp_path):
+        os.mkfifo(tmp_path / "table.csv")
+        with pytest.raises(UserError, match="is no file: move it away, or name another"):
+            truth_table.table(tmp_path / "table.csv", spaces.nasbench201())
 
     def test_a_table_that_a_spreadsheet_wrote_begins_with_a_mark(self, tmp_path):
         space = spaces.CellSpace("edge", ("cell",), 1, 1, OPS, ((OPS,),), None, "last")

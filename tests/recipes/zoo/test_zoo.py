@@ -1,6 +1,7 @@
 """The zoo: two writers lose nothing, nothing damaged gets through, limits agree with a loop over the table."""
 
 import json
+import os
 import shutil
 import subprocess
 import sys
@@ -334,6 +335,10 @@ def test_bad_tables(tables, results, sentence, capsys):
         ("", "has no row"),
         ("a,224,nan,5\n", "has no number in column top1"),
         ("a,224,80,inf\n", "in column param_count"),
+        ("a,224,80,-5\n", "in column param_count for 'a': give a table with that column, from 0 to 9e"),
+        ("a,224,801,5\n", "in column top1 for 'a': give a table with that column, from 0 to 100"),
+        ("a,-224,80,5\n", "in column img_size"),
+        ("a,1e17,80,5\n", "in column img_size"),
     ],
 )
 def test_tables_without_numbers(tmp_path, rows, sentence):
@@ -437,3 +442,20 @@ def test_the_query_of_an_address_stays_behind_its_path():
     assert (entry.path, entry.name, str(entry)) == (
         "https://host/zoo/networks/one?sig=abc", "one", "https://host/zoo/networks/one?sig=***",
     )  # fmt: skip
+
+
+def test_a_pipe_is_no_table_and_capitals_make_one(tables, capsys):
+    os.mkfifo(tables / "pipe.csv")
+    assert main(["zoo", "add", str(tables / "zoo"), str(tables / "pipe.csv")]) == 2
+    assert "is no file" in capsys.readouterr().err
+    (tables / "results.csv").rename(tables / "RESULTS.CSV")
+    assert main(["zoo", "add", str(tables / "zoo"), str(tables / "RESULTS.CSV")]) == 0
+    assert capsys.readouterr().out.startswith("added results: ")
+
+
+@pytest.mark.parametrize(
+    "words", [["list", "--top", "-1"], ["list", "--top", "0"], ["measure", "--batch", str(10**23)]]
+)
+def test_numbers_of_rows_and_images_have_bounds(tables, words, capsys):
+    assert main(["zoo", words[0], str(tables), *words[1:]]) == 2
+    assert f"{words[1]} is {words[2]}: give " in capsys.readouterr().err
