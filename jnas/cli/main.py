@@ -51,6 +51,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     try:
         for word in sys.argv[1:] if argv is None else argv:
             check_text(word, "a word of the command")
+        _import_jax()
         status = arguments.command(arguments) or 0
         if sys.stdout is not None:  # closed
             sys.stdout.flush()  # here, where it can still be said that it has no place
@@ -78,6 +79,13 @@ def main(argv: Sequence[str] | None = None) -> int:
             raise
         asked = ", ".join(f"{name}={os.environ[name]}" for name in DEVICES if name in os.environ)
         return _say(f"JAX finds no device here with {asked or 'this environment'}: correct or unset it ({error})", 2)
+
+
+def _import_jax() -> None:
+    try:
+        import jax as jax  # which reads its variables of the environment
+    except ValueError as error:
+        raise UserError(f"{error}: correct that variable of the environment") from error
 
 
 def entry() -> NoReturn:
