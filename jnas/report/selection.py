@@ -15,7 +15,6 @@ def selection_section(run: Run) -> str:
 
     Args:
       run: from `read_run`.
-      figures: charts to HTML.
 
     Returns:
       HTML.

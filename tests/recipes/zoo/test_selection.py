@@ -98,7 +98,7 @@ def test_costs_and_record_are_kept(place, chosen):
 
 def test_the_page_and_the_second_run(chosen, capsys):
     words, folder = chosen
-    page = selection_section(read_run(folder), lambda charts: "".join(chart.alt for chart in charts))
+    page = selection_section(read_run(folder))
     assert "1 networks by parameters" in page
     assert "its frozen features tell" in page
     assert "1 records of fine-tunings are known now; a prediction takes 20" in page
