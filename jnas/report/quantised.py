@@ -19,7 +19,6 @@ def quantised_section(run: Run) -> str:
 
     Args:
       run: from `read_run`.
-      figures: puts charts side by side, as HTML.
 
     Returns:
       HTML; empty where the run is of another kind.
