@@ -9,7 +9,6 @@ import pytest
 
 from jnas import bilevel
 from jnas.bilevel import testbeds
-from jnas.bilevel.mrbo import mrbo_schedules
 
 pytestmark = pytest.mark.usefixtures("x64")
 
@@ -118,12 +117,6 @@ def test_coefficients_decrease_at_every_iteration_down_to_the_floor():
     assert values[0] == pytest.approx(0.9)
     assert (np.diff(values[above]) < 0).all()
     assert values[-1] == pytest.approx(0.1)
-    schedules = mrbo_schedules(0.5, 3.0, 2.0, 4.0)
-    for k in (1, 5, 100):
-        eta = 0.5 / (3.0 + k - 1) ** (1 / 3)
-        assert float(schedules.step_size(k - 1)) == pytest.approx(eta)
-        assert float(schedules.alpha_decay(k)) == pytest.approx(min(1.0, 2.0 * eta**2))
-        assert float(schedules.weights_decay(k)) == pytest.approx(min(1.0, 4.0 * eta**2))
 
 
 def double_recursion(bed, estimator, steps, batches_at, num_steps, decay):
@@ -214,8 +207,6 @@ def test_a_coefficient_out_of_range_is_one_sentence(make):
 def test_bad_schedules_are_one_sentence():
     with pytest.raises(ValueError, match="floor=2"):
         bilevel.decaying(0.9, floor=2)
-    with pytest.raises(ValueError, match="must be positive"):
-        mrbo_schedules(0.0, 1, 1, 1)
 
 
 class VariantsTest(chex.TestCase):
