@@ -263,44 +263,35 @@ def _wrong(name: str, path: str, value: Any, expected: str) -> UserError:
 
 def _program(name: str, content: bytes, version: str) -> Any:
     """The program, if it is one of arithmetic alone; it is looked at before anything is compiled."""
+    command = [sys.executable or "python", "-P", "-c", READER]
+    environment = {**os.environ, "PYTHONPATH": os.pathsep.join(filter(None, sys.path))}
+    operations, called, why = set(), set(), None
     try:
         from jax import export  # here: it needs the package flatbuffers, which nothing else does
 
         program = export.deserialize(bytearray(content))
+        done = subprocess.run(
+            command, input=program.mlir_module_serialized, env=environment, capture_output=True, timeout=PATIENCE
+        )
+        if done.returncode < 0:
+            why = "it ends the reader of JAX"
+        else:
+            operations, called = map(set, json.loads(done.stdout))
     except ImportError as error:
         raise UserError(f"{name} cannot be read without the package flatbuffers: pip install flatbuffers") from error
-    except Exception as error:  # a program of a JAX too old or too new fails in many ways
-        raise _other_version(name, version) from error
-    if refused := sorted(_outside(name, program.mlir_module_serialized, version)):
-        raise _wrong(name, PROGRAM, refused, "a program that calls nothing but the arithmetic of a network")
-    return program
-
-
-def _outside(name: str, module: bytes, version: str) -> set[str]:
-    """What a program asks for beside the arithmetic of a network, as a process of its own reads it."""
-    environment = {**os.environ, "PYTHONPATH": os.pathsep.join(filter(None, sys.path))}
-    command, why = [sys.executable or "python", "-P", "-c", READER], None
-    try:
-        done = subprocess.run(command, input=module, env=environment, capture_output=True, timeout=PATIENCE)
-        if done.returncode > 0:
-            raise _other_version(name, version)
-        why = "it ends the reader of JAX" if done.returncode else None
-    except subprocess.TimeoutExpired:
-        why = f"it takes more than {PATIENCE} s"
-    except OSError as error:
-        why = f"no process can be started: {error.strerror}"
+    except (OSError, subprocess.TimeoutExpired) as error:
+        why = getattr(error, "strerror", None) or f"it takes more than {PATIENCE} s"
+    except Exception as error:  # a program of a JAX too old or too new fails in many ways, there and here
+        raise UserError(
+            f"{name} was exported with JAX {version} and JAX {jax.__version__} does not read it: export it again, or "
+            "use a version closer to that"
+        ) from error
     if why:
         raise UserError(f"{name}: its program cannot be read ({why}): run jnas export again")
-    operations, called = map(set, json.loads(done.stdout))
     outside = {kind for kind in operations if kind in OUTWARD or kind.partition(".")[0] not in DIALECTS}
-    return outside | called - CUSTOM_CALLS
-
-
-def _other_version(name: str, version: str) -> UserError:
-    return UserError(
-        f"{name} was exported with JAX {version} and JAX {jax.__version__} does not read it: export it again, or use "
-        "a version closer to that"
-    )
+    if refused := sorted(outside | called - CUSTOM_CALLS):
+        raise _wrong(name, PROGRAM, refused, "a program that calls nothing but the arithmetic of a network")
+    return program
 
 
 def _arrays(content: bytes) -> dict[str, np.ndarray]:

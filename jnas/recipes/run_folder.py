@@ -24,7 +24,7 @@ from jnas.files.reading import json_of, yaml_of
 from jnas.recipes.config import renamed
 from jnas.report.reading import dotted
 
-CONFIG, RESULT = "config.yaml", "result.json"
+CONFIG, RESULT, ENVIRONMENT = "config.yaml", "result.json", "environment.json"
 GONE = {"entropy": 0.0, "temperature": 1.0, "statistics_groups": 1}  # settings of old, at what changed nothing
 # Settings that older runs lack, and what those did.
 BEFORE = {"shrink": 1, "inner_steps": 1, "patience": None, "tolerance": 0.02}
@@ -68,7 +68,7 @@ def begin(folder: str | os.PathLike[str], settings: Any, kind: str) -> pathlib.P
 def is_free(folder: pathlib.Path, settings: Any, kind: str) -> bool:
     """Whether `begin` would find this very run in a folder, or nothing."""
     if not (folder / CONFIG).is_file():
-        return not folder.exists() or (folder.is_dir() and not any(folder.iterdir()))
+        return not folder.exists() or (folder.is_dir() and _is_empty(folder))
     with contextlib.suppress(UserError):
         _check_same(folder / CONFIG, yaml.safe_load(_asked(settings, kind)))
         return True
@@ -148,11 +148,16 @@ def _begin(path: pathlib.Path, asked: str) -> None:
         _check_version(path)
         files.prepare_folder(path)
         return
-    if path.is_dir() and any(path.iterdir()):
+    if path.is_dir() and not _is_empty(path):
         raise UserError(f"{path} is not empty and holds no run: choose another folder with --out")
     files.prepare_folder(path)
-    _write_json(path / "environment.json", environment())
+    _write_json(path / ENVIRONMENT, environment())
     files.atomic_write(stored, asked)  # last: now it is a run
+
+
+def _is_empty(folder: pathlib.Path) -> bool:
+    """Whether a folder has nothing in it but what a run leaves that is killed before its settings are written."""
+    return all(path.name == ENVIRONMENT or path.match(".jnas-*.tmp") for path in folder.iterdir())
 
 
 def _read_json(path: pathlib.Path) -> Any:
@@ -165,7 +170,7 @@ def _write_json(path: pathlib.Path, value: Any) -> None:
 
 def _check_version(path: pathlib.Path) -> None:
     """Refuse to go on with a run whose checkpoints are laid out in another way; a finished one can be read."""
-    version = (_read_json(path / "environment.json") or {}).get("jnas", "")
+    version = (_read_json(path / ENVIRONMENT) or {}).get("jnas", "")
     numbers = re.match(r"(\d{1,9})\.(\d{1,9})", version)
     old = numbers is not None and tuple(map(int, numbers.groups())) < CHECKPOINTS_SINCE
     if old and not any((path / name).is_file() for name in (RESULT, "search/found.json")):

@@ -19,8 +19,7 @@ def selection_section(run: Run) -> str:
     Returns:
       HTML.
     """
-    found = run.result.get("selection")
-    if not isinstance(found, dict):
+    if (found := run.result.get("selection")) is None:
         return ""
     trials = found.get("trials", [])
     charts = (front_chart(found.get("candidates", []), trials), predicted_chart(trials))
@@ -144,11 +143,10 @@ def carried_by(found: dict[str, Any]) -> str:
     Returns:
       HTML: a table, or a sentence where there were too few records; empty for a run of an older version.
     """
-    carried = found.get("carried by")
-    if not isinstance(carried, dict):
-        have, least = found.get("records") or (None, None)
-        if have is None:
+    if (carried := found.get("carried by")) is None:
+        if "records" not in found:
             return ""
+        have, least = found["records"]
         why = f"a prediction takes {least}" if have < least else "they are all of one task"
         return f"<p>{have} records of fine-tunings are known now; {why}, so no feature carries one yet.</p>"
     rows = [("none", f"{100 * carried['error']:.2f}", "–")]

@@ -108,7 +108,7 @@ class Checkpoints:
                         f"{where} cannot be read: {why}; try again when its disk is well, or delete "
                         f"{self.folder / str(step)} to do without it"
                     ) from error
-                damaged[step] = f"{where} cannot be read ({type(error).__name__})"
+                damaged[step] = f"{where} is damaged"
                 continue
             for bad, what in damaged.items():
                 self._manager.delete(bad)

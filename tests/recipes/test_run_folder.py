@@ -13,10 +13,11 @@ from jnas.recipes.train_one import TrainOne
 from jnas.recipes.zoo.settings import Selection
 
 KINDS = {kind: recipe_of(kind)[1] for kind in ("search", "grouped", "space_search", "quantised", "trials")}
-OTHERS = {"train": (TrainOne, {"genotype": "a"}), "select": (Selection, {"data": "a"})}
+PRESETS = {name: (KINDS[config.kind_of(name)], config.read_preset(name)) for name in config.presets()}
+OTHERS = {"train": (TrainOne, {"genotype": "a"}), "select": (Selection, {"data": "a"}), **PRESETS}
 
 
-@pytest.mark.parametrize("kind", [*KINDS, *OTHERS])
+@pytest.mark.parametrize("kind", dict.fromkeys([*KINDS, *OTHERS]))
 def test_the_same_settings_go_on_and_others_are_refused(kind, tmp_path):
     made, needed = OTHERS.get(kind) or (KINDS[kind], {})
     settings = config.build(made, needed)
