@@ -6,6 +6,7 @@ import math
 import os
 import pathlib
 import platform
+import re
 import shutil
 import struct
 import tempfile
@@ -95,6 +96,9 @@ def atomic_write(path: str | os.PathLike[str], content: str | bytes) -> None:
                     temporary.unlink()
                 if not isinstance(error, FileNotFoundError) or not target.parent.is_dir():
                     raise  # and else it was swept away before it was locked
+
+
+LEFT = re.compile(r"\.jnas-[0-9a-f]{32}\.tmp")  # what `left_name` returns
 
 
 def left_name() -> str:

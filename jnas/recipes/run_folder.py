@@ -21,10 +21,11 @@ from jnas.distributed.environment import environment
 from jnas.errors import UserError
 from jnas.files.locks import exclusive
 from jnas.files.reading import json_of, yaml_of
+from jnas.files.writing import LEFT
 from jnas.recipes.config import renamed
 from jnas.report.reading import dotted
 
-CONFIG, RESULT = "config.yaml", "result.json"
+CONFIG, RESULT, ENVIRONMENT = "config.yaml", "result.json", "environment.json"
 GONE = {"entropy": 0.0, "temperature": 1.0, "statistics_groups": 1}  # settings of old, at what changed nothing
 # Settings that older runs lack, and what those did.
 BEFORE = {"shrink": 1, "inner_steps": 1, "patience": None, "tolerance": 0.02}
@@ -68,7 +69,7 @@ def begin(folder: str | os.PathLike[str], settings: Any, kind: str) -> pathlib.P
 def is_free(folder: pathlib.Path, settings: Any, kind: str) -> bool:
     """Whether `begin` would find this very run in a folder, or nothing."""
     if not (folder / CONFIG).is_file():
-        return not folder.exists() or (folder.is_dir() and not any(folder.iterdir()))
+        return not folder.exists() or (folder.is_dir() and _is_empty(folder))
     with contextlib.suppress(UserError):
         _check_same(folder / CONFIG, yaml.safe_load(_asked(settings, kind)))
         return True
@@ -141,6 +142,11 @@ def _asked(settings: Any, kind: str) -> str:
     return yaml.safe_dump({"kind": kind, **dataclasses.asdict(settings)}, sort_keys=False, allow_unicode=True)
 
 
+def _is_empty(path: pathlib.Path) -> bool:
+    """Whether a folder holds nothing, or what is left of a run that ended before it began."""
+    return all(entry.name == ENVIRONMENT or LEFT.fullmatch(entry.name) for entry in path.iterdir())
+
+
 def _begin(path: pathlib.Path, asked: str) -> None:
     stored = path / CONFIG
     if stored.exists():
@@ -148,10 +154,10 @@ def _begin(path: pathlib.Path, asked: str) -> None:
         _check_version(path)
         files.prepare_folder(path)
         return
-    if path.is_dir() and any(path.iterdir()):
+    if path.is_dir() and not _is_empty(path):
         raise UserError(f"{path} is not empty and holds no run: choose another folder with --out")
     files.prepare_folder(path)
-    _write_json(path / "environment.json", environment())
+    _write_json(path / ENVIRONMENT, environment())
     files.atomic_write(stored, asked)  # last: now it is a run
 
 
@@ -165,7 +171,7 @@ def _write_json(path: pathlib.Path, value: Any) -> None:
 
 def _check_version(path: pathlib.Path) -> None:
     """Refuse to go on with a run whose checkpoints are laid out in another way; a finished one can be read."""
-    version = (_read_json(path / "environment.json") or {}).get("jnas", "")
+    version = (_read_json(path / ENVIRONMENT) or {}).get("jnas", "")
     numbers = re.match(r"(\d{1,9})\.(\d{1,9})", version)
     old = numbers is not None and tuple(map(int, numbers.groups())) < CHECKPOINTS_SINCE
     if old and not any((path / name).is_file() for name in (RESULT, "search/found.json")):
