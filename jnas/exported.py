@@ -177,6 +177,8 @@ def load(path: str | os.PathLike[str]) -> ExportedNetwork:
         ordered = tuple(weights[str(i)] for i in range(len(weights)))
         if [(array.shape, array.dtype) for array in ordered] != [(a.shape, a.dtype) for a in program.in_avals[:-1]]:
             raise ValueError("other weights")
+        if not all(np.isfinite(array).all() for array in (*ordered, *gallery.values())):
+            raise ValueError("numbers that are not finite")
         if header["task"] == "recognition":
             _check_gallery(header, **gallery)
     except Exception as error:

@@ -85,8 +85,8 @@ def answer(request: dict[str, Any]) -> dict[str, Any]:
     compiled, measured, work = _compile(program, operands, trips)
     if request["role"] == "warm":
         images = settings.batch_size * (1 if request["what"] != "step" else 2)
-        if request["what"] == "step" and settings.fresh_batches:
-            images += settings.batch_size * settings.terms
+        if request["what"] == "step":  # of further batches, as `gradient.source_of` has them
+            images += settings.batch_size * (settings.terms if settings.fresh_batches else settings.inner_steps - 1)
         parameters = state.point.weights.size  # before the state is given away
         advance = _advance(program._replace(run=compiled), state, operands, request["what"] == "step", mesh)
         times = _times(advance, request["repeats"]) / size

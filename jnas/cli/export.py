@@ -1,7 +1,6 @@
 """`jnas export`: a trained network as one file that needs no code of the search."""
 
 import argparse
-import json
 
 
 def add(commands) -> None:
@@ -20,5 +19,5 @@ def _run(arguments: argparse.Namespace) -> int:
 
     header = export.export_network(models.load_model(arguments.run), arguments.out)
     shown = ("task", "input", "outputs", "platforms", "class_names", "space", "genotype", "jax")
-    print(json.dumps({"file": arguments.out, **{name: header[name] for name in shown}}, ensure_ascii=False))
+    print(models.as_json({"file": arguments.out, **{name: header[name] for name in shown}}))
     return 0

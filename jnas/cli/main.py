@@ -75,7 +75,9 @@ def main(argv: Sequence[str] | None = None) -> int:
         name = os.fsdecode(error.filename) if isinstance(error.filename, bytes) else str(error.filename)
         return _say(UserError(f"{shortened(name)!r}: {error.strerror.lower()}; give another path"), 2)
     except (RuntimeError, AssertionError) as error:
-        if _has_devices():
+        from jnas.distributed.environment import has_devices
+
+        if has_devices():
             raise
         asked = ", ".join(f"{name}={os.environ[name]}" for name in DEVICES if name in os.environ)
         return _say(f"JAX finds no device here with {asked or 'this environment'}: correct or unset it ({error})", 2)
@@ -107,16 +109,6 @@ def entry() -> NoReturn:
                 stream.flush()
         os._exit(status)
     sys.exit(status)
-
-
-def _has_devices() -> bool:
-    """Whether JAX can begin, which depends on the environment."""
-    import jax
-
-    try:
-        return bool(jax.devices())
-    except (RuntimeError, AssertionError):
-        return False
 
 
 def _is_ours(trace: types.TracebackType | None) -> bool:
@@ -299,14 +291,14 @@ def _report(arguments: argparse.Namespace) -> int:
             raise UserError("runs and files of jnas bench do not go into one table: name one kind of them")
         page = report.write_benchmarks(benchmarks)
         print(render(report.benchmark_table(benchmarks)))
-        print(f"page: {page}")
+        print(printable(f"page: {page}"))
         return 0
     if len(arguments.runs) > 1:
         print(render(report.compare(arguments.runs)))
         return 0
     page = report.write_report(arguments.runs[0])
     print(render(report.trained_table(report.read_run(arguments.runs[0]))))
-    print(f"page: {page}")
+    print(printable(f"page: {page}"))
     return 0
 
 
@@ -436,7 +428,7 @@ def _summary(result: dict[str, Any], folder: pathlib.Path) -> None:
     if "runs" in result:
         words = report.agreement_words(result)
         print(f"runs      {words}" if words else "runs      1 sound run")
-    print(f"genotype  {result['genotype']}")
+    print(printable(f"genotype  {result['genotype']}"))
     print(f"accuracy  {100 * found['test_accuracy']:.2f} % on {result['data']['test']} test images")
     accuracies = [100 * other["test_accuracy"] for other in result["random"]]
     if accuracies:
@@ -446,7 +438,7 @@ def _summary(result: dict[str, Any], folder: pathlib.Path) -> None:
     if known := report.reference_words(result):
         print(f"reference {known}")
     page = folder / "report.html"
-    print(f"{'report' if page.is_file() else 'run':9} {page if page.is_file() else folder}")
+    print(printable(f"{'report' if page.is_file() else 'run':9} {page if page.is_file() else folder}"))
 
 
 def _say(message: object, status: int) -> int:

@@ -5,7 +5,7 @@ import dataclasses
 
 from jnas.cli import zoo
 from jnas.cli.folders import folder_of
-from jnas.files.urls import masked
+from jnas.files.urls import masked, printable
 
 
 def add(commands) -> None:
@@ -48,5 +48,5 @@ def _run(arguments: argparse.Namespace) -> int:
         print(f"trial     {trial['model']}: {100 * trial['test_accuracy']:.2f} % of the validation images")
     found = result["found"]
     print(f"chosen    {found['model']}, {100 * found['test_accuracy']:.2f} % on {result['data']['test']} test images")
-    print(f"report    {folder / 'report.html'}")
+    print(printable(f"report    {folder / 'report.html'}"))
     return 0

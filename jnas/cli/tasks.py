@@ -1,7 +1,6 @@
 """`jnas train --task detection | recognition`, and the measurement of what they train."""
 
 import argparse
-import json
 import pathlib
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -9,6 +8,7 @@ from typing import Any
 from jnas.cli import hosts
 from jnas.cli.folders import folder_of
 from jnas.errors import UserError
+from jnas.files.urls import printable
 
 TASKS = ("classification", "recognition", "detection")
 
@@ -59,7 +59,7 @@ def train(arguments: argparse.Namespace, what: Mapping[str, Any], layers: Sequen
         folder = folder_of(arguments.out, settings, "train", arguments.task)
         result = driver.run(training.of(task), settings, folder, mesh=mesh)
     if distributed.is_first():
-        print("\n".join(_summary(result, folder)))
+        print(*map(printable, _summary(result, folder)), sep="\n")
     return 0
 
 
@@ -83,7 +83,7 @@ def evaluate(network: pathlib.Path, arguments: argparse.Namespace) -> int | None
     if models.read_facts(network).get("task", TASKS[0]) == TASKS[0]:
         return None
     enable_compilation_cache()
-    print(json.dumps(measure.of_folder(network, arguments.data, arguments.split), ensure_ascii=False))
+    print(models.as_json(measure.of_folder(network, arguments.data, arguments.split)))
     return 0
 
 

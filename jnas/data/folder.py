@@ -11,6 +11,7 @@ from jnas.distributed import is_first
 from jnas.errors import UserError
 from jnas.files.images import ENDINGS, GREY, opened, pixels_of
 from jnas.files.text import check_text
+from jnas.files.urls import printable
 
 PARTS = ("train", "test", "valid", "val", "validation")  # the second that is there has the test images
 HELD_OUT = 5  # without a test folder, one image in five is a test image
@@ -67,7 +68,7 @@ def read_folder(path: pathlib.Path, size: tuple[int, int] | None) -> Splits:
     labels = [np.repeat(np.arange(len(part)), [len(group) for group in part.values()]) for part in (train, test)]
     halves = zip(np.split(images, [len(labels[0])]), labels, strict=True)
     if is_first():
-        print(*notes, sep="\n", end="\n" if notes else "", file=sys.stderr)
+        print(*map(printable, notes), sep="\n", end="\n" if notes else "", file=sys.stderr)
     return splits_of(halves, len(train), path.resolve().name, tuple(train))
 
 

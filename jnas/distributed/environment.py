@@ -41,3 +41,11 @@ def _version(package: str) -> str | None:
         return importlib.metadata.version(package)
     except importlib.metadata.PackageNotFoundError:
         return None
+
+
+def has_devices() -> bool:
+    """Whether JAX can begin, which depends on variables of the environment."""
+    try:
+        return bool(jax.devices())
+    except (RuntimeError, AssertionError):  # the second of a platform whose package is not there
+        return False

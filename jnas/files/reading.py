@@ -217,7 +217,7 @@ def table_of(path: pathlib.Path) -> Iterator[csv.DictReader]:
     Raises:
       UserError: if the file cannot be read, also within the block, or two columns have one name.
     """
-    with opened(path) as file, gzip.open(file) if path.suffix == ".gz" else file as plain:
+    with opened(path) as file, gzip.GzipFile(fileobj=file) if path.suffix == ".gz" else file as plain:
         try:
             reader = csv.DictReader(io.TextIOWrapper(plain, "utf-8-sig", newline=""))
             names = list(reader.fieldnames or ())

@@ -194,6 +194,13 @@ Evaluated = TypedDict("Evaluated", {
     "trial": Required[Count], "scores": Required[Numbers], "seconds": Number, "error": str, "architecture": str,
 }, total=False)  # fmt: skip
 
+# What the workers of a search keep with a trial, in its storage.
+Asked = TypedDict("Asked", {"code": Required[list[Annotated[int, Interval(ge=0, le=2**31 - 1)]]], "ask": Count})
+Kept = TypedDict("Kept", {
+    "trial": Asked, "retry": TypedDict("Retry", {"of": Count, "deaths": Count}), "lost": str | None,
+    "error": str | None, "metrics": Mapping, "seconds": Number, "lease": Mapping | None, "values": list[float],
+}, total=False)  # fmt: skip
+
 Scored = TypedDict("Scored", {"genotype": str, "score": Number})
 
 # at_work.json.

@@ -98,6 +98,9 @@ def atomic_write(path: str | os.PathLike[str], content: str | bytes) -> None:
                     raise  # and else it was swept away before it was locked
 
 
+LEFT = re.compile(r"\.jnas-[0-9a-f]{32}\.tmp")  # what `left_name` returns
+
+
 def left_name() -> str:
     """A name that no other process on no machine has, for what is going to be renamed or removed."""
     return f".jnas-{uuid.uuid4().hex}.tmp"

@@ -21,6 +21,7 @@ from jnas.distributed.environment import environment
 from jnas.errors import UserError
 from jnas.files.locks import exclusive
 from jnas.files.reading import json_of, yaml_of
+from jnas.files.writing import LEFT
 from jnas.recipes.config import renamed
 from jnas.report.reading import dotted
 
@@ -139,6 +140,11 @@ def load_data(name: str, image_size: int | None) -> data.Splits:
 
 def _asked(settings: Any, kind: str) -> str:
     return yaml.safe_dump({"kind": kind, **dataclasses.asdict(settings)}, sort_keys=False, allow_unicode=True)
+
+
+def _is_empty(path: pathlib.Path) -> bool:
+    """Whether a folder holds nothing, or what is left of a run that ended before it began."""
+    return all(entry.name == ENVIRONMENT or LEFT.fullmatch(entry.name) for entry in path.iterdir())
 
 
 def _begin(path: pathlib.Path, asked: str) -> None:

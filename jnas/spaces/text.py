@@ -182,9 +182,16 @@ def _parse(text: str) -> ast.expr | None:
         return None
 
 
+def _shown(node: ast.expr) -> str:
+    try:
+        return quoted(ast.unparse(node))
+    except RecursionError:  # it comes sooner than the parser's
+        return "what is nested so deeply"
+
+
 def _pairs(node: ast.expr) -> list[tuple[str, int]]:
     if not isinstance(node, ast.List | ast.Tuple):
-        raise UserError(f"{quoted(ast.unparse(node))} is no list of pairs: write [('sep_conv_3x3', 0), ...].")
+        raise UserError(f"{_shown(node)} is no list of pairs: write [('sep_conv_3x3', 0), ...].")
     return [_pair(item) for item in node.elts]
 
 
@@ -192,7 +199,7 @@ def _pair(node: ast.expr) -> tuple[str, int]:
     match node:
         case ast.Tuple([ast.Constant(str(op)), ast.Constant(int(source))]) if source <= _HIGHEST:
             return op, source
-    raise UserError(f"{quoted(ast.unparse(node))} is no pair: write (operator, source), such as ('sep_conv_3x3', 0).")
+    raise UserError(f"{_shown(node)} is no pair: write (operator, source), such as ('sep_conv_3x3', 0).")
 
 
 def _indices(node: ast.expr) -> list[int] | range:
@@ -203,4 +210,4 @@ def _indices(node: ast.expr) -> list[int] | range:
             values = [item.value for item in items if isinstance(item, ast.Constant) and isinstance(item.value, int)]
             if len(values) == len(items):
                 return values
-    raise UserError(f"{quoted(ast.unparse(node))} lists no nodes: write range(2, 6) or [2, 3, 4, 5].")
+    raise UserError(f"{_shown(node)} lists no nodes: write range(2, 6) or [2, 3, 4, 5].")

@@ -5,10 +5,15 @@ by the storage and never change, a trial that is finished stays as it is, and ev
 lower numbers only. So two workers that look at different moments may know more or less, and never disagree.
 """
 
+import operator
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any, Literal, NamedTuple
 
 import numpy as np
+
+from jnas.files import schemas
+from jnas.files.reading import checked, wrong
+from jnas.study.storage import CHOICES
 
 if TYPE_CHECKING:
     import optuna
@@ -46,7 +51,10 @@ def rows_of(study: "optuna.Study", known: Sequence[Row] = ()) -> list[Row]:
     """
     trials = study.get_trials(deepcopy=False)
     old = [row.state in ("complete", "failed", "dropped") for row in known]
-    return [known[n] if n < len(old) and old[n] else _row(trial) for n, trial in enumerate(trials)]
+    rows = [known[n] if n < len(old) and old[n] else _row(trial) for n, trial in enumerate(trials)]
+    for row in rows[len(known) :]:
+        _check(row, [len(labels) for _, labels in study.user_attrs.get(CHOICES, ())], len(study.directions))
+    return rows
 
 
 def serving(rows: Sequence[Row], num_evaluations: int) -> list[Row]:
@@ -116,8 +124,22 @@ def told(rows: Sequence[Row], signs: Sequence[int]) -> tuple[np.ndarray, np.ndar
     return np.array([row.code for row in rows], np.int32), values[:, 0] if len(signs) == 1 else values
 
 
+def _check(row: Row, options: Sequence[int], num_objectives: int) -> None:
+    """Raises a UserError for a row that is of another search, as after its journal was edited."""
+    code = row.code or ()
+    if code and options and (len(code) != len(options) or any(map(operator.ge, code, options))):
+        raise wrong(_place(row.number), "trial.code", str(code), "an architecture of the space")
+    if row.state == "complete" and len(row.values) != num_objectives:
+        raise wrong(_place(row.number), "values", str(row.values), "one for each objective")
+
+
+def _place(number: int) -> str:
+    return f"trial {number} in its storage"
+
+
 def _row(trial: "optuna.trial.FrozenTrial") -> Row:
-    attrs = trial.user_attrs
+    values = {} if trial.values is None else {"values": trial.values}
+    attrs = checked({**trial.user_attrs, **values}, schemas.Kept, _place(trial.number))
     asked, retry, error = attrs.get(TRIAL, {}), attrs.get(RETRY, {}), attrs.get(ERROR)
     states: dict[str, State] = {"WAITING": "waiting", "RUNNING": "running", "COMPLETE": "complete", "FAIL": "failed"}
     return Row(

@@ -80,6 +80,9 @@ def load_tree(path: str | os.PathLike[str], abstract: PyTree) -> PyTree:
         filled = jax.tree.unflatten(tree, arrays)
         if (difference := first_difference(describe(filled), wanted)) is not None:
             raise ValueError(difference)
+        for name, array in zip(names, arrays, strict=True):
+            if jnp.issubdtype(array.dtype, jnp.floating) and not np.isfinite(array).all():
+                raise ValueError(f"{name} holds numbers that are not finite")
     except UserError:
         raise
     except (ValueError, KeyError, TypeError) as error:

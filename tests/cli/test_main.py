@@ -4,6 +4,7 @@ import decimal
 import json
 import os
 import re
+import shutil
 import subprocess
 import sys
 
@@ -229,6 +230,15 @@ def test_a_genotype_longer_than_a_path_can_be_is_one(capsys):
 def test_a_space_of_any_size_is_shown(capsys):
     assert main(["spaces", "chain-800:skip_connect,nor_conv_1x1,nor_conv_3x3"]) == 0
     assert f": {decimal.Decimal(3**800):.2e} chains of 800 layers" in capsys.readouterr().out  # no float holds it
+
+
+def test_a_name_that_is_printed_moves_no_cursor(finished, capsys, tmp_path):
+    folder = tmp_path / "a\x1b[31m\nb"
+    shutil.copytree(finished[0], folder)
+    assert main(["report", str(folder)]) == 0
+    out = capsys.readouterr().out
+    assert "\x1b" not in out
+    assert r"a\u001b[31m\nb/report.html" in out
 
 
 def test_what_a_sentence_repeats_moves_no_cursor_and_tells_no_password(capsys):

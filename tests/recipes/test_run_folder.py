@@ -8,6 +8,7 @@ import pytest
 from jnas.cli.main import main, recipe_of
 from jnas.errors import UserError
 from jnas.files.locks import exclusive
+from jnas.files.writing import left_name
 from jnas.recipes import config, run_folder
 from jnas.recipes.train_one import TrainOne
 from jnas.recipes.zoo.settings import Selection
@@ -78,3 +79,25 @@ def test_a_folder_that_is_removed_while_the_run_goes_on_is_an_error(tmp_path):
 
     with pytest.raises(UserError, match=r"^\S*run was removed while the run went on: "):
         run()
+
+
+def test_what_is_left_of_a_run_that_could_not_begin_is_in_nobodys_way(tmp_path, monkeypatch):
+    """As a full disk or a kill leaves it, between the environment and the settings."""
+
+    def full(path, text):
+        raise UserError("no space")
+
+    settings, path = config.build(KINDS["search"]), tmp_path / "run"
+    with monkeypatch.context() as patch:
+        patch.setattr(run_folder.files, "atomic_write", lambda path, text: full(path, text) if "seed" in text else
+                      path.write_text(text, encoding="utf-8"))  # fmt: skip
+        with pytest.raises(UserError, match="no space"):
+            run_folder.begin(path, settings, "search")
+    (path / left_name()).write_text("", encoding="utf-8")
+    assert (path / run_folder.ENVIRONMENT).is_file()
+    assert run_folder.is_free(path, settings, "search")
+    assert run_folder.begin(path, settings, "search") == path
+    (tmp_path / "mine").mkdir()
+    (tmp_path / "mine" / "notes.txt").write_text("", encoding="utf-8")
+    with pytest.raises(UserError, match="is not empty and holds no run"):
+        run_folder.begin(tmp_path / "mine", settings, "search")

@@ -128,6 +128,13 @@ JUNK = [
 ]
 
 
+@pytest.mark.parametrize("depth", [300, 700, 5000])
+def test_what_is_nested_deeply_is_refused(depth):
+    text = f"Genotype(normal=[('skip_connect', {depth * '+'}0)], normal_concat=[2], reduce=[], reduce_concat=[2])"
+    with pytest.raises(UserError, match=r"is no (pair|genotype): write"):
+        spaces.from_string(spaces.darts(), text)
+
+
 @pytest.mark.parametrize(("name", "text", "quoted"), JUNK, ids=range(len(JUNK)))
 def test_junk_gives_one_sentence_that_quotes_the_fault(name, text, quoted):
     with pytest.raises(UserError) as caught:

@@ -1,11 +1,13 @@
 """A storage that is a file is a journal of trials, or a new file; whatever else it is stays as it is."""
 
+import json
 import os
 
 import pytest
 
 from jnas.errors import UserError
 from jnas.study import open_study
+from jnas.study.ledger import rows_of
 
 TORN = b'{"op_code":4,"wor'
 
@@ -68,3 +70,41 @@ def test_damage_in_the_middle_is_named(tmp_path, journal):
         open_study(path)
     path.write_bytes(before)
     assert not (tmp_path / "journal.log.lock").exists()
+
+
+@pytest.mark.parametrize(
+    ("key", "value", "said"),
+    [
+        ("trial", 5, "field trial is 5; expected a mapping"),
+        ("trial", {"ask": 0}, "field trial.code is missing"),
+        ("trial", {"code": [0, "x"], "ask": 0}, "field trial.code.1 is 'x'; expected a whole number"),
+        (
+            "trial",
+            {"code": [0, 10**18], "ask": 0},
+            "field trial.code.1 is 1000000000000000000; expected a number of at",
+        ),
+        ("trial", {"code": [0, 2], "ask": 0}, r"field trial.code is \(0, 2\); expected an architecture of the space"),
+        ("trial", {"code": [0], "ask": 0}, r"field trial.code is \(0,\); expected an architecture of the space"),
+        ("seconds", "long", "field seconds is 'long'; expected a finite number"),
+        ("values", ["x"], "field values.0 is 'x'; expected a finite number"),
+        ("values", [None], "field values.0 is None; expected a finite number"),
+        ("values", {}, r"field values is \(\); expected one for each objective"),
+    ],
+)
+def test_a_trial_that_was_edited_is_named(tmp_path, key, value, said):
+    choices = (("a", ("x", "y")), ("b", ("x", "y")))
+    study = open_study(tmp_path / "journal.log", choices=choices)
+    trial = study.ask()
+    for name, whole in {"trial": {"code": [0, 1], "ask": 0}, "seconds": 1.0}.items():
+        trial.set_user_attr(name, whole)
+    study.tell(trial, 0.5)
+    assert rows_of(study)[0].code == (0, 1)
+    lines = [json.loads(line) for line in (tmp_path / "journal.log").read_text(encoding="utf-8").splitlines()]
+    for line in lines:
+        if key in line.get("user_attr", {}):
+            line["user_attr"][key] = value
+        elif key == "values" and line.get("values"):
+            line["values"] = value
+    (tmp_path / "journal.log").write_text("".join(json.dumps(line) + "\n" for line in lines), encoding="utf-8")
+    with pytest.raises(UserError, match=f"^trial 0 in its storage: {said}"):
+        rows_of(open_study(tmp_path / "journal.log", choices=choices))

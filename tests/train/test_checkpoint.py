@@ -232,3 +232,12 @@ class TestTreeFile:
     def test_a_key_is_refused(self, tmp_path):
         with pytest.raises(ValueError, match="key_data"):
             save_tree(tmp_path / "w.npz", {"k": jax.random.key(0)})
+
+
+@pytest.mark.parametrize("dtype", [jnp.float32, jnp.bfloat16])
+def test_weights_that_are_not_finite_are_refused(tmp_path, dtype):
+    """Such a network would call everything class 0, and be right as often as that is there."""
+    tree = {"n": jnp.arange(3), "w": jnp.array([1.0, float("nan")], dtype)}
+    save_tree(tmp_path / "w.npz", tree)
+    with pytest.raises(UserError, match=r"w\.npz is damaged .*tree\['w'\] holds numbers that are not finite"):
+        load_tree(tmp_path / "w.npz", jax.eval_shape(lambda: tree))

@@ -4,6 +4,7 @@ import contextlib
 import math
 import os
 import pathlib
+import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any, NamedTuple
 
@@ -15,6 +16,7 @@ from jnas.recipes.zoo.place import place_of
 
 ROUNDING = 1e-12  # relative
 MOST = 9e9  # of any number in a table: as millions still a whole number
+THOUSANDS = re.compile(r"\d{1,3}(,\d{3})+(\.\d*)?")  # any other comma may be that of a fraction
 INFERENCE, TRAINING = "inference", "training"
 LINES, WEIGHTS = "models.jsonl", "weights.npz"  # of a table, and of a network
 TIMED = ("img_size", "batch_size", "step_time", "samples_per_sec")  # columns of a benchmark, after infer_ or train_
@@ -295,7 +297,7 @@ def _rows(path: str | os.PathLike[str]) -> list[dict[str, str]]:
 
 def _number(row: Mapping[str, str], column: str, path: str | os.PathLike[str], most: float = MOST) -> float:
     try:
-        value = float(row[column].replace(",", ""))
+        value = float(row[column].replace(",", "") if THOUSANDS.fullmatch(row[column]) else row[column])
         if not 0 <= value <= most:
             raise ValueError(column)
         return value

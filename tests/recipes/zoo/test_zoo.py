@@ -337,6 +337,7 @@ def test_bad_tables(tables, results, sentence, capsys):
         ("a,224,80,inf\n", "in column param_count"),
         ("a,224,80,-5\n", "in column param_count for 'a': give a table with that column, from 0 to 9e"),
         ("a,224,801,5\n", "in column top1 for 'a': give a table with that column, from 0 to 100"),
+        ('a,224,80,"25,5"\n', "in column param_count"),
         ("a,-224,80,5\n", "in column img_size"),
         ("a,1e17,80,5\n", "in column img_size"),
     ],
