@@ -24,6 +24,7 @@ class Indexable(Protocol):
 
     def __len__(self) -> int:
         """Number of examples."""
+        ...
 
     def __getitem__(self, index: int, /) -> Any:
         """Example number `index`."""

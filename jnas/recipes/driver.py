@@ -37,11 +37,13 @@ class Recipe(Protocol):
 
     def search(self, config: Any, plan: Any, path: pathlib.Path) -> dict[str, Any]:
         """Search in the folder of the run, or go on, and return what was found, values of JSON."""
+        ...
 
     def finish(
         self, config: Any, plan: Any, found: dict[str, Any], path: pathlib.Path, mesh: Mesh | None
     ) -> dict[str, Any]:
         """Train what was found, or go on, and return the result: `found`, `random`, `data` and what else there is."""
+        ...
 
 
 class CellSearch(Protocol):
@@ -64,9 +66,11 @@ class CellSearch(Protocol):
           What was found, values of JSON: `genotype`, `steps`, `seconds`, `derivation` (the rule, in words),
           `connected`; of several runs also `runs`, `chosen`, `agreement`.
         """
+        ...
 
     def describe(self, config: Any) -> str:
         """The method in the words of a table."""
+        ...
 
 
 def run(

@@ -101,12 +101,13 @@ def compare(run_folders: Sequence[str | Path]) -> Table:
     for folder in run_folders:
         run = read_run(folder)
         groups.setdefault(tuple(fact(run, key) for key in ("method", "space", "data", "derivation")), []).append(run)
-    rows = [_compared(*key, runs) for key, runs in groups.items()]
+    rows = [_compared(key, runs) for key, runs in groups.items()]
     columns = tuple(rows[0]) if rows else ()
     return Table("Comparison of runs (mean ± std over seeds)", columns, tuple(tuple(row.values()) for row in rows))
 
 
-def _compared(method: str, space: str, data: str, derivation: str, runs: Sequence[Run]) -> dict[str, str]:
+def _compared(key: tuple[str, ...], runs: Sequence[Run]) -> dict[str, str]:
+    method, space, data, derivation = key
     done = [run for run in runs if run.result]
     found = [result for run in done for result in found_results(run)]
     random = accuracies(result for run in done for result in random_results(run))

@@ -9,7 +9,7 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 
-from jnas.searchers.base import Observations, Searcher, complete, no_observations, padded_length, record
+from jnas.searchers.base import Searcher, complete, no_observations, padded_length, record
 from jnas.spaces.base import Space, num_options
 from jnas.types import Array, Key
 
@@ -103,7 +103,9 @@ DRAWN = 8  # architectures written for each one asked, of which the first new on
 class ControllerState(NamedTuple):
     """What was told, and the controller that learned from it; on the host, like `Observations`."""
 
-    seen: Observations
+    codes: np.ndarray  # [capacity, num_choices] int32; rows from `count` on are 0
+    values: np.ndarray  # [capacity] float64, NaN: not known
+    count: int
     parameters: np.ndarray  # [num_parameters] float32
     optimiser: optax.OptState
     batches: int  # that steps were taken for
@@ -113,6 +115,11 @@ class ControllerState(NamedTuple):
     scores: np.ndarray  # [n] float64, of those
     best: np.ndarray  # [at most queue, num_choices] int32, the best that steps were taken for, the best first
     best_scores: np.ndarray  # [at most queue] float64, of those
+
+    @property
+    def known(self) -> np.ndarray:
+        """`[capacity]` bool, the rows that have a value."""
+        return np.isfinite(self.values)
 
 
 def reinforce(
@@ -186,18 +193,18 @@ def reinforce(
 
     def init():
         return ControllerState(
-            no_observations(space), initial, adam.init(initial), 0, 0.0, 0.0,
+            *no_observations(space), initial, adam.init(initial), 0, 0.0, 0.0,
             np.zeros((0, len(bounds)), np.int32), np.zeros(0), np.zeros((0, len(bounds)), np.int32), np.zeros(0),
         )  # fmt: skip
 
     def ask(state, key, num):
         key_draw, key_rest = jax.random.split(key)
         written = draw(state.parameters, key_draw, num=padded_length(DRAWN * num))
-        return complete(space, state.seen, key_rest, num, np.asarray(written))
+        return complete(space, state, key_rest, num, np.asarray(written))
 
     def tell(state, codes, values):
         codes, values = np.asarray(codes, np.int32), np.asarray(values, np.float64)
-        observed = record(space, state.seen, codes, values)
+        observed = record(space, state, codes, values)
         waiting = np.concatenate([state.waiting, codes[np.isfinite(values)]])
         scores = np.concatenate([state.scores, values[np.isfinite(values)]])
         parameters, optimiser, batches = state.parameters, state.optimiser, state.batches
@@ -216,7 +223,7 @@ def reinforce(
             parameters, optimiser = jax.device_get(step(parameters, optimiser, batch, advantages, imitated))
             batches += 1
         return ControllerState(
-            observed, parameters, optimiser, batches, baseline, spread, waiting, scores, best, best_scores
+            *observed, parameters, optimiser, batches, baseline, spread, waiting, scores, best, best_scores
         )
 
     return Searcher(init, ask, tell)

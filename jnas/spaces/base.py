@@ -24,10 +24,12 @@ class Space(Protocol):
     @property
     def name(self) -> str:
         """The name under which reports and files mention the space."""
+        ...
 
     @property
     def choices(self) -> tuple[Choice, ...]:
         """One entry a decision; entry i of an architecture indexes `choices[i].options`."""
+        ...
 
 
 def quoted(text: str) -> str:

@@ -48,7 +48,7 @@ def test_the_first_step_is_adam_along_the_policy_gradient_and_towards_the_best()
     moved = state.parameters - SEARCHER.init().parameters
     large = np.abs(gradient) > 1e-4
     np.testing.assert_allclose(moved[large], -0.05 * np.sign(gradient)[large], rtol=1e-3)
-    assert (state.batches, state.seen.count, len(state.scores)) == (1, 9, 0)
+    assert (state.batches, state.count, len(state.scores)) == (1, 9, 0)
     assert state.baseline == pytest.approx(reward.mean())
     parts = SEARCHER.tell(SEARCHER.tell(SEARCHER.init(), ALL[:4], SCORES[:4]), ALL[4:], SCORES[4:])
     np.testing.assert_array_equal(parts.parameters, state.parameters)

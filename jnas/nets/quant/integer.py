@@ -103,7 +103,8 @@ def integer_layers(
             )
         kernel = jnp.asarray(kernels[layer.kernel], jnp.float32)
         weights, scale = _weight_levels(kernel, method.weight_bits, powers)
-        step, zero, most = affine_levels(*seen[layer.path], jnp.float32(method.activation_bits))
+        low, high = seen[layer.path]
+        step, zero, most = affine_levels(low, high, jnp.float32(method.activation_bits))
         shift = 128 if method.activation_bits == 8 else 0
         found[layer.path] = IntegerLayer(weights, scale, np.float32(step), int(zero) - shift, -shift, int(most) - shift)
     return found

@@ -156,7 +156,7 @@ def calibrate(net: Network, variables: Mapping[str, PyTree], images: Array, of: 
       For the path of each layer `[2]` float32: least value and largest.
     """
     _, noted = jax.jit(functools.partial(net.apply, train=False, mutable=["ranges"]))(variables, images)
-    seen = flatten_dict(noted["ranges"])
+    seen: dict[Path, Any] = flatten_dict(noted["ranges"])
     return {layer.path: seen[*layer.path, "input"][0] for layer in of.layers if (*layer.path, "input") in seen}
 
 

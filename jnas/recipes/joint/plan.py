@@ -1,7 +1,7 @@
 """What the parts of a joint search share, built and checked before anything is written."""
 
 from collections.abc import Callable, Mapping, Sequence
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import jax
 from jax.sharding import Mesh
@@ -81,7 +81,7 @@ def make_plan(config: QuantisedSearch, mesh: Mesh | None = None) -> Plan:
     return Plan(space, methods, splits, training, validation, augment, net, unit_of, of, final, latency, model, reward)
 
 
-def units_of(net: nets.Network, shape: tuple[int, int, int], unit_of: UnitOf) -> Units:
+def units_of(net: Any, shape: tuple[int, int, int], unit_of: UnitOf) -> Units:
     """The units of a supernet, from the shapes of its parameters."""
     return units(net, nets.shapes(net, shape)["params"], unit_of)
 

@@ -13,9 +13,10 @@ from jnas import data, nets
 from jnas.distributed.environment import environment
 from jnas.errors import UserError
 from jnas.nets.quant import integer
-from jnas.nets.quant.units import Path, UnitOf, Units, calibrate, rules, units
+from jnas.nets.quant.units import Path, UnitOf, Units, calibrate, rules
 from jnas.recipes import train_network, trainer
 from jnas.recipes.classification import training_loss
+from jnas.recipes.joint.plan import units_of
 from jnas.recipes.settings import Training
 from jnas.spaces.policy import Method
 from jnas.types import Array, Aux, Context, Examples, Loss, PyTree
@@ -101,7 +102,7 @@ def _quantised(
     net = prepared.net
     if not isinstance(net, nets.Network):
         raise UserError(f"a network of {prepared.space.name} has no units that a policy could name: use one of cells")
-    of = units(net, nets.shapes(net, shape)["params"], unit_of)
+    of = units_of(net, shape, unit_of)
     methods = tuple(dict.fromkeys(policy[name] for name in of.names))
     return Quantised(net, of, methods, np.array([methods.index(policy[name]) for name in of.names], np.int32))
 

@@ -41,6 +41,7 @@ class Task(Protocol):
 
     def plan(self, config: Any) -> Plan:
         """Build and check, touching no disk; a ValueError is an answer to the user."""
+        ...
 
 
 def of(task: Task) -> driver.Recipe:
