@@ -53,8 +53,7 @@ def main(argv: Sequence[str] | None = None) -> int:
             check_text(word, "a word of the command")
         _import_jax()
         status = arguments.command(arguments) or 0
-        if sys.stdout is not None:  # closed
-            sys.stdout.flush()  # here, where it can still be said that it has no place
+        print(end="", flush=True)  # here, where it can still be said that there is no place for it
         return status
     except UserError as error:
         return _say(error, 2)
@@ -84,10 +83,18 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 def _import_jax() -> None:
+    before = signal.getsignal(signal.SIGINT)
+    # Until there is something to save, Ctrl-C ends the program without a word from the middle of an import.
+    ours = before is signal.default_int_handler and threading.current_thread() is threading.main_thread()
+    if ours:
+        signal.signal(signal.SIGINT, signal.SIG_DFL)
     try:
         import jax as jax  # which reads its variables of the environment
     except ValueError as error:
         raise UserError(f"{error}: correct that variable of the environment") from error
+    finally:
+        if ours:
+            signal.signal(signal.SIGINT, before)
 
 
 def entry() -> NoReturn:
@@ -99,7 +106,7 @@ def entry() -> NoReturn:
     # What fails in the threads of other libraries is raised in ours as well, and answered there in one sentence.
     sys.excepthook = lambda kind, error, trace: sys.__excepthook__(kind, error, trace) if _is_ours(trace) else None
     threading.excepthook = lambda given: threading.__excepthook__(given) if _is_ours(given.exc_traceback) else None
-    sys.unraisablehook = lambda _: None
+    sys.unraisablehook = _unraisable
     status = main()
     if status:
         # After a failed write the threads of the storage library would go on to complain below our one sentence, and
@@ -109,6 +116,11 @@ def entry() -> NoReturn:
                 stream.flush()
         os._exit(status)
     sys.exit(status)
+
+
+def _unraisable(given: Any) -> None:
+    if given.exc_type is KeyboardInterrupt:  # in a callback of the garbage collector, where it would be lost
+        threading.Timer(0.05, os.kill, (os.getpid(), signal.SIGINT)).start()
 
 
 def _is_ours(trace: types.TracebackType | None) -> bool:

@@ -196,9 +196,10 @@ Evaluated = TypedDict("Evaluated", {
 
 # What the workers of a search keep with a trial, in its storage.
 Asked = TypedDict("Asked", {"code": Required[list[Annotated[int, Interval(ge=0, le=2**31 - 1)]]], "ask": Count})
+Retry = TypedDict("Retry", {"of": Count, "deaths": Count})
 Kept = TypedDict("Kept", {
-    "trial": Asked, "retry": TypedDict("Retry", {"of": Count, "deaths": Count}), "lost": str | None,
-    "error": str | None, "metrics": Mapping, "seconds": Number, "lease": Mapping | None, "values": list[float],
+    "trial": Asked, "retry": Retry, "lost": str | None, "error": str | None, "metrics": Mapping, "seconds": Number,
+    "lease": Mapping | None, "values": list[float],
 }, total=False)  # fmt: skip
 
 Scored = TypedDict("Scored", {"genotype": str, "score": Number})

@@ -63,7 +63,7 @@ def build(kind: type[Settings], *layers: Mapping[str, Any]) -> Settings:
             raise UserError(f"{where}.{sentence}" if where and known else sentence) from error
         if first["type"] == "missing":
             raise UserError(f"{where} is not set: give {where}=...") from error
-        message = first["msg"].removeprefix("Input should be ")
+        message = first["msg"].partition("Input should be ")[2] or f"another value ({first['msg'].lower()})"
         raise UserError(f"{where} is {_short(first['input'])}: give {message}") from error
 
 

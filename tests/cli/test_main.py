@@ -5,14 +5,18 @@ import json
 import os
 import re
 import shutil
+import signal
 import subprocess
 import sys
+import time
+import types
 
 import numpy as np
 import pytest
 import yaml
 from tiny import TINY, refused
 
+import jnas.cli.main as program
 from jnas.cli.main import main
 from jnas.spaces.genotypes import PUBLISHED
 
@@ -278,3 +282,29 @@ def test_a_variable_of_jax_that_cannot_be_is_one_sentence():
         assert (done.returncode, done.stdout, done.stderr.count("\n")) == (2, "", 1), done.stderr
         assert done.stderr.startswith("jnas: ")
         assert name.lower() in done.stderr.lower()
+
+
+def test_a_key_pressed_during_an_import_ends_the_program_without_a_trace():
+    script = """
+import os, signal, sys
+class Presses:
+    def find_spec(self, name, *_):
+        if name == "jax":
+            os.kill(os.getpid(), signal.SIGINT)
+sys.meta_path.insert(0, Presses())
+from jnas.cli.main import entry
+entry()
+"""
+    done = subprocess.run([sys.executable, "-c", script, "spaces"], capture_output=True, text=True)
+    assert (done.returncode, done.stderr) == (-signal.SIGINT, "")
+
+
+def test_a_key_pressed_within_the_garbage_collector_is_not_lost():
+    program._unraisable(types.SimpleNamespace(exc_type=ValueError))
+
+    def pressed():
+        program._unraisable(types.SimpleNamespace(exc_type=KeyboardInterrupt))
+        time.sleep(60)
+
+    with pytest.raises(KeyboardInterrupt):
+        pressed()

@@ -188,3 +188,8 @@ def test_something_is_left_and_something_held_out(validation, total):
     assert share(10, 40) == 0.25
     with pytest.raises(ValueError, match=rf"validation is {validation:g} and the data have {total} training images"):
         share(validation, total)
+
+
+def test_a_number_of_too_many_digits_is_one_sentence():
+    with pytest.raises(UserError, match=r"^channels is '9+\.\.\. \(5,002 characters\): give another value \(unable to"):
+        config.build(Search, {"channels": 5000 * "9"})
