@@ -161,11 +161,6 @@ def _begin(path: pathlib.Path, asked: str) -> None:
     files.atomic_write(stored, asked)  # last: now it is a run
 
 
-def _is_empty(folder: pathlib.Path) -> bool:
-    """Whether a folder has nothing in it but what a run leaves that is killed before its settings are written."""
-    return all(path.name == ENVIRONMENT or path.match(".jnas-*.tmp") for path in folder.iterdir())
-
-
 def _read_json(path: pathlib.Path) -> Any:
     return json_of(path) if path.exists() else None
 
