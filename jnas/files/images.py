@@ -12,7 +12,7 @@ import numpy as np
 
 from jnas.errors import UserError
 
-ENDINGS = (".png", ".jpg", ".jpeg", ".webp", ".bmp")
+ENDINGS = (".png", ".jpg", ".jpeg", ".webp", ".bmp", ".gif")
 FORMATS = ("PNG", "JPEG", "WEBP", "BMP", "GIF")  # and no other whatever a file's name says: some run programs
 NOTES = {"exif", "xmp", "XML:com.adobe.xmp", "Raw profile type exif"}  # that may say how an image is turned
 GREY = ("1", "L", "LA")

@@ -96,13 +96,13 @@ def test_grey_of_sixteen_bits_keeps_its_range(tmp_path):
     np.testing.assert_array_equal(splits.train.images[0], expected.ravel())
 
 
-def test_webp_and_bmp_are_images_too(tmp_path):
-    for name, ending in (("a", "webp"), ("b", "bmp")):
+def test_webp_bmp_and_gif_are_images_too(tmp_path):
+    for name, ending in (("a", "webp"), ("b", "bmp"), ("c", "gif")):
         (tmp_path / name).mkdir()
         for number in range(2):
             Image.new("RGB", (4, 4), (250, 0, 0)).save(tmp_path / name / f"{number}.{ending}")
     splits = read_folder(tmp_path, None)
-    assert (len(splits.train), len(splits.test), splits.train.num_classes) == (2, 2, 2)
+    assert (len(splits.train), len(splits.test), splits.train.num_classes) == (3, 3, 3)
 
 
 def postscript(path):
