@@ -53,7 +53,8 @@ def answer(request: dict[str, Any]) -> dict[str, Any]:
     # GPUs: without fusions of matrix products into Triton kernels. jaxlib 0.10.2 aborts while it tiles those of a
     # DARTS step ("Check failed: subdim_size_accumulator == dim_size").
     options = None if topology.chip.axes else {"xla_gpu_enable_triton_gemm": False}
-    traced, compiled, lowering, seconds = timed_compile(step, (state, batches, key), options)
+    with jax.set_mesh(mesh):
+        traced, compiled, lowering, seconds = timed_compile(step, (state, batches, key), options)
     found = read(compiled, settings)
     work = roofline.count(traced.jaxpr, trips=(solver_trips(settings),))
     images = mesh.size * settings.batch_size * (2 + (settings.terms if settings.fresh_batches else 0))

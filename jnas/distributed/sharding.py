@@ -6,6 +6,7 @@ so that the axis "run" carries none at all.
 """
 
 from collections.abc import Callable
+from contextlib import AbstractContextManager, nullcontext
 from typing import Any, NamedTuple
 
 import jax
@@ -96,6 +97,13 @@ class Place(NamedTuple):
             return home(None)
         lead = () if self.num_runs is None else (RUN if RUN in self.mesh.shape else None,)
         return NamedSharding(self.mesh, PartitionSpec(*lead))
+
+
+def across(mesh: Mesh | None) -> AbstractContextManager:
+    """Tell what is traced inside that it runs on a mesh, as batch norms want to know; a context's own mesh stays."""
+    if mesh is None or not jax.sharding.get_abstract_mesh().empty:
+        return nullcontext()
+    return jax.sharding.use_abstract_mesh(mesh.abstract_mesh)
 
 
 def split_batch(batch: Batch, mesh: Mesh | None) -> Batch:

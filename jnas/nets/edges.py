@@ -144,8 +144,8 @@ class Along(NamedTuple):
 
 
 def _keeps(primitive: Any, *_: Any, **__: Any) -> bool:
-    """What is stored even under remat: a dense convolution costs far more time than its result costs memory."""
-    return primitive.name == "conv2d"
+    """What is stored even under remat: dense convolutions and statistics cost far more time than memory."""
+    return primitive.name in ("conv2d", "name")
 
 
 def run_stack(

@@ -10,7 +10,7 @@ from jax.extend.core import ClosedJaxpr, Jaxpr
 from jax.sharding import PartitionSpec, Sharding
 from jax.typing import ArrayLike
 
-from jnas.distributed.sharding import RUN, Mapper, Place, home, one_by_one, split_batch
+from jnas.distributed.sharding import RUN, Mapper, Place, across, home, one_by_one, split_batch
 from jnas.types import Array, Batch, Key, Learner, Metrics, PyTree, State
 
 
@@ -102,7 +102,8 @@ def compile_steps(
         else:
             data = batch(each.arrays if each.rows is None else (each.arrays, each.rows), step, keys.data)
         key = jax.random.fold_in(keys.learner, step)
-        new, metrics = build(each.settings).update(state, split_batch(data, mesh), key)
+        with across(mesh):
+            new, metrics = build(each.settings).update(state, split_batch(data, mesh), key)
         return _same_type(new, state), _scalars(metrics)
 
     def start(key, settings=None):

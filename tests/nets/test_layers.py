@@ -3,8 +3,9 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 from flax import linen as nn
+from jax.sharding import AbstractMesh, AxisType
 
-from jnas.nets.layers import Conv, DepthwiseConv, Linear, batch_norm
+from jnas.nets.layers import Conv, DepthwiseConv, Linear, _moments, batch_norm
 
 
 class Norm(nn.Module):
@@ -41,6 +42,37 @@ def test_batch_norm_survives_a_mean_far_from_zero():
         {"batch_stats": {"BatchNorm_0": {"mean": jnp.zeros(1), "var": jnp.ones(1)}}}, x, True, mutable=["batch_stats"]
     )
     assert abs(float(y.std()) - 1) < 1e-3  # E[x^2] - E[x]^2 in float32 misses by more than the variance itself
+
+
+SPREAD = AbstractMesh((4,), ("data",), axis_types=(AxisType.Auto,))
+
+
+def test_moments_across_devices_are_those_of_one_to_the_third_derivative(x64):
+    """Two sums that do not wait for one another in place of two that do, and the same derivatives."""
+    x, v, g = jnp.asarray(np.random.default_rng(0).normal(3.0, 2.0, (3, 4, 3, 3, 2)))
+
+    def derivatives(x):
+        def loss(x):
+            mean, variance = _moments(x, jnp.array([2.5, -1.0]))
+            return jnp.sum(g * jnp.tanh(x - mean[None, None, None]) * jax.lax.rsqrt(variance)[None, None, None])
+
+        along = lambda x: jax.jvp(jax.grad(loss), (x,), (v,))[1]
+        return _moments(x, jnp.zeros(2)), jax.grad(loss)(x), along(x), jax.jvp(along, (x,), (v,))[1]
+
+    one = jax.jit(derivatives)(x)
+    with jax.sharding.use_abstract_mesh(SPREAD):
+        many = jax.jit(derivatives)(x)
+    jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-10, atol=1e-12), one, many)
+    assert not all(map(np.array_equal, jax.tree.leaves(one), jax.tree.leaves(many)))  # another formula
+
+
+def test_the_variance_of_a_constant_across_devices_is_not_negative():
+    x = jnp.broadcast_to(jnp.linspace(100.0, 2000.0, 64), (4, 3, 3, 64))  # of most, rounding makes less than -1e-5
+    with jax.sharding.use_abstract_mesh(SPREAD):
+        _, variance = jax.jit(_moments)(x, jnp.zeros(64))
+        _, near = jax.jit(_moments)(x, x[0, 0, 0] + 0.5)
+    assert (variance >= 0).all()
+    np.testing.assert_allclose(near, 0.0, atol=1e-6)
 
 
 @pytest.mark.parametrize(

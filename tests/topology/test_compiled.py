@@ -17,6 +17,12 @@ def test_gradients_are_summed_and_nothing_is_gathered(v5e):
     assert kinds["all-reduce"]["bytes"] > 4 * v5e["parameters"]  # of the gradient, and of batch statistics
 
 
+def test_statistics_that_do_not_wait_for_one_another_are_summed_together(v5e):
+    """Of 18 edges in two gradients: a sum forwards, and two backwards; no statistic is summed again there."""
+    (reductions,) = v5e["collectives"]
+    assert reductions["count"] <= 3 * 2 * 18
+
+
 def test_bytes_and_memory_are_those_of_the_compiler(v5e):
     """Of a program in which most loops run once or twice: between the compiler's count, bodies once, and 20 times."""
     assert v5e["xla_bytes"] < v5e["bytes"] < 20 * v5e["xla_bytes"]

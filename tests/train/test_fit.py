@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 from engine_problem import KEY, leaves_as_bytes, make_learner, resident, rows
 
+from jnas.distributed.meshes import make_mesh
 from jnas.distributed.sharding import Place
 from jnas.errors import Diverged, UserError
 from jnas.nets.kernels.convolution import conv2d
@@ -133,6 +134,18 @@ def test_python_numbers_in_state_and_metrics_do_not_recompile():
     assert fit(learner, lambda step, key: (), key=KEY, num_steps=3, hooks=[*chunks_of(1), *hooks]) == 0.125
     assert len(traces) == 1
     assert events[1] == (1, {"rate": [0.5]})
+
+
+def test_a_step_knows_the_mesh_that_it_runs_on(source):
+    seen = []
+
+    def note(count, params, loss):
+        seen.append(dict(jax.sharding.get_abstract_mesh().shape))
+        return params, loss
+
+    for mesh in (None, make_mesh({"data": 1})):
+        fit(make_learner(spoil=note), source, key=KEY, num_steps=1, mesh=mesh)
+    assert (seen[0], seen[-1]) == ({}, {"data": 1})
 
 
 def test_no_steps_returns_the_initial_state(learner, source):
