@@ -12,12 +12,12 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from jnas import data, nets
+from jnas import data
 from jnas.errors import UserError
 from jnas.files import reading
 from jnas.files.urls import printable
 from jnas.nets.detection import detect as detect_boxes
-from jnas.recipes import chains, run_folder, train_network
+from jnas.recipes import chains, quantised, run_folder, train_network
 from jnas.recipes.classification import evaluate
 from jnas.recipes.config import build
 from jnas.recipes.tasks import detect, recognise
@@ -34,11 +34,12 @@ class Model(NamedTuple):
 
     task: str  # "classification", "recognition" or "detection"
     net: Any  # a Flax module
-    weights: PyTree  # {"params": ..., "batch_stats": ...}
+    weights: PyTree  # what it is applied with: {"params": ..., "batch_stats": ...}, of a quantised one "quant", too
     shape: tuple[int, int, int]  # height, width and channels of the images it reads
     class_names: tuple[str, ...]
     facts: dict[str, Any]  # network.json
     folder: pathlib.Path
+    policy: quantised.Quantised | None = None  # the widths of its parts; None: floating-point numbers
 
 
 def network_folder(path: str | os.PathLike[str]) -> pathlib.Path:
@@ -65,8 +66,8 @@ def network_folder(path: str | os.PathLike[str]) -> pathlib.Path:
         raise UserError(f"{folder} is no run: name the folder of one, as printed when it ended")
     if "quantised" in result:
         raise UserError(
-            f"{folder} holds a quantised network, whose widths this command does not know: "
-            f"jnas train {folder} trains the same architecture without them"
+            f"{folder} holds a quantised network of a version that kept no ranges of its activations: search again, or "
+            f"jnas train {folder} trains the same architecture without its widths"
         )
     raise UserError(f"{folder} holds no trained network yet: run it to the end")
 
@@ -90,9 +91,10 @@ def load_model(path: str | os.PathLike[str], *, space: networks.NetworkSpace | N
     names = tuple(facts.get("class_names") or map(str, range(number)))
     with run_folder.as_user_input():
         net = _rebuild(task, facts, space)
-        abstract = nets.shapes(net, shape)
-    weights = load_tree(folder / train_network.WEIGHTS, abstract)
-    return Model(task, net, weights, shape, names, facts, folder)
+        one = quantised.of_facts(net, facts)
+        abstract = quantised.shapes(one, net, shape)
+    weights = quantised.variables(one, load_tree(folder / train_network.WEIGHTS, abstract))
+    return Model(task, net, weights, shape, names, facts, folder, one)
 
 
 def read_facts(folder: pathlib.Path) -> dict[str, Any]:

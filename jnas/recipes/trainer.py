@@ -1,7 +1,7 @@
 """The training of a network's weights, on one level: what every recipe that trains one shares."""
 
 import pathlib
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any, NamedTuple
 
 import optax
@@ -30,7 +30,12 @@ class Job(NamedTuple):
 
 
 def classifier_loss(
-    net: nn.Module, *, auxiliary_weight: float = 0.0, smoothing: float = 0.0, drop_path: optax.Schedule | None = None
+    net: nn.Module,
+    *,
+    auxiliary_weight: float = 0.0,
+    smoothing: float = 0.0,
+    drop_path: optax.Schedule | None = None,
+    beside: Mapping[str, PyTree] | None = None,
 ) -> Loss:
     """The loss of a training over `Examples`: cross-entropy, the weighted auxiliary head's added.
 
@@ -39,6 +44,7 @@ def classifier_loss(
       auxiliary_weight: of the auxiliary head's loss, if the network has one.
       smoothing: label smoothing.
       drop_path: step to the probability, in [0, 1), with which an edge is dropped; None: never.
+      beside: collections of the network beside its parameters, such as the rules by which it is quantised.
 
     Returns:
       A loss whose alpha is the empty pytree.
@@ -48,7 +54,7 @@ def classifier_loss(
         keys = {} if context.key is None else {"drop_path": context.key}
         rate = 0.0 if drop_path is None else drop_path(context.step)
         given = {"smoothing": smoothing, "auxiliary": auxiliary_weight, "drop_path": rate, "rngs": keys}
-        return training_loss(net, {"params": weights}, batch, context, **given)
+        return training_loss(net, {"params": weights, **(beside or {})}, batch, context, **given)
 
     return loss
 

@@ -14,9 +14,8 @@ from unittest import mock
 
 import numpy as np
 
-from jnas.recipes import config, driver
+from jnas.recipes import config, driver, quantised
 from jnas.recipes.joint import recipe as joint
-from jnas.recipes.joint import training
 from jnas.recipes.joint.settings import QuantisedSearch
 
 TINY = {
@@ -58,7 +57,7 @@ def made_up(judge=pretended, score=None):
     """Inside the block a joint search trains nothing, and `judge`, or that of `score(units)`, scores its candidates."""
     with (
         mock.patch.object(joint, "_supernet", return_value=score or (lambda *_, **__: judge)),
-        mock.patch.object(training, "train", trained),
+        mock.patch.object(quantised, "train", trained),
     ):
         yield
 
