@@ -8,16 +8,22 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 import numpy as np
+from flax.traverse_util import flatten_dict, unflatten_dict
 
 from jnas import data, nets
+from jnas.bilevel.problem import Init
 from jnas.distributed.environment import environment
 from jnas.errors import UserError
 from jnas.nets.quant import integer
-from jnas.nets.quant.units import Path, Units, calibrate, per_edge, rules, shared, units
+from jnas.nets.quant.fake import quantise_affine
+from jnas.nets.quant.packed import packed
+from jnas.nets.quant.sizes import layer_sizes
+from jnas.nets.quant.units import Path, Units, calibrate, methods_of, per_edge, rules, shared, units
 from jnas.recipes import train_network, trainer
 from jnas.recipes.classification import evaluate
+from jnas.recipes.costs import CONSTANTS
 from jnas.recipes.settings import Training
-from jnas.spaces.policy import Method, method_of
+from jnas.spaces.policy import EIGHT, Method, method_of
 from jnas.types import Array, PyTree
 
 CALIBRATION = 256  # training images whose ranges are taken
@@ -32,38 +38,37 @@ class Quantised(NamedTuple):
     methods: tuple[Method, ...]
     columns: np.ndarray  # [num_units] int32, indices of `methods`
 
+    def by_layer(self) -> dict[Path, Method]:
+        """The method of each layer that there is after the training."""
+        found = methods_of(self.units, self.methods, self.columns)
+        return {path: method for path, method in found.items() if path[0] != "auxiliary_head"}
 
-def of_policy(net: Any, policy: Mapping[str, Method], kind: str, shape: tuple[int, int, int]) -> Quantised:
-    """A found network under a policy.
+
+def of_facts(net: Any, facts: Mapping[str, Any]) -> Quantised | None:
+    """A found network under the policy that its `network.json` holds.
 
     Args:
       net: the network.
-      policy: the method of each unit; units that the network lacks are passed over.
-      kind: of units, a name of `UNITS_OF`.
-      shape: of an image.
+      facts: `quantisation` says by `units`, a name of `UNITS_OF`, what the units are, and by `policy` the method of
+        each; those that the network lacks are passed over.
 
     Returns:
-      Both.
+      Both; None: the facts are those of a network of floating-point numbers.
 
     Raises:
       UserError: for a network that is not of cells.
       ValueError: if a unit has no method.
     """
+    if (said := facts.get("quantisation")) is None:
+        return None
     if not isinstance(net, nets.Network):
         raise UserError("a network of a chain has no units that a policy could name: use one of cells")
-    of = units(net, nets.shapes(net, shape)["params"], UNITS_OF[kind])
+    of = units(net, nets.shapes(net, tuple(facts["shape"]))["params"], UNITS_OF[said["units"]])
+    policy = {name: method_of(text) for name, text in said["policy"].items()}
     if missing := [name for name in of.names if name not in policy]:
         raise ValueError(f"the policy has no method for unit {missing[0]!r}: give each of {', '.join(of.names)} one")
     methods = tuple(dict.fromkeys(policy[name] for name in of.names))
     return Quantised(net, of, methods, np.array([methods.index(policy[name]) for name in of.names], np.int32))
-
-
-def of_facts(net: Any, facts: Mapping[str, Any]) -> Quantised | None:
-    """A network under the policy that its `network.json` holds; None: that of a network of floating-point numbers."""
-    if (said := facts.get("quantisation")) is None:
-        return None
-    policy = {name: method_of(text) for name, text in said["policy"].items()}
-    return of_policy(net, policy, said["units"], tuple(facts["shape"]))
 
 
 # Below, where there is no policy (None) the weights are all that there is.
@@ -74,8 +79,7 @@ def shapes(one: Quantised | None, net: Any, shape: tuple[int, int, int]) -> PyTr
     found, row = nets.shapes(net, shape), jax.ShapeDtypeStruct((2,), jnp.float32)
     if one is None:
         return found
-    used = ["/".join(layer.path) for layer in one.units.layers if layer.path[0] != "auxiliary_head"]
-    return found | {"ranges": dict.fromkeys(used, row)}
+    return found | {"ranges": dict.fromkeys(map("/".join, one.by_layer()), row)}
 
 
 def while_training(one: Quantised | None) -> dict[str, PyTree]:
@@ -112,9 +116,36 @@ def variables(one: Quantised | None, weights: dict[str, PyTree]) -> dict[str, Py
     return {"params": weights["params"], "batch_stats": weights["batch_stats"], "quant": quant}
 
 
+def packed_weights(one: Quantised, of: Mapping[str, PyTree]) -> tuple[tuple[np.ndarray, ...], Callable[..., PyTree]]:
+    """Weights as integers at their widths, batch norms folded, for a file.
+
+    Args:
+      one: the network and its policy.
+      of: from `variables`.
+
+    Returns:
+      The arrays, and the function from them to what the network is applied with, see `quant.packed`.
+    """
+    params, stats = integer.fold(of["params"], of["batch_stats"])
+    kept = {"params": {name: part for name, part in params.items() if name != "auxiliary_head"}, "batch_stats": stats}
+    methods = {layer.kernel: one.by_layer().get(layer.path, EIGHT) for layer in one.units.layers}
+    arrays, unpack = packed(kept, methods)
+    rounding = {path: functools.partial(_rounded, rule) for path, rule in flatten_dict(of["quant"]).items()}
+    return arrays, lambda stored: {**unpack(stored), "quant": unflatten_dict(rounding)}
+
+
+def size(one: Quantised, shape: tuple[int, int, int]) -> float:
+    """The bytes of the weights at their widths, as `costs.costs` counts them."""
+    methods = one.by_layer()
+    return sum(
+        part.weights * methods[path].weight_bits / 8 + CONSTANTS * part.channels
+        for path, part in layer_sizes(one.net, shape).items()
+    )
+
+
 def train(
-    prepared: train_network.Prepared, policy: dict[str, Method], kind: str, splits: data.Splits, training: Training,
-    folder: pathlib.Path, seed: int, steps_per_call: int | None = None,
+    prepared: train_network.Prepared, quantisation: Mapping[str, Any], splits: data.Splits, training: Training,
+    folder: pathlib.Path, seed: int, steps_per_call: int | None = None, start: Init | None = None,
 ) -> dict[str, Any]:  # fmt: skip
     """Train with quantised weights and activations, fix the ranges, and measure on the test images once.
 
@@ -122,36 +153,43 @@ def train(
 
     Args:
       prepared: from `train_network.prepare`.
-      policy: see `of_policy`.
-      kind: of its units.
+      quantisation: `units` and `policy`, see `of_facts`.
       splits: the data.
       training: the settings; drop path and the auxiliary head are not used.
       folder: of this network, `RUN/train/NAME`.
       seed: of weights, order and augmentation.
       steps_per_call: see `train.chunks_of`.
+      start: see `trainer.job_of`.
 
     Returns:
       The result, as written to `folder/result.json`: beside what `train_network.train` gives, `policy`, and `integer`
       with the accuracy in integers and the share of test images on which it agrees, or the sentence that says why there
       is none.
     """
-    one = of_policy(prepared.net, policy, kind, splits.train.shape)
-    methods = {name: str(policy[name]) for name in one.units.names}
+    facts = train_network.facts_of(prepared, splits, training) | {"quantisation": dict(quantisation)}
+    one: Any = of_facts(prepared.net, facts)
+    policy = {name: quantisation["policy"][name] for name in one.units.names}
+    facts["quantisation"]["policy"] = policy
 
     def fit() -> PyTree:
         source = data.supervised_source(splits.train, batch_size=training.batch_size, augment=prepared.augment)
         loss = trainer.classifier_loss(one.net, smoothing=training.smoothing, beside=while_training(one))
-        job = trainer.job_of(one.net, loss, functools.partial(trainer.sgd_of, training), source, splits.train, training)
+        optimiser = functools.partial(trainer.sgd_of, training)
+        job = trainer.job_of(one.net, loss, optimiser, source, splits.train, training, start=start)
         key, title = jax.random.fold_in(jax.random.key(seed), 1), f"train {folder.name}"
         weights = trainer.train(job, key, folder=folder, title=title, steps_per_call=steps_per_call)
         return calibrated(one, weights, splits.train, prepared.augment)
 
-    facts = train_network.facts_of(prepared, splits, training) | {"quantisation": {"units": kind, "policy": methods}}
     about = {
-        "genotype": prepared.genotype, "space": prepared.space.name, "seed": seed, "policy": methods,
+        "genotype": prepared.genotype, "space": prepared.space.name, "seed": seed, "policy": policy,
         **train_network.about_training(training),
     }  # fmt: skip
     return train_network.once(folder, fit, lambda of: _measured(one, of, splits.test, prepared.augment), facts, about)
+
+
+def _rounded(rule: Any, x: Array, kernel: Array) -> tuple[Array, Array]:
+    """What a rule makes of an input, beside a kernel that is on its levels already."""
+    return quantise_affine(x, rule.activation_bits, limits=rule.activation_range), kernel
 
 
 def _seen(weights: Mapping[str, PyTree]) -> dict[Path, Array]:

@@ -9,6 +9,7 @@ from flax import linen as nn
 from jax.sharding import Mesh
 
 from jnas import bilevel, data, distributed
+from jnas.bilevel.problem import Init
 from jnas.distributed.meshes import mesh_of_one
 from jnas.recipes import flat
 from jnas.recipes.classification import training_loss
@@ -73,8 +74,10 @@ def job_of(
     source: Source,
     examples: data.Dataset,
     settings: Any,
+    *,
+    start: Init | None = None,
 ) -> Job:
-    """A training from scratch.
+    """A training of all weights.
 
     Args:
       net: the network.
@@ -83,6 +86,7 @@ def job_of(
       source: of the batches.
       examples: of which an epoch is made; of them only the number and the shape are used.
       settings: with `epochs` and `batch_size`.
+      start: where it begins, see `flat.start`; None: anew.
 
     Returns:
       The job. The weights are one vector while they are trained, see `recipes.flat`.
@@ -90,7 +94,7 @@ def job_of(
     steps_per_epoch, unravel = len(examples) // settings.batch_size, flat.unravel_of(net, examples.shape)
     num_steps = settings.epochs * steps_per_epoch
     of_vector: Loss = lambda weights, *rest: loss(unravel(weights), *rest)
-    learner = bilevel.supervised(of_vector, flat.start(net, examples.shape), optimiser(num_steps))
+    learner = bilevel.supervised(of_vector, start or flat.start(net, examples.shape), optimiser(num_steps))
     return Job(learner, unravel, source, settings.batch_size, steps_per_epoch, num_steps)
 
 

@@ -44,11 +44,11 @@ def pretended(archs, columns):
     return 0.5 + 0.4 * near - narrow.sum(1)
 
 
-def trained(prepared, policy, *_):
+def trained(prepared, quantisation, *_):
     """What a training gives, without one."""
     return {
-        "genotype": prepared.genotype, "policy": {name: str(method) for name, method in policy.items()},
-        "test_accuracy": 0.5, "integer": {"refused": "none"}, "name": "joint", "parameters": 1, "epochs": 1,
+        "genotype": prepared.genotype, "policy": quantisation["policy"], "test_accuracy": 0.5,
+        "integer": {"refused": "none"}, "name": "joint", "parameters": 1, "epochs": 1,
     }  # fmt: skip
 
 

@@ -93,7 +93,8 @@ def _supernet(config: QuantisedSearch, plan: Plan, folder: pathlib.Path):
 
 def _train(config: QuantisedSearch, plan: Plan, chosen: dict[str, Any], folder: pathlib.Path) -> dict[str, Any]:
     prepared = train_network.prepare(plan.space, jnp.array(chosen["arch"], jnp.int32), plan.splits, config.train)
-    policy = {name: plan.methods[column] for name, column in zip(plan.units.names, chosen["columns"], strict=True)}
+    policy = {name: str(plan.methods[column]) for name, column in zip(plan.units.names, chosen["columns"], strict=True)}
+    quantisation = {"units": config.units, "policy": policy}
     return quantised.train(
-        prepared, policy, config.units, plan.splits, config.train, folder, config.seed, config.steps_per_call
+        prepared, quantisation, plan.splits, config.train, folder, config.seed, config.steps_per_call
     )
