@@ -221,6 +221,7 @@ ZooNetwork = TypedDict("ZooNetwork", {
     "name": Required[str], "sha256": Required[dict[str, str]], "accuracy": Required[Number],
     "parameters": Required[Count], "flops": Required[Number | None],
     "shape": Required[Annotated[list[Some], Len(3, 3)]], "data": str, "num_classes": Some,
+    "size": Number,
 }, total=False)  # fmt: skip
 Time = TypedDict("Time", {"device": str, "kind": str, "batch_size": Count, "seconds": Number, "rate": Number})
 

@@ -134,6 +134,29 @@ def check_fits(model: Model, dataset: data.Dataset) -> None:
         )
 
 
+def as_read_by(model: Model, dataset: data.Dataset) -> data.Dataset:
+    """The images with as many channels as a network reads: grey ones repeated, colours averaged to grey.
+
+    Raises:
+      ValueError: if neither helps.
+    """
+    height, width, channels = dataset.shape
+    wanted = model.shape[-1]
+    if channels == wanted:
+        return dataset
+    pixels = dataset.images.reshape(-1, channels)
+    if channels == 1:
+        changed = np.repeat(pixels, wanted, axis=1)
+    elif wanted == 1:
+        changed = np.round(pixels.mean(1, keepdims=True)).astype(np.uint8)
+    else:
+        raise ValueError(
+            f"{dataset.name} has images of {channels} channels and {model.folder.name} reads {wanted}: "
+            "give images of as many, or of one"
+        )
+    return dataclasses.replace(dataset, images=changed.reshape(len(dataset), -1), shape=(height, width, wanted))
+
+
 def normalisation_of(model: Model) -> data.Augment:
     """The normalisation that a network was trained with, and no augmentation."""
     return data.Augment(mean=tuple(model.facts["mean"]), std=tuple(model.facts["std"]))
@@ -201,5 +224,7 @@ def measure(
       UserError: if the folder holds no trained network or the data do not fit it.
     """
     model = load_model(folder, space=space)
+    with run_folder.as_user_input():
+        dataset = as_read_by(model, dataset)
     check_fits(model, dataset)
     return evaluate(model.net, model.weights, dataset, normalisation_of(model))

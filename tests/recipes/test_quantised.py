@@ -18,7 +18,7 @@ from jnas import exported
 from jnas.cli.main import main
 from jnas.nets.layers import Conv, DepthwiseConv, Linear
 from jnas.nets.quant.fake import affine_levels
-from jnas.recipes import models
+from jnas.recipes import flat, models, quantised
 from jnas.recipes.joint import recipe as joint
 from jnas.spaces.policy import method_of
 
@@ -213,3 +213,48 @@ def test_the_program_of_a_file_unpacks_bits(file):
     program = exported.load(file[0]).program.mlir_module()
     assert "shift_right_logical" in program
     assert "xui8>" in program
+
+
+def test_a_zoo_keeps_it_with_its_size_and_fine_tunes_it_at_its_widths(searched, found, tmp_path, capsys):
+    zoo, own, chosen = tmp_path / "zoo", bars(tmp_path / "own.npz", 2, 1), tmp_path / "chosen"
+    assert main(["zoo", "add", str(zoo), str(searched), "--name", "small"]) == 0
+    assert main(["zoo", "measure", str(zoo), "--batch", "20"]) == 0
+    (row,) = said(capsys, "zoo", "list", zoo, "--json")
+    size = json.loads((searched / "result.json").read_text(encoding="utf-8"))["quantised"]["joint"]["size"]
+    assert (row["size"], row["accuracy"]) == (size, found["test_accuracy"])
+    assert {(cost["kind"], cost["batch_size"]) for cost in row["costs"]} == {("inference", 1), ("training", 20)}
+    words = ["frozen=[0.0]", "learning_rates=[0.1]", "epochs=[1]", "fine_tuning.batch_size=20"]
+    words += ["fine_tuning.augmentation.crop=0", "fine_tuning.augmentation.flip=false"]
+    with jax.numpy_dtype_promotion("standard"):
+        assert main(["select", str(own), "--zoo", str(zoo), *words, "--out", str(chosen)]) == 0
+    assert models.load_model(chosen).facts["quantisation"]["policy"] == found["policy"]
+    result = json.loads((chosen / "result.json").read_text(encoding="utf-8"))["found"]
+    (line,) = said(capsys, "evaluate", chosen)
+    assert line["accuracy"] == result["test_accuracy"] > 0.8
+
+
+def test_training_goes_on_with_its_weights_at_its_widths(searched, found, tmp_path, monkeypatch):
+    seen = []
+    monkeypatch.setattr(quantised, "train", lambda *given: seen.append(given) or found)
+    assert main(["train", str(searched), "--out", str(tmp_path / "on")]) == 0
+    ((prepared, quantisation, _, training, *_, start),) = seen
+    model = models.load_model(searched)
+    assert quantisation == model.facts["quantisation"]
+    assert (training.channels, training.epochs) == (3, 1)
+    (vector, _), stats = start(jax.random.key(1))[0][:2], start(jax.random.key(1))[1]
+    same = lambda left, right: np.testing.assert_array_equal(left, right)
+    jax.tree.map(same, flat.unravel_of(prepared.net, model.shape)(vector), model.weights["params"])
+    jax.tree.map(same, stats, model.weights["batch_stats"])
+
+
+def test_it_is_fitted_to_own_images_of_other_classes_and_channels(searched, found, tmp_path, capsys):
+    own, out = bars(tmp_path / "own.npz", 2, 2, (3,)), tmp_path / "own"
+    with jax.numpy_dtype_promotion("standard"):
+        assert main(["train", str(searched), "--data", str(own), "--out", str(out)]) == 0
+    model = models.load_model(out)
+    assert model.facts["quantisation"]["policy"] == found["policy"]
+    assert (model.shape, model.facts["num_classes"]) == ((7, 7, 1), 2)
+    (line,) = said(capsys, "evaluate", out)
+    result = json.loads((out / "result.json").read_text(encoding="utf-8"))
+    assert line["accuracy"] == result["found"]["test_accuracy"] > 0.8
+    assert result["genotype"] == found["genotype"]
