@@ -74,7 +74,8 @@ class ExportedNetwork:
 
     Args:
       header: what the file says of itself: `task`, `class_names`, `input` and `outputs` (shapes and dtypes),
-        `platforms`, `genotype`, `space`.
+        `platforms`, `genotype`, `space`, `weights_bytes`, and of a quantised network `quantisation`: by layer the
+        widths of its weights, which are packed at them, and of its inputs.
       program: the deserialised `jax.export.Exported`.
       weights: in the order in which the program takes them.
       gallery: of a recognition network `{"embedding": [num_gallery, dimension], "label": [num_gallery]}`, else empty.

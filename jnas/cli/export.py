@@ -1,6 +1,7 @@
 """`jnas export`: a trained network as one file that needs no code of the search."""
 
 import argparse
+import os
 
 
 def add(commands) -> None:
@@ -18,6 +19,7 @@ def _run(arguments: argparse.Namespace) -> int:
     from jnas.recipes.tasks import export
 
     header = export.export_network(models.load_model(arguments.run), arguments.out)
-    shown = ("task", "input", "outputs", "platforms", "class_names", "space", "genotype", "jax")
-    print(models.as_json({"file": arguments.out, **{name: header[name] for name in shown}}))
+    shown = ("task", "input", "outputs", "platforms", "class_names", "space", "genotype", "jax", "weights_bytes")
+    said = {"file": arguments.out, **{name: header[name] for name in shown}}
+    print(models.as_json({**said, "file_bytes": os.path.getsize(arguments.out)}))
     return 0

@@ -247,9 +247,11 @@ def _train(arguments: argparse.Namespace) -> int:
     from jnas.recipes import config, train_one
 
     layers = [*_layers(arguments.words), *([] if arguments.data is None else [{"data": arguments.data}])]
+    what = _what(arguments.what)
     if arguments.task != "classification":
-        return tasks.train(arguments, _what(arguments.what), layers)
-    settings = config.build(train_one.TrainOne, _what(arguments.what), *layers)
+        return tasks.train(arguments, what, layers)
+    more = train_one.further(arguments.what) if os.path.isdir(arguments.what) else {}
+    settings = config.build(train_one.TrainOne, what | more, *layers)
     return _run(arguments, train_one, settings, "train", ("train",))
 
 

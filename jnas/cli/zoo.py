@@ -115,14 +115,15 @@ def _list(arguments: argparse.Namespace) -> int:
     device = limits.device or _this_device()
     if not arguments.json:
         print(f"{len(kept)} of {len(found)} models keep the limits; times on {device}")
-        print(f"{'model':48} {'accuracy':>8} {'params [M]':>10} {'GFLOP':>8} {'ms an image':>11} {'images/s':>10}")
+        heads = f"{'params [M]':>10} {'size [kB]':>10} {'GFLOP':>8} {'ms an image':>11} {'images/s':>10}"
+        print(f"{'model':48} {'accuracy':>8} {heads}")
     for one in kept if arguments.json else kept[: arguments.top]:
         alone, most = candidates.latency(one, device), candidates.throughput(one, device)
         if arguments.json:
             print(models.as_json(one._asdict() | {"costs": [cost._asdict() for cost in one.costs]}))
             continue
-        numbers = ((one.accuracy, 100, 8, 2), (one.parameters, 1e-6, 10, 3), (one.flops, 1e-9, 8, 3),
-                   (alone, 1e3, 11, 3), (most, 1, 10, 1))  # fmt: skip
+        numbers = ((one.accuracy, 100, 8, 2), (one.parameters, 1e-6, 10, 3), (one.size, 1e-3, 10, 2),
+                   (one.flops, 1e-9, 8, 3), (alone, 1e3, 11, 3), (most, 1, 10, 1))  # fmt: skip
         cells = " ".join("–".rjust(w) if v is None else f"{scale * v:{w}.{d}f}" for v, scale, w, d in numbers)
         print(f"{printable((f'{one.table}/' if one.table else '') + one.name):48} {cells}")
     return 0

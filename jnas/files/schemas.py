@@ -23,11 +23,12 @@ NetworkSize = TypedDict("NetworkSize", {
     "channels": Some, "depth": Layers, "dimension": Some, "head_channels": Some, "head_depth": Layers,
     "most_boxes": Some, "height": Some | None, "width": Some | None, "image_size": Some | None,
 }, total=False)  # fmt: skip
+Quantisation = TypedDict("Quantisation", {"units": Literal["shared", "edges"], "policy": dict[str, str]})
 Network = TypedDict("Network", {
     "task": str, "genotype": Required[str], "space": Required[str], "num_classes": Required[Some],
     "shape": Required[Annotated[list[Some], Len(3, 3)]], "class_names": Texts | None,
     "mean": Required[Numbers], "std": Required[list[Positive]], "training": NetworkSize, "settings": NetworkSize,
-    "gallery": Count,
+    "gallery": Count, "quantisation": Quantisation,
 }, total=False)  # fmt: skip
 
 # weights.npz, in its header: path, shape and dtype of an array.
@@ -220,6 +221,7 @@ ZooNetwork = TypedDict("ZooNetwork", {
     "name": Required[str], "sha256": Required[dict[str, str]], "accuracy": Required[Number],
     "parameters": Required[Count], "flops": Required[Number | None],
     "shape": Required[Annotated[list[Some], Len(3, 3)]], "data": str, "num_classes": Some,
+    "size": Number,
 }, total=False)  # fmt: skip
 Time = TypedDict("Time", {"device": str, "kind": str, "batch_size": Count, "seconds": Number, "rate": Number})
 

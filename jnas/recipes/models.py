@@ -12,12 +12,12 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from jnas import data, nets
+from jnas import data
 from jnas.errors import UserError
 from jnas.files import reading
 from jnas.files.urls import printable
 from jnas.nets.detection import detect as detect_boxes
-from jnas.recipes import chains, run_folder, train_network
+from jnas.recipes import chains, quantised, run_folder, train_network
 from jnas.recipes.classification import evaluate
 from jnas.recipes.config import build
 from jnas.recipes.tasks import detect, recognise
@@ -34,11 +34,12 @@ class Model(NamedTuple):
 
     task: str  # "classification", "recognition" or "detection"
     net: Any  # a Flax module
-    weights: PyTree  # {"params": ..., "batch_stats": ...}
+    weights: PyTree  # what it is applied with: {"params": ..., "batch_stats": ...}, of a quantised one "quant", too
     shape: tuple[int, int, int]  # height, width and channels of the images it reads
     class_names: tuple[str, ...]
     facts: dict[str, Any]  # network.json
     folder: pathlib.Path
+    policy: quantised.Quantised | None = None  # the widths of its parts; None: floating-point numbers
 
 
 def network_folder(path: str | os.PathLike[str]) -> pathlib.Path:
@@ -65,8 +66,8 @@ def network_folder(path: str | os.PathLike[str]) -> pathlib.Path:
         raise UserError(f"{folder} is no run: name the folder of one, as printed when it ended")
     if "quantised" in result:
         raise UserError(
-            f"{folder} holds a quantised network, whose widths this command does not know: "
-            f"jnas train {folder} trains the same architecture without them"
+            f"{folder} holds a quantised network of a version that kept no ranges of its activations: search again, or "
+            f"jnas train {folder} trains the same architecture without its widths"
         )
     raise UserError(f"{folder} holds no trained network yet: run it to the end")
 
@@ -90,9 +91,10 @@ def load_model(path: str | os.PathLike[str], *, space: networks.NetworkSpace | N
     names = tuple(facts.get("class_names") or map(str, range(number)))
     with run_folder.as_user_input():
         net = _rebuild(task, facts, space)
-        abstract = nets.shapes(net, shape)
-    weights = load_tree(folder / train_network.WEIGHTS, abstract)
-    return Model(task, net, weights, shape, names, facts, folder)
+        one = quantised.of_facts(net, facts)
+        abstract = quantised.shapes(one, net, shape)
+    weights = quantised.variables(one, load_tree(folder / train_network.WEIGHTS, abstract))
+    return Model(task, net, weights, shape, names, facts, folder, one)
 
 
 def read_facts(folder: pathlib.Path) -> dict[str, Any]:
@@ -130,6 +132,29 @@ def check_fits(model: Model, dataset: data.Dataset) -> None:
             f"{dataset.name} has images {dataset.shape} of {dataset.num_classes} classes and the network reads "
             f"{model.shape} of {model.facts['num_classes']}: give data like those it was trained on"
         )
+
+
+def as_read_by(model: Model, dataset: data.Dataset) -> data.Dataset:
+    """The images with as many channels as a network reads: grey ones repeated, colours averaged to grey.
+
+    Raises:
+      ValueError: if neither helps.
+    """
+    height, width, channels = dataset.shape
+    wanted = model.shape[-1]
+    if channels == wanted:
+        return dataset
+    pixels = dataset.images.reshape(-1, channels)
+    if channels == 1:
+        changed = np.repeat(pixels, wanted, axis=1)
+    elif wanted == 1:
+        changed = np.round(pixels.mean(1, keepdims=True)).astype(np.uint8)
+    else:
+        raise ValueError(
+            f"{dataset.name} has images of {channels} channels and {model.folder.name} reads {wanted}: "
+            "give images of as many, or of one"
+        )
+    return dataclasses.replace(dataset, images=changed.reshape(len(dataset), -1), shape=(height, width, wanted))
 
 
 def normalisation_of(model: Model) -> data.Augment:
@@ -199,5 +224,7 @@ def measure(
       UserError: if the folder holds no trained network or the data do not fit it.
     """
     model = load_model(folder, space=space)
+    with run_folder.as_user_input():
+        dataset = as_read_by(model, dataset)
     check_fits(model, dataset)
     return evaluate(model.net, model.weights, dataset, normalisation_of(model))

@@ -95,12 +95,17 @@ def train(
         return {"test_accuracy": test["accuracy"], "test_loss": test["loss"], "train_accuracy": seen["accuracy"]}
 
     names = {"genotype": prepared.genotype, "space": prepared.space.name}
-    facts = {
-        **names, "training": dataclasses.asdict(training), "num_classes": splits.train.num_classes,
-        "shape": splits.train.shape, "class_names": list(splits.train.class_names), "mean": augment.mean,
-        "std": augment.std,
+    about = about_training(training) | names | {"seed": seed}
+    return once(folder, fit, measure, facts_of(prepared, splits, training), about)
+
+
+def facts_of(prepared: Prepared, splits: data.Splits, training: Training) -> dict[str, Any]:
+    """Everything that rebuilds a network, for `network.json`, and what it reads."""
+    return {
+        "genotype": prepared.genotype, "space": prepared.space.name, "training": dataclasses.asdict(training),
+        "num_classes": splits.train.num_classes, "shape": splits.train.shape,
+        "class_names": list(splits.train.class_names), "mean": prepared.augment.mean, "std": prepared.augment.std,
     }  # fmt: skip
-    return once(folder, fit, measure, facts, about_training(training) | names | {"seed": seed})
 
 
 def job_of(net: nn.Module, examples: data.Dataset, augment: data.Augment, training: Training) -> trainer.Job:
@@ -123,16 +128,16 @@ def once(
     folder: pathlib.Path,
     fit: Callable[[], PyTree],
     measure: Callable[[PyTree], dict[str, Any]],
-    facts: dict[str, Any] | None,
+    facts: dict[str, Any],
     about: dict[str, Any],
 ) -> dict[str, Any]:
     """Train a network and measure it, or read what was measured if that is done.
 
     Args:
       folder: of the network, `RUN/train/NAME`: gets weights.npz, network.json and result.json.
-      fit: trains the weights, `{"params", "batch_stats"}`, or goes on.
+      fit: trains the weights, `params`, `batch_stats` and what else there is, or goes on.
       measure: weights to what the result says of them.
-      facts: of network.json, everything that rebuilds the network; None: there is no such file.
+      facts: of network.json, everything that rebuilds the network.
       about: what the result says beside.
 
     Returns:
@@ -146,8 +151,7 @@ def once(
     weights = fit()
     measured = measure(weights)
     distributed.from_first(lambda: save_tree(folder / WEIGHTS, weights))
-    if facts is not None:
-        run_folder.write_json(folder / NETWORK, facts)
+    run_folder.write_json(folder / NETWORK, facts)
     result = {
         "name": folder.name, **about, "parameters": nets.count_parameters(weights["params"]), **measured,
         "seconds": round(time.monotonic() - started, 2),

@@ -1,7 +1,7 @@
 """The training of a network's weights, on one level: what every recipe that trains one shares."""
 
 import pathlib
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any, NamedTuple
 
 import optax
@@ -9,6 +9,7 @@ from flax import linen as nn
 from jax.sharding import Mesh
 
 from jnas import bilevel, data, distributed
+from jnas.bilevel.problem import Init
 from jnas.distributed.meshes import mesh_of_one
 from jnas.recipes import flat
 from jnas.recipes.classification import training_loss
@@ -30,7 +31,12 @@ class Job(NamedTuple):
 
 
 def classifier_loss(
-    net: nn.Module, *, auxiliary_weight: float = 0.0, smoothing: float = 0.0, drop_path: optax.Schedule | None = None
+    net: nn.Module,
+    *,
+    auxiliary_weight: float = 0.0,
+    smoothing: float = 0.0,
+    drop_path: optax.Schedule | None = None,
+    beside: Mapping[str, PyTree] | None = None,
 ) -> Loss:
     """The loss of a training over `Examples`: cross-entropy, the weighted auxiliary head's added.
 
@@ -39,6 +45,7 @@ def classifier_loss(
       auxiliary_weight: of the auxiliary head's loss, if the network has one.
       smoothing: label smoothing.
       drop_path: step to the probability, in [0, 1), with which an edge is dropped; None: never.
+      beside: collections of the network beside its parameters, such as the rules by which it is quantised.
 
     Returns:
       A loss whose alpha is the empty pytree.
@@ -48,7 +55,7 @@ def classifier_loss(
         keys = {} if context.key is None else {"drop_path": context.key}
         rate = 0.0 if drop_path is None else drop_path(context.step)
         given = {"smoothing": smoothing, "auxiliary": auxiliary_weight, "drop_path": rate, "rngs": keys}
-        return training_loss(net, {"params": weights}, batch, context, **given)
+        return training_loss(net, {"params": weights, **(beside or {})}, batch, context, **given)
 
     return loss
 
@@ -67,8 +74,10 @@ def job_of(
     source: Source,
     examples: data.Dataset,
     settings: Any,
+    *,
+    start: Init | None = None,
 ) -> Job:
-    """A training from scratch.
+    """A training of all weights.
 
     Args:
       net: the network.
@@ -77,6 +86,7 @@ def job_of(
       source: of the batches.
       examples: of which an epoch is made; of them only the number and the shape are used.
       settings: with `epochs` and `batch_size`.
+      start: where it begins, see `flat.start`; None: anew.
 
     Returns:
       The job. The weights are one vector while they are trained, see `recipes.flat`.
@@ -84,7 +94,7 @@ def job_of(
     steps_per_epoch, unravel = len(examples) // settings.batch_size, flat.unravel_of(net, examples.shape)
     num_steps = settings.epochs * steps_per_epoch
     of_vector: Loss = lambda weights, *rest: loss(unravel(weights), *rest)
-    learner = bilevel.supervised(of_vector, flat.start(net, examples.shape), optimiser(num_steps))
+    learner = bilevel.supervised(of_vector, start or flat.start(net, examples.shape), optimiser(num_steps))
     return Job(learner, unravel, source, settings.batch_size, steps_per_epoch, num_steps)
 
 

@@ -14,9 +14,8 @@ from unittest import mock
 
 import numpy as np
 
-from jnas.recipes import config, driver
+from jnas.recipes import config, driver, quantised
 from jnas.recipes.joint import recipe as joint
-from jnas.recipes.joint import training
 from jnas.recipes.joint.settings import QuantisedSearch
 
 TINY = {
@@ -45,11 +44,11 @@ def pretended(archs, columns):
     return 0.5 + 0.4 * near - narrow.sum(1)
 
 
-def trained(prepared, policy, *_):
+def trained(prepared, quantisation, *_):
     """What a training gives, without one."""
     return {
-        "genotype": prepared.genotype, "policy": {name: str(method) for name, method in policy.items()},
-        "test_accuracy": 0.5, "integer": {"refused": "none"}, "name": "joint", "parameters": 1, "epochs": 1,
+        "genotype": prepared.genotype, "policy": quantisation["policy"], "test_accuracy": 0.5,
+        "integer": {"refused": "none"}, "name": "joint", "parameters": 1, "epochs": 1,
     }  # fmt: skip
 
 
@@ -58,7 +57,7 @@ def made_up(judge=pretended, score=None):
     """Inside the block a joint search trains nothing, and `judge`, or that of `score(units)`, scores its candidates."""
     with (
         mock.patch.object(joint, "_supernet", return_value=score or (lambda *_, **__: judge)),
-        mock.patch.object(training, "train", trained),
+        mock.patch.object(quantised, "train", trained),
     ):
         yield
 

@@ -12,8 +12,8 @@ from jax import lax
 from jnas.nets.layers import Conv, DepthwiseConv, Linear
 from jnas.nets.network import Network
 from jnas.nets.quant.fake import affine_levels, normal_range, power_through
-from jnas.nets.quant.units import Path, Units
-from jnas.spaces.policy import EIGHT, FLOAT, Method
+from jnas.nets.quant.units import Path, Units, methods_of
+from jnas.spaces.policy import FLOAT, Method
 from jnas.types import Array, PyTree
 
 EPSILON = 1e-5  # of `layers.batch_norm`
@@ -32,7 +32,8 @@ def fold(params: PyTree, batch_stats: PyTree) -> tuple[dict[str, Any], dict[str,
       batch_stats: its running statistics.
 
     Returns:
-      Both, changed: a folded batch norm has scale 1, bias 0, variance 1 - eps and the mean that makes it add a bias.
+      Both, changed: a folded batch norm has scale 1, bias 0, variance 1 - eps and the mean that makes it add a bias;
+      one that follows no convolution has mean 0 and that variance, and scale and bias of what it did.
     """
     new_params, new_stats = dict(params), dict(batch_stats)
     for name, stats in batch_stats.items():
@@ -43,20 +44,22 @@ def fold(params: PyTree, batch_stats: PyTree) -> tuple[dict[str, Any], dict[str,
         convs = [f"Conv_{number}"]
         if "Conv_1" in params and "BatchNorm_1" not in batch_stats:  # the two halves of a factorised reduction
             convs = ["Conv_0", "Conv_1"]
-        if convs[0] not in params:
-            continue
         own = params.get(name, {})
         gain = own.get("scale", jnp.ones_like(stats["var"])) / jnp.sqrt(stats["var"] + EPSILON)
         shift = own.get("bias", jnp.zeros_like(gain)) - gain * stats["mean"]
-        start = 0
+        ones, zeros, start = jnp.ones_like(gain), jnp.zeros_like(gain), 0
+        if alone := convs[0] not in params:
+            if not own:
+                continue
+            convs = []
+        new_stats[name] = {"mean": zeros if alone else -shift, "var": jnp.full_like(gain, 1 - EPSILON)}
+        if own:
+            new_params[name] = {"scale": gain, "bias": shift} if alone else {"scale": ones, "bias": zeros}
         for conv in convs:
             kernel = params[conv]["kernel"]
             part = gain[start : start + kernel.shape[-1]]
             new_params[conv] = {**params[conv], "kernel": kernel * part.reshape((1,) * (kernel.ndim - 1) + (-1,))}
             start += kernel.shape[-1]
-        if own:
-            new_params[name] = {"scale": jnp.ones_like(gain), "bias": jnp.zeros_like(gain)}
-        new_stats[name] = {"mean": -shift, "var": jnp.full_like(gain, 1 - EPSILON)}
     return new_params, new_stats
 
 
@@ -89,10 +92,9 @@ def integer_layers(
     Raises:
       ValueError: for a method that has no int8 product: more than 8 bits on one side, or powers of two of more than 4.
     """
-    table, everyone = (*methods, EIGHT), np.append(np.asarray(columns), len(methods))
-    found, kernels = {}, flatten_dict(params)
+    found, kernels, chosen = {}, flatten_dict(params), methods_of(of, methods, columns)
     for layer in of.layers:
-        method = table[everyone[layer.units[0]]]
+        method = chosen[layer.path]
         if layer.path not in seen or (method.weight_bits, method.activation_bits) == (FLOAT, FLOAT):
             continue
         powers = method.mapping == "power_of_two"
@@ -101,8 +103,13 @@ def integer_layers(
                 f"layer {'/'.join(layer.path)} is {method}, which has no product of int8: choose uniform widths of at "
                 "most 8 bits, powers of two of at most 4, or 32 on both sides."
             )
-        kernel = jnp.asarray(kernels[layer.kernel], jnp.float32)
-        weights, scale = _weight_levels(kernel, method.weight_bits, powers)
+        codes, scale = weight_codes(kernels[layer.kernel], method)
+        if powers:
+            most = 2 ** (method.weight_bits - 1) - 1
+            magnitude = codes & most
+            codes = np.where(magnitude > 0, 1 << np.maximum(magnitude - 1, 0), 0) * np.where(codes > most, -1, 1)
+            scale = scale * np.float32(2.0 ** (1 - most))
+        weights = codes.astype(np.int8)
         low, high = seen[layer.path]
         step, zero, most = affine_levels(low, high, jnp.float32(method.activation_bits))
         shift = 128 if method.activation_bits == 8 else 0
@@ -170,14 +177,27 @@ def _convolve(levels: Array, layer: IntegerLayer, module: Conv | DepthwiseConv) 
     )
 
 
-def _weight_levels(kernel: Array, bits: int, powers: bool) -> tuple[np.ndarray, np.ndarray]:
-    axes, most = tuple(range(kernel.ndim - 1)), 2 ** (bits - 1) - 1
-    reach = normal_range(kernel, jnp.float32(bits), jnp.int32(powers), axes)
+def weight_codes(kernel: Array | np.ndarray, method: Method) -> tuple[np.ndarray, np.ndarray]:
+    """The levels of a kernel, those of `fake.quantise`, as integers of as many bits as the method has.
+
+    Args:
+      kernel: `[..., out]`.
+      method: with at most 16 bits of weights.
+
+    Returns:
+      Of uniform levels signed integers, whose products with the scales are the levels. Of powers of two sign (the
+      highest bit) and magnitude m, 0 for 0 and else for 2^(m - q) times the scale, q being the largest. And the scales,
+      `[out]` float32.
+    """
+    kernel = jnp.asarray(kernel, jnp.float32)
+    axes, most = tuple(range(kernel.ndim - 1)), 2 ** (method.weight_bits - 1) - 1
+    powers = method.mapping == "power_of_two"
+    reach = normal_range(kernel, jnp.float32(method.weight_bits), jnp.int32(powers), axes)
     reach = jnp.where(reach > 0, reach, jnp.ones_like(reach))
-    if powers:
-        least = 2.0 ** (1 - most)
-        levels, scale = power_through(jnp.clip(kernel / reach, -1, 1), jnp.float32(least)) / least, reach * least
-    else:
+    if not powers:
         scale = reach / most
-        levels = jnp.round(jnp.clip(kernel / scale, -most, most))
-    return np.asarray(levels).astype(np.int8), np.asarray(scale, np.float32).reshape(-1)
+        codes = np.asarray(jnp.round(jnp.clip(kernel / scale, -most, most))).astype(np.int32)
+        return codes, np.asarray(scale).reshape(-1)
+    levels = np.asarray(power_through(jnp.clip(kernel / reach, -1, 1), jnp.float32(2.0 ** (1 - most))))
+    magnitude = np.where(levels != 0, most - 1 + np.frexp(levels)[1], 0)
+    return magnitude + (levels < 0) * (most + 1), np.asarray(reach).reshape(-1)

@@ -106,6 +106,12 @@ def units(net: Network, params: PyTree, unit_of: UnitOf = per_edge) -> Units:
     )
 
 
+def methods_of(of: Units, methods: Sequence[Method], columns: Array | np.ndarray) -> dict[Path, Method]:
+    """The method of each layer of a found network under a concrete policy, 8 bits of those of no unit; see `rules`."""
+    table, everyone = (*methods, EIGHT), np.append(np.asarray(columns), len(methods))
+    return {layer.path: table[everyone[layer.units[0]]] for layer in of.layers}
+
+
 def rules(
     of: Units,
     methods: Sequence[Method],

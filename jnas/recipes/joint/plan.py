@@ -8,10 +8,11 @@ from jax.sharding import Mesh
 
 from jnas import data, nets, spaces
 from jnas.errors import UserError
-from jnas.nets.quant.units import UnitOf, Units, per_edge, shared, units
+from jnas.nets.quant.units import UnitOf, Units, units
 from jnas.recipes import costs, run_folder, train_network
 from jnas.recipes.joint import rewards
 from jnas.recipes.joint.settings import QuantisedSearch
+from jnas.recipes.quantised import UNITS_OF
 from jnas.recipes.settings import share
 from jnas.spaces.cell import CellSpace
 from jnas.spaces.policy import EIGHT, UNQUANTISED, Method, PolicySpace, method_of
@@ -64,7 +65,7 @@ def make_plan(config: QuantisedSearch, mesh: Mesh | None = None) -> Plan:
         nets.network_for(space, channels=part.channels, depth=part.depth, num_classes=classes)
         for part in (config.supernet, config.train)
     )
-    unit_of = shared if config.units == "shared" else per_edge
+    unit_of = UNITS_OF[config.units]
     if config.units == "edges" and config.supernet.depth != config.train.depth:
         raise UserError(
             f"units are edges of blocks, and the supernet has depth {config.supernet.depth} and the training "

@@ -12,8 +12,8 @@ from jax.sharding import Mesh
 from jnas import data
 from jnas.files.locks import exclusive
 from jnas.nets.quant.units import Units
-from jnas.recipes import run_folder, train_network, trainer
-from jnas.recipes.joint import training, weight_sharing
+from jnas.recipes import quantised, run_folder, train_network, trainer
+from jnas.recipes.joint import weight_sharing
 from jnas.recipes.joint.plan import Plan, make_plan, own_policies, policies_of
 from jnas.recipes.joint.search import JOINT, searches
 from jnas.recipes.joint.sensitivity import filtered
@@ -93,7 +93,8 @@ def _supernet(config: QuantisedSearch, plan: Plan, folder: pathlib.Path):
 
 def _train(config: QuantisedSearch, plan: Plan, chosen: dict[str, Any], folder: pathlib.Path) -> dict[str, Any]:
     prepared = train_network.prepare(plan.space, jnp.array(chosen["arch"], jnp.int32), plan.splits, config.train)
-    policy = {name: plan.methods[column] for name, column in zip(plan.units.names, chosen["columns"], strict=True)}
-    return training.train(
-        prepared, policy, plan.unit_of, plan.splits, config.train, folder, config.seed, config.steps_per_call
+    policy = {name: str(plan.methods[column]) for name, column in zip(plan.units.names, chosen["columns"], strict=True)}
+    quantisation = {"units": config.units, "policy": policy}
+    return quantised.train(
+        prepared, quantisation, plan.splits, config.train, folder, config.seed, config.steps_per_call
     )

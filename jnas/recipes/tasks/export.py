@@ -1,5 +1,6 @@
 """Export of a trained network: one file that runs on CPU, GPU and TPU and needs no code of the search."""
 
+import functools
 import hashlib
 import importlib.util
 import io
@@ -17,6 +18,7 @@ from jax import export
 
 from jnas import exported, files
 from jnas.errors import UserError
+from jnas.recipes import quantised
 from jnas.recipes.models import Model, answer
 from jnas.recipes.tasks import recognise
 
@@ -28,7 +30,8 @@ def export_network(
 ) -> dict[str, Any]:
     """Write a trained network to a file, normalisation and softmax (or the choice of boxes) inside.
 
-    The program is lowered for each platform and compiled where it is loaded; it takes a batch of any size.
+    The program is lowered for each platform and compiled where it is loaded; it takes a batch of any size. The weights
+    of a quantised network are integers packed at their widths, which the program unpacks.
 
     Args:
       model: from `load_model`.
@@ -43,11 +46,15 @@ def export_network(
     """
     if importlib.util.find_spec("flatbuffers") is None:  # JAX asks for it at the end only
         raise UserError("export needs the package flatbuffers: pip install flatbuffers")
-    leaves, tree = jax.tree.flatten(model.weights)
+    if model.policy is None:
+        leaves, tree = jax.tree.flatten(model.weights)
+        unpack = functools.partial(jax.tree.unflatten, tree)
+    else:
+        leaves, unpack = quantised.packed_weights(model.policy, model.weights)
     function = answer(model)
 
     def program(weights: tuple[jax.Array, ...], images: jax.Array) -> dict[str, jax.Array]:
-        return function(jax.tree.unflatten(tree, weights), images)
+        return function(unpack(weights), images)
 
     lowered = _export(program, leaves, model.shape, platforms)
     parts = {
@@ -65,9 +72,11 @@ def export_network(
             for name, value in sorted(outputs.items())
         },
         "platforms": list(platforms), "genotype": model.facts["genotype"], "space": model.facts["space"],
-        "jax": jax.__version__,
+        "jax": jax.__version__, "weights_bytes": sum(leaf.nbytes for leaf in leaves),
         "digests": {name: hashlib.sha256(content).hexdigest() for name, content in parts.items()},
     }  # fmt: skip
+    if model.policy is not None:
+        header["quantisation"] = {"/".join(at): method._asdict() for at, method in model.policy.by_layer().items()}
     header["digest"] = exported.digest_of(header)
     files.atomic_write(pathlib.Path(path), _archive({exported.HEADER: json.dumps(header, indent=1).encode(), **parts}))
     return header

@@ -44,6 +44,7 @@ class Candidate(NamedTuple):
     flops: float | None  # of one image, two for a multiply-add
     image_size: int | None
     costs: tuple[Cost, ...]
+    size: float | None = None  # bytes of the weights, of a quantised network at its widths
 
 
 class Limits(NamedTuple):
@@ -237,8 +238,9 @@ def from_facts(facts: Mapping[str, Any], costs: Sequence[Mapping[str, Any]] = ()
     """The candidate of an entry among the networks, with the costs measured of it."""
     times = tuple(Cost(*(cost[field] for field in Cost._fields)) for cost in costs)
     return Candidate(
-        facts["name"], "", facts["accuracy"], facts["parameters"], facts["flops"], facts["shape"][0], times
-    )
+        facts["name"], "", facts["accuracy"], facts["parameters"], facts["flops"], facts["shape"][0], times,
+        facts.get("size"),
+    )  # fmt: skip
 
 
 def from_json(row: Mapping[str, Any], table: str) -> Candidate:

@@ -12,7 +12,7 @@ import optax
 from jnas import bilevel, data, nets
 from jnas.nets.chain import FoundNetwork
 from jnas.nets.quant.sizes import layer_sizes
-from jnas.recipes import chains, train_network, trainer
+from jnas.recipes import chains, quantised, train_network, trainer
 from jnas.recipes.classification import evaluate
 from jnas.recipes.config import build
 from jnas.recipes.models import Model, normalisation_of
@@ -36,7 +36,7 @@ def fine_tune(
 
     Args:
       model: the network; its mean and deviation normalise the new images, too.
-      train: the images to learn from, see `as_read_by`.
+      train: the images to learn from, see `models.as_read_by`.
       validation: the images to measure on.
       settings: the hyper-parameters.
       folder: gets metrics, checkpoints, network.json, weights.npz, result.json, as a training from scratch does.
@@ -49,6 +49,7 @@ def fine_tune(
       ValueError: if the batch is larger than the data set.
     """
     net, training = adapted(model, train.num_classes)
+    one = quantised.of_facts(net, model.facts)
     augment = dataclasses.replace(normalisation_of(model), **dataclasses.asdict(settings.augmentation))
     size = min(settings.batch_size, len(train))
     num_steps = settings.epochs * (len(train) // size)
@@ -58,17 +59,18 @@ def fine_tune(
         # Last in the chain, or weight decay would move what stands still.
         held = optax.transforms.freeze(bilevel.Point({name: name in still for name in model.weights["params"]}, ()))
         learner = bilevel.supervised(
-            trainer.classifier_loss(net),
+            trainer.classifier_loss(net, beside=quantised.while_training(one)),
             lambda key: start(model, net, key, train.shape),
             optax.chain(trainer.sgd_of(as_training(settings), num_steps), held),
         )
         source = data.supervised_source(train, batch_size=size, augment=augment)
         job = trainer.Job(learner, lambda weights: weights, source, size, len(train) // size, num_steps)
         key = jax.random.fold_in(jax.random.key(seed), 2)
-        return trainer.train(job, key, folder=folder, title=f"fine-tune {folder.name}")
+        weights = trainer.train(job, key, folder=folder, title=f"fine-tune {folder.name}")
+        return quantised.calibrated(one, weights, train, augment)
 
     def measure(weights: PyTree) -> dict[str, Any]:
-        measured = evaluate(net, weights, validation, augment)
+        measured = evaluate(net, quantised.variables(one, weights), validation, augment)
         return {"test_accuracy": measured["accuracy"], "test_loss": measured["loss"]}
 
     facts = model.facts | {
@@ -90,7 +92,7 @@ def adapted(model: Model, num_classes: int) -> tuple[FoundNetwork, Training]:
     return chains.network(fixed, training, num_classes), training
 
 
-def start(model: Model, net: FoundNetwork, key: Key, shape: tuple[int, int, int]):
+def start(model: Model, net: FoundNetwork, key: Key, shape: tuple[int, int, int], *, anew: bool = True):
     """Where fine-tuning starts: the weights of the model, and a new classifier.
 
     Args:
@@ -98,6 +100,7 @@ def start(model: Model, net: FoundNetwork, key: Key, shape: tuple[int, int, int]
       net: the same network for the new classes.
       key: of the classifier.
       shape: of the new images; as many channels as before.
+      anew: whether the classifier is; else that of the model goes on.
 
     Returns:
       `(point, running statistics)`.
@@ -105,7 +108,7 @@ def start(model: Model, net: FoundNetwork, key: Key, shape: tuple[int, int, int]
     params, stats = nets.initialise(net, key, shape)
 
     def kept(new: PyTree, old: PyTree) -> PyTree:
-        return {name: leaf if name == CLASSIFIER else old[name] for name, leaf in new.items()}
+        return {name: leaf if anew and name == CLASSIFIER else old[name] for name, leaf in new.items()}
 
     return bilevel.Point(kept(params, model.weights["params"]), ()), kept(stats, model.weights["batch_stats"])
 
@@ -123,29 +126,6 @@ def frozen_parts(model: Model, share: float) -> list[str]:
     order = [path[0] for path in layer_sizes(model.net, model.shape)]
     parts = [name for name in dict.fromkeys(order) if name != CLASSIFIER and name in model.weights["params"]]
     return parts[: round(share * len(parts))]
-
-
-def as_read_by(model: Model, dataset: data.Dataset) -> data.Dataset:
-    """The images with as many channels as a network reads: grey ones repeated, colours averaged to grey.
-
-    Raises:
-      ValueError: if neither helps.
-    """
-    height, width, channels = dataset.shape
-    wanted = model.shape[-1]
-    if channels == wanted:
-        return dataset
-    pixels = dataset.images.reshape(-1, channels)
-    if channels == 1:
-        changed = np.repeat(pixels, wanted, axis=1)
-    elif wanted == 1:
-        changed = np.round(pixels.mean(1, keepdims=True)).astype(np.uint8)
-    else:
-        raise ValueError(
-            f"{dataset.name} has images of {channels} channels and {model.folder.name} reads {wanted}: "
-            "give images of as many, or of one"
-        )
-    return dataclasses.replace(dataset, images=changed.reshape(len(dataset), -1), shape=(height, width, wanted))
 
 
 def features_of(model: Model):

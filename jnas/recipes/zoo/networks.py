@@ -19,7 +19,7 @@ from jnas.distributed.environment import environment
 from jnas.errors import UserError
 from jnas.files import schemas
 from jnas.files.reading import checked, wrong
-from jnas.recipes import costs, models, run_folder, train_network, trainer
+from jnas.recipes import costs, models, quantised, run_folder, train_network, trainer
 from jnas.recipes.zoo import candidates, entries
 from jnas.recipes.zoo import place as zoo_place
 from jnas.types import Context, Examples
@@ -72,11 +72,13 @@ def add_network(
         raise UserError(f"{folder} does not say what data it was trained on: give --data NAME")
     contents = {file: entries.content_of(folder / file) for file in FILES}
     digest = hashlib.sha256(contents[train_network.WEIGHTS]).hexdigest()
+    number = nets.count_parameters(model.weights["params"])
     facts = {
         "genotype": model.facts["genotype"], "space": model.facts["space"], "data": data,
         "shape": list(model.shape), "num_classes": model.facts["num_classes"], "examples": of_run.get("train"),
         "accuracy": result["test_accuracy"], "epochs": result.get("epochs"),
-        "parameters": nets.count_parameters(model.weights["params"]), "flops": costs.flops(model.net, model.shape),
+        "parameters": number, "flops": costs.flops(model.net, model.shape),
+        "size": 4.0 * number if model.policy is None else quantised.size(model.policy, model.shape),
         "licence": licence, "added": datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
     }  # fmt: skip
     name = name or f"{entries.slug(data)}-{entries.slug(facts['space'])[:40]}-{digest[:8]}"
@@ -132,7 +134,7 @@ def measure(
     batch = Examples(
         jnp.zeros((batch_size, *model.shape)), jnp.asarray(np.arange(batch_size) % model.facts["num_classes"])
     )
-    train = jax.jit(functools.partial(_training_step, model.net))
+    train = jax.jit(functools.partial(_training_step, model.net, quantised.while_training(model.policy)))
     seconds[candidates.TRAINING, batch_size] = costs.median_seconds(lambda: train(model.weights, batch), repeats)
     found = [candidates.Cost(device, kind, size, time, size / time) for (kind, size), time in seconds.items()]
     for cost in found if keep else ():
@@ -151,10 +153,10 @@ def add_table(
     return entries.add(zoo_folder, entries.TABLES, name, facts, {candidates.LINES: lines.encode()})
 
 
-def _training_step(net, weights, batch: Examples):
+def _training_step(net, beside, weights, batch: Examples):
     def loss(params):
         context = Context(weights["batch_stats"], jax.random.key(0))
-        return trainer.classifier_loss(net)(params, (), batch, context)
+        return trainer.classifier_loss(net, beside=beside)(params, (), batch, context)
 
     gradient, _ = jax.grad(loss, has_aux=True)(weights["params"])
     return optax.apply_updates(weights["params"], jax.tree.map(lambda g: -1e-3 * g, gradient))

@@ -102,7 +102,7 @@ def finish(
     best["validation_accuracy"] = best["test_accuracy"]
     model = models.load_model(path / "train" / best["name"])
     with run_folder.as_user_input():
-        test = finetune.as_read_by(model, plan.splits.test)
+        test = models.as_read_by(model, plan.splits.test)
     measured = evaluate(model.net, model.weights, test, models.normalisation_of(model))
     front = [
         {"model": c.name, "accuracy": c.accuracy, "parameters": c.parameters, "flops": c.flops} for c in plan.kept
@@ -206,7 +206,7 @@ def list_choices(config: Selection, kept: Sequence[candidates.Candidate], train:
     for candidate in kept:
         model = networks.load(config.zoo, candidate.name).model
         with run_folder.as_user_input():
-            images = finetune.as_read_by(model, train)
+            images = models.as_read_by(model, train)
         seen = describe(images, finetune.features_of(model), model.weights)
         step = step_seconds(candidate, device, config)
         for settings in config.grid():
@@ -243,7 +243,7 @@ def try_one(config: Selection, choice: Choice, sets, folder: pathlib.Path) -> di
     """Fine-tune a choice on the training images and measure it on the validation images."""
     model = networks.load(config.zoo, choice.candidate.name).model
     with run_folder.as_user_input():
-        train, validation = (finetune.as_read_by(model, part) for part in sets)
+        train, validation = (models.as_read_by(model, part) for part in sets)
     result = finetune.fine_tune(model, train, validation, choice.settings, folder, config.seed)
     return {**result, "model": choice.candidate.name}
 

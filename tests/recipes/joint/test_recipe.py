@@ -18,12 +18,11 @@ from quantised_worker import asked, both_begun, made_up, pretended, run, setting
 from jnas import data, nets, spaces
 from jnas.errors import Interrupted, UserError
 from jnas.nets.quant import integer, sizes, units
-from jnas.recipes import driver, models, train_network, trainer
+from jnas.recipes import driver, models, quantised, trainer
 from jnas.recipes.joint import plan as quantised_plan
 from jnas.recipes.joint import recipe as joint
 from jnas.recipes.joint import search as joint_search
 from jnas.recipes.joint import sensitivity, weight_sharing
-from jnas.recipes.joint import training as quantised_training
 from jnas.recipes.settings import Training
 from jnas.spaces.policy import Method, policies
 
@@ -95,8 +94,8 @@ def test_every_operator_is_in_a_probe():
     assert sum(shares.values()) == pytest.approx(6)  # one operator an edge in each
 
 
-def test_other_commands_say_that_the_network_is_quantised(whole):
-    with pytest.raises(UserError, match="holds a quantised network"):
+def test_a_run_that_kept_no_ranges_says_so(whole):
+    with pytest.raises(UserError, match="kept no ranges of its activations: search again, or jnas train"):
         models.network_folder(next(part for part in whole if isinstance(part, pathlib.Path)))
 
 
@@ -157,31 +156,15 @@ def test_a_supernet_learns_under_random_policies_and_judges_many_at_once(cells):
     assert together.tolist() == [float(judge(archs[n : n + 1], columns[n : n + 1])[0]) for n in range(3)]
 
 
-def test_training_under_a_policy_ends_in_integers(cells, tmp_path):
-    space, images = cells
-    fixed = spaces.fix(space, np.array([1, 0]))
-    prepared = train_network.Prepared(small(fixed), "two convolutions", space, data.Augment())
-    training = Training(epochs=1, batch_size=32, learning_rate=0.05)
-    policy = {"cell/0_1": Method(4, 8), "cell/1_2": Method(8, 8), "cell/9_9": Method(2, 2)}
-    splits = data.Splits(images.part(np.tile(np.arange(64), 20)), images)  # an epoch has a checkpoint
-    with jax.numpy_dtype_promotion("standard"):
-        result = quantised_training.train(prepared, policy, units.shared, splits, training, tmp_path / "one", 0, 40)
-    assert result["policy"] == {"cell/0_1": "w4a8", "cell/1_2": "w8a8"}
-    assert result["test_accuracy"] > 0.8
-    assert result["integer"]["agreement"] >= 0.98
-    again = quantised_training.train(prepared, policy, units.shared, splits, training, tmp_path / "one", 0)
-    assert again == result
-
-
 def test_a_device_without_integer_products_is_named(cells, monkeypatch):
     def unable(*_):
         raise jax.errors.JaxRuntimeError("UNIMPLEMENTED: no convolution of int8\nmore")
 
     monkeypatch.setattr(integer, "integer_layers", lambda *_: {})
     monkeypatch.setattr(integer, "integer_apply", lambda *_: unable)
-    one = quantised_training.Quantised(small(cells[0]), units.Units((), ()), (), np.zeros(0, np.int32))
+    one = quantised.Quantised(small(cells[0]), units.Units((), ()), (), np.zeros(0, np.int32))
     variables = {"params": {}, "batch_stats": {}}
-    found = quantised_training.in_integers(one, variables, {}, cells[1], data.Augment(), np.zeros(64, np.int32))
+    found = quantised.in_integers(one, variables, {}, cells[1], data.Augment(), np.zeros(64, np.int32))
     sentence = "cpu cannot run this network in integers (UNIMPLEMENTED: no convolution of int8): measure it on a CPU"
     assert found == {"refused": sentence}
 

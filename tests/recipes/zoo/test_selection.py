@@ -186,9 +186,9 @@ def test_ranking_without_and_with_records():
 def test_channels():
     images = np.arange(24, dtype=np.uint8).reshape(2, 12)
     colours = data.Dataset(images, np.zeros(2, np.int32), (2, 2, 3), 1)
-    grey = finetune.as_read_by(models.Model("", None, None, (9, 9, 1), (), {}, None), colours)
+    grey = models.as_read_by(models.Model("", None, None, (9, 9, 1), (), {}, None), colours)
     assert grey.images[0].tolist() == [1, 4, 7, 10]
-    back = finetune.as_read_by(models.Model("", None, None, (9, 9, 3), (), {}, None), grey)
+    back = models.as_read_by(models.Model("", None, None, (9, 9, 3), (), {}, None), grey)
     assert back.images[0, :6].tolist() == [1, 1, 1, 4, 4, 4]
     assert back.shape == (2, 2, 3)
 
