@@ -98,7 +98,7 @@ class BatchNorm(nn.Module):
         x, mean, variance = x.astype(wide), running.value, spread.value
         if train:
             # Named, so that a backward pass does not compute again what took a sum over all devices.
-            mean, variance = checkpoint_name(_moments(x, running.value), "statistics")
+            mean, variance = checkpoint_name(moments(x, running.value), "statistics")
             if not self.is_initializing():
                 running.value = 0.9 * running.value + 0.1 * mean
                 spread.value = 0.9 * spread.value + 0.1 * variance
@@ -110,7 +110,7 @@ class BatchNorm(nn.Module):
         return (y if bias is None else y + bias[None, None, None]).astype(self.dtype)
 
 
-def _moments(x: jax.Array, near: jax.Array) -> tuple[jax.Array, jax.Array]:
+def moments(x: jax.Array, near: jax.Array) -> tuple[jax.Array, jax.Array]:
     """Mean and biased variance [channels]; `near` is a constant not many standard deviations away from the mean."""
     mesh, axes = jax.sharding.get_abstract_mesh(), (0, 1, 2)
     if all(mesh.shape[axis] == 1 for axis in mesh.auto_axes):

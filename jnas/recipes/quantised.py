@@ -14,6 +14,7 @@ from jnas import data, nets
 from jnas.bilevel.problem import Init
 from jnas.distributed.environment import environment
 from jnas.errors import UserError
+from jnas.nets.chain import ChainNetwork
 from jnas.nets.quant import integer
 from jnas.nets.quant.fake import quantise_affine
 from jnas.nets.quant.packed import packed
@@ -61,7 +62,7 @@ def of_facts(net: Any, facts: Mapping[str, Any]) -> Quantised | None:
     """
     if (said := facts.get("quantisation")) is None:
         return None
-    if not isinstance(net, nets.Network):
+    if isinstance(net, ChainNetwork):
         raise UserError("a network of a chain has no units that a policy could name: use one of cells")
     of = units(net, nets.shapes(net, tuple(facts["shape"]))["params"], UNITS_OF[said["units"]])
     policy = {name: method_of(text) for name, text in said["policy"].items()}

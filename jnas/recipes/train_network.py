@@ -13,6 +13,7 @@ from flax import linen as nn
 from jax.sharding import Mesh
 
 from jnas import data, distributed, files, nets, spaces
+from jnas.nets.chain import FoundNetwork
 from jnas.recipes import run_folder, trainer
 from jnas.recipes.classification import evaluate
 from jnas.recipes.settings import Training
@@ -26,7 +27,7 @@ NETWORK, WEIGHTS = "network.json", "weights.npz"
 class Prepared:
     """A network about to be trained, and everything that rebuilds it."""
 
-    net: nn.Module
+    net: FoundNetwork
     genotype: str
     space: spaces.Space
     augment: data.Augment

@@ -9,6 +9,7 @@ from jnas.report.plots import Chart, axes_of, draw_matrix, figures, to_svg
 from jnas.report.reading import Run
 from jnas.report.tables import Table, as_html, escaped
 from jnas.report.trials import front_chart
+from jnas.spaces.policy import method_of
 
 SENSITIVITY = "sensitivity.json"  # in the run folder
 NAMES = {"joint": "found together", "eight": "8 bits everywhere", "then": "architecture, then policy"}
@@ -27,7 +28,8 @@ def quantised_section(run: Run) -> str:
     if found := run.result.get("quantised"):
         parts = [f"<p>{escaped(text)}</p>" for text in words(found)] + [as_html(networks_table(found))]
         parts += [as_html(policy_table(found))]
-        charts = [accuracy_and_size(found), progress_chart(found), *front_charts(found["joint"])]
+        widths = [widths_chart(one["policy"], NAMES.get(name, name)) for name, one in found.items()]
+        charts = [accuracy_and_size(found), *widths, progress_chart(found), *front_charts(found["joint"])]
     stored = json_of(run.folder / SENSITIVITY) if (run.folder / SENSITIVITY).exists() else {}
     for name, title in (("methods", "Units"), ("operators", "Operators")):
         if name in stored:
@@ -93,6 +95,23 @@ def accuracy_and_size(found: dict[str, dict[str, Any]]) -> Chart:
             for n, one in found.items()
         )
         return Chart(title, f"{title}: {', '.join(points)}.", to_svg(axes.figure))
+
+
+def widths_chart(policy: dict[str, str], name: str) -> Chart:
+    """Bars for the units in the order of the network: bits of the weights to the right, of the activations to the left."""
+    title = f"Bits of weights and activations: {name}"
+    methods = {unit: method_of(method) for unit, method in policy.items()}
+    with axes_of(1.2 + 0.22 * len(methods)) as axes:
+        rows = range(len(methods))
+        axes.barh(rows, [method.weight_bits for method in methods.values()], label="weights")
+        axes.barh(rows, [-method.activation_bits for method in methods.values()], label="activations")
+        axes.set_yticks(rows, list(methods), fontsize=7.5)
+        axes.invert_yaxis()
+        axes.xaxis.set_major_formatter(lambda bits, _: f"{abs(bits):g}")
+        axes.set(title=title, xlabel="bits")
+        axes.legend(loc="best")
+        said = ", ".join(f"{unit} {method}" for unit, method in policy.items())
+        return Chart(title, f"{title}: {said}.", to_svg(axes.figure))
 
 
 def progress_chart(found: dict[str, dict[str, Any]]) -> Chart:

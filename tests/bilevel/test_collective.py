@@ -28,6 +28,8 @@ from jax.sharding import PartitionSpec as P
 from jnas import bilevel
 from jnas.bilevel import collective
 from jnas.bilevel import Bilevel, Point
+from jnas.nets import layers
+from jnas.nets.layers import batch_norm
 from jnas.recipes.gradient.settings import Search
 from jnas.types import Aux, Batches, Examples
 
@@ -106,8 +108,8 @@ class Normalised(nn.Module):
     @nn.compact
     def __call__(self, x, gates):
         h = nn.Dense(8, param_dtype=jnp.float64)(x)
-        h = nn.BatchNorm(False, use_fast_variance=False, param_dtype=jnp.float64)(gates[0] * jnp.tanh(h) + gates[1] * h)
-        return nn.Dense(3, param_dtype=jnp.float64)(h)
+        h = batch_norm((gates[0] * jnp.tanh(h) + gates[1] * h)[:, None, None], True, affine=False, dtype=jnp.float64)
+        return nn.Dense(3, param_dtype=jnp.float64)(h[:, 0, 0])
 
 
 def coupled(weights, alpha, batch, context):  # by the statistics of the batch
@@ -127,7 +129,7 @@ import pmap  # the script
 for name in ("statistics of all", "statistics of each"):
     one, copies = pmap.both(Bilevel(coupled, coupled), begin, Search(), [batch] * 3, 4)
     result[name] = max(map(pmap.difference, one, copies))
-    pmap.over_the_axis = lambda call, args, kwargs, context: call(*args, **kwargs)
+    pmap.over_the_axis = layers.moments
 print(json.dumps(result))
 """
 PODS = pathlib.Path(__file__).parents[2] / "experiments/pod"

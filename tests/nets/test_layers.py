@@ -5,7 +5,7 @@ import pytest
 from flax import linen as nn
 from jax.sharding import AbstractMesh, AxisType
 
-from jnas.nets.layers import Conv, DepthwiseConv, Linear, _moments, batch_norm
+from jnas.nets.layers import Conv, DepthwiseConv, Linear, batch_norm, moments
 
 
 class Norm(nn.Module):
@@ -47,17 +47,17 @@ def test_batch_norm_survives_a_mean_far_from_zero():
 SPREAD = AbstractMesh((4,), ("data",), axis_types=(AxisType.Auto,))
 
 
-def test_moments_across_devices_are_those_of_one_to_the_third_derivative(x64):
+def testmoments_across_devices_are_those_of_one_to_the_third_derivative(x64):
     """Two sums that do not wait for one another in place of two that do, and the same derivatives."""
     x, v, g = jnp.asarray(np.random.default_rng(0).normal(3.0, 2.0, (3, 4, 3, 3, 2)))
 
     def derivatives(x):
         def loss(x):
-            mean, variance = _moments(x, jnp.array([2.5, -1.0]))
+            mean, variance = moments(x, jnp.array([2.5, -1.0]))
             return jnp.sum(g * jnp.tanh(x - mean[None, None, None]) * jax.lax.rsqrt(variance)[None, None, None])
 
         along = lambda x: jax.jvp(jax.grad(loss), (x,), (v,))[1]
-        return _moments(x, jnp.zeros(2)), jax.grad(loss)(x), along(x), jax.jvp(along, (x,), (v,))[1]
+        return moments(x, jnp.zeros(2)), jax.grad(loss)(x), along(x), jax.jvp(along, (x,), (v,))[1]
 
     one = jax.jit(derivatives)(x)
     with jax.sharding.use_abstract_mesh(SPREAD):
@@ -69,8 +69,8 @@ def test_moments_across_devices_are_those_of_one_to_the_third_derivative(x64):
 def test_the_variance_of_a_constant_across_devices_is_not_negative():
     x = jnp.broadcast_to(jnp.linspace(100.0, 2000.0, 64), (4, 3, 3, 64))  # of most, rounding makes less than -1e-5
     with jax.sharding.use_abstract_mesh(SPREAD):
-        _, variance = jax.jit(_moments)(x, jnp.zeros(64))
-        _, near = jax.jit(_moments)(x, x[0, 0, 0] + 0.5)
+        _, variance = jax.jit(moments)(x, jnp.zeros(64))
+        _, near = jax.jit(moments)(x, x[0, 0, 0] + 0.5)
     assert (variance >= 0).all()
     np.testing.assert_allclose(near, 0.0, atol=1e-6)
 

@@ -136,7 +136,7 @@ def quantise(
     """
     bits, index = jnp.asarray(bits, x.dtype), jnp.asarray(UNIFORM if mapping is None else mapping, jnp.int32)
     axes = tuple(range(x.ndim)) if axes is None else axes
-    most = jnp.exp2(jnp.minimum(bits, 16) - 1) - 1
+    most = jnp.round(jnp.exp2(jnp.minimum(bits, 16) - 1)) - 1  # on a CPU exp2(15) is 32767.984
     reach = normal_range(x, bits, index, axes)
     reach = jnp.where(reach > 0, reach, jnp.ones_like(reach))  # all values 0
     step = reach / most
@@ -191,7 +191,7 @@ def affine_levels(low: jax.Array, high: jax.Array, bits: jax.Array) -> tuple[jax
       `(step, zero, last)`, each [].
     """
     low, high = jnp.minimum(low, 0), jnp.maximum(high, 0)
-    most = jnp.exp2(jnp.minimum(bits, 16)) - 1
+    most = jnp.round(jnp.exp2(jnp.minimum(bits, 16))) - 1
     step = (high - low) / most
     step = jnp.where(step > 0, step, jnp.ones_like(step))
     return step, jnp.round(-low / step), most

@@ -92,7 +92,8 @@ def integer_layers(
     Raises:
       ValueError: for a method that has no int8 product: more than 8 bits on one side, or powers of two of more than 4.
     """
-    found, kernels, chosen = {}, flatten_dict(params), methods_of(of, methods, columns)
+    kernels: dict[Path, Any] = flatten_dict(params)
+    found, chosen = {}, methods_of(of, methods, columns)
     for layer in of.layers:
         method = chosen[layer.path]
         if layer.path not in seen or (method.weight_bits, method.activation_bits) == (FLOAT, FLOAT):
