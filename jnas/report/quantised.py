@@ -28,7 +28,7 @@ def quantised_section(run: Run) -> str:
     if found := run.result.get("quantised"):
         parts = [f"<p>{escaped(text)}</p>" for text in words(found)] + [as_html(networks_table(found))]
         parts += [as_html(policy_table(found))]
-        widths = [widths_chart(one["policy"], NAMES.get(name, name)) for name, one in found.items()]
+        widths = [widths_chart(one["policy"], str(NAMES.get(name, name))) for name, one in found.items()]
         charts = [accuracy_and_size(found), *widths, progress_chart(found), *front_charts(found["joint"])]
     stored = json_of(run.folder / SENSITIVITY) if (run.folder / SENSITIVITY).exists() else {}
     for name, title in (("methods", "Units"), ("operators", "Operators")):
@@ -98,7 +98,7 @@ def accuracy_and_size(found: dict[str, dict[str, Any]]) -> Chart:
 
 
 def widths_chart(policy: dict[str, str], name: str) -> Chart:
-    """Bars for the units in the order of the network: bits of the weights to the right, of the activations to the left."""
+    """Bars, one a unit in the order of the network: bits of weights to the right, of activations to the left."""
     title = f"Bits of weights and activations: {name}"
     methods = {unit: method_of(method) for unit, method in policy.items()}
     with axes_of(1.2 + 0.22 * len(methods)) as axes:

@@ -173,6 +173,8 @@ def progress(
             )
             task = bar.add_task(description, total=num_steps, completed=step, status=f"{step}/{num_steps} compiling")
             bar.start()
+        elif step < num_steps:
+            print(f"{description} {step}/{num_steps}  compiling", file=output, flush=True)
 
     def steps(event: Event) -> None:
         nonlocal first, last_line

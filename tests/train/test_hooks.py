@@ -101,7 +101,8 @@ class TestProgress:
     def test_plain_lines_now_and_then_and_at_the_end(self):
         stream = io.StringIO()
         self.drive(progress("search", metrics=("loss", "absent"), interval=1000, stream=stream))
-        first, last = stream.getvalue().splitlines()
+        begun, first, last = stream.getvalue().splitlines()
+        assert begun == "search 4/10  compiling"
         assert first == "search 6/10  loss 0.1235"
         assert last.startswith("search 10/10  ")
         assert last.endswith("steps/s  0:00 left  loss 0.25")
@@ -109,7 +110,7 @@ class TestProgress:
     def test_interval(self):
         stream = io.StringIO()
         self.drive(progress("search", interval=0, stream=stream))
-        assert [line.split()[1] for line in stream.getvalue().splitlines()] == ["6/10", "8/10", "10/10"]
+        assert [line.split()[1] for line in stream.getvalue().splitlines()] == ["4/10", "6/10", "8/10", "10/10"]
 
     def test_a_bar_on_a_terminal(self, monkeypatch):
         monkeypatch.setenv("TERM", "xterm")

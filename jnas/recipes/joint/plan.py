@@ -53,7 +53,7 @@ def make_plan(config: QuantisedSearch, mesh: Mesh | None = None) -> Plan:
             raise UserError(f"operators: {op!r} is not in {config.space}: choose among {', '.join(whole.ops)}")
     rows = {cell: [[op for op in edge.ops if op in named] for edge in whole.edges(cell)] for cell in whole.cells}
     space = spaces.narrow(whole, rows) if named else whole
-    own = tuple(method_of(text) for text in ([config.policy] if config.policy else config.methods.split()))
+    own = tuple(dict.fromkeys(method_of(text) for text in (config.policy or config.methods).split()))
     methods = (*own, *(method for method in (EIGHT, UNQUANTISED) if method not in own))
     splits = run_folder.load_data(config.data, config.image_size)
     key = jax.random.fold_in(jax.random.key(config.seed), 0)
@@ -72,8 +72,13 @@ def make_plan(config: QuantisedSearch, mesh: Mesh | None = None) -> Plan:
             f"{config.train.depth}: set both alike, or units=shared"
         )
     of = units_of(net, shape, unit_of)
+    if (count := len(config.policy.split())) > 1 and count != len(of.names):
+        raise UserError(
+            f"policy names {count} methods: give one, or one for each of {', '.join(of.names)}, in this order"
+        )
     latency = costs.read_latency(config.latency) if config.latency else None
-    if latency and UNQUANTISED not in own and "latency" not in (*config.method_growth, *config.operator_growth):
+    filters = config.method_growth, config.operator_growth, config.method_rank, config.operator_rank
+    if latency and UNQUANTISED not in own and not any("latency" in one for one in filters):
         latency = {str(UNQUANTISED): float("nan"), **latency}  # of no candidate
     model = costs.cost_model(final, shape, of.names, unit_of, methods, latency=latency)
     reward = rewards.reward_of(config.reward, costs.largest(model))
@@ -100,5 +105,6 @@ def policies_of(plan: Plan, methods: Sequence[Method]) -> PolicySpace:
 
 def own_policies(config: QuantisedSearch, plan: Plan) -> PolicySpace:
     """The policies of the settings, as part of all methods: columns keep their meaning."""
-    count = 1 if config.policy else len(config.methods.split())
-    return policies_of(plan, plan.methods[:count])
+    if len(mixed := config.policy.split()) > 1:
+        return PolicySpace(plan.units.names, plan.methods, tuple((method_of(text),) for text in mixed))
+    return policies_of(plan, plan.methods[: 1 if config.policy else len(config.methods.split())])

@@ -67,7 +67,8 @@ def finish(
 
 def describe(config: QuantisedSearch) -> str:
     """The method in the words of a table."""
-    what = f"architecture at {config.policy}" if config.policy else "architecture and policy"
+    alone = "architecture at a mixed policy" if len(config.policy.split()) > 1 else f"architecture at {config.policy}"
+    what = alone if config.policy else "architecture and policy"
     return f"{what} by reward ({config.searcher}), weights shared"
 
 
@@ -76,7 +77,7 @@ def _supernet(config: QuantisedSearch, plan: Plan, folder: pathlib.Path):
     part = config.supernet
     policies = own_policies(config, plan)
     # The comparisons' 8 bits among them: the weights have to know what they are judged by.
-    drawn = tuple(m for m in plan.methods if m in policies.allowed[0] or m == EIGHT)
+    drawn = tuple(m for m in plan.methods if m == EIGHT or any(m in left for left in policies.allowed))
     loss = weight_sharing.single_path(plan.net, plan.units, policies_of(plan, drawn), plan.space)
     source = data.supervised_source(plan.training, batch_size=part.batch_size, augment=plan.augment)
     job = trainer.job_of(plan.net, loss, functools.partial(optimiser_of, part.weights), source, plan.training, part)

@@ -17,7 +17,7 @@ from jnas.searchers.base import Evaluation, Searcher
 from jnas.spaces.cell import CellSpace
 from jnas.spaces.policy import EIGHT, PolicySpace
 from jnas.spaces.products import product
-from jnas.study import Progress, Trial, close_study, open_study, search
+from jnas.study import Progress, Trial, close_study, open_study, search, trials_progress
 
 TRIALS, FOUND, LOCK = "trials.journal", "searches.json", ".searches"
 JOINT, EIGHTS, BEFORE, AFTER, THEN = "joint", "eight", "architecture", "policy", "then"
@@ -71,6 +71,28 @@ def searcher_of(config: QuantisedSearch, space: spaces.Space) -> Searcher:
             return searchers.random(space)
 
 
+def order_of(order: str, structure: int, policy: int) -> list[int]:
+    """Which choice is drawn after which, of those of the structure followed by those of the policy.
+
+    >>> order_of("structure", 2, 3), order_of("policy", 2, 3), order_of("together", 2, 3)
+    ([0, 1, 2, 3, 4], [2, 3, 4, 0, 1], [2, 0, 3, 1, 4])
+
+    Args:
+      order: "structure": it is drawn first, and then each unit's method, `p(s) p(q | s)`; "policy": `p(q) p(s | q)`;
+        "together": the choices of both take turns.
+      structure: the number of its choices.
+      policy: the number of units.
+
+    Returns:
+      A permutation.
+    """
+    first, second = list(range(structure)), list(range(structure, structure + policy))
+    if order == "together":  # each at its share of the way
+        shares = [(n + 0.5) / structure for n in first] + [(n + 0.5) / policy for n in range(policy)]
+        return sorted(first + second, key=lambda n: (shares[n], n))
+    return second + first if order == "policy" else first + second
+
+
 def _only(space: CellSpace, arch: np.ndarray) -> CellSpace:
     """The space of one architecture, its choices and edges being those of the whole space."""
     fixed = spaces.fix(space, arch)
@@ -119,7 +141,7 @@ def _trials(
     path: pathlib.Path,
 ) -> tuple[tuple[Trial, ...], bool]:  # fmt: skip
     """The trials of one search on the trial loop, and whether its reward stood still."""
-    both: Any = product(space, policies)
+    both: Any = product(space, policies, order=order_of(config.order, len(space.choices), len(policies.choices)))
     whole = space == plan.space
 
     def objective(code: np.ndarray, key) -> Evaluation:
@@ -153,7 +175,8 @@ def _trials(
     try:
         found = search(
             searcher_of(config, both), objective, key=jax.random.fold_in(jax.random.key(config.seed), 3),
-            num_evaluations=min(total, spaces.size(both)), study=study, batch_size=config.at_once, hooks=[stop],
+            num_evaluations=min(total, spaces.size(both)), study=study, batch_size=config.at_once,
+            hooks=[trials_progress(f"search {name}"), stop],
         )  # fmt: skip
     except Interrupted:
         if not settled:

@@ -1,6 +1,8 @@
 """How much a network loses when one unit alone is quantised in another way, and what a threshold leaves of spaces."""
 
+import functools
 import pathlib
+import sys
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, NamedTuple
 
@@ -99,14 +101,38 @@ def passing(losses: np.ndarray, threshold: float) -> np.ndarray:
     return np.where(passes.any(1, keepdims=True), passes, alone)
 
 
-def filter_methods(policies: PolicySpace, found: Sensitivity, metric: str, threshold: float) -> PolicySpace:
+def ranking(losses: np.ndarray, count: int) -> np.ndarray:
+    """Which options are among the `count` least sensitive of their row; of equal ones the earlier.
+
+    >>> ranking(np.array([[0.1, 0.2, 0.1], [0.5, 0.4, np.nan]]), 2).tolist()
+    [[True, False, True], [True, True, False]]
+
+    The document behind this search has "the methods of the highest rank among all available ones", and as its reason
+    that insensitive units bear few bits: ranks are counted from the least sensitive here.
+
+    Args:
+      losses: `[n, num_options]`; NaN: no option.
+      count: at least 1.
+
+    Returns:
+      `[n, num_options]` bool.
+    """
+    there = ~np.isnan(losses)
+    order = np.argsort(np.where(there, losses, np.inf), axis=1, kind="stable")
+    return there & (np.argsort(order, axis=1) < count)
+
+
+Rule = Callable[[np.ndarray], np.ndarray]  # `passing` or `ranking` with its limit
+
+
+def filter_methods(policies: PolicySpace, found: Sensitivity, metric: str, rule: Rule) -> PolicySpace:
     """Leaves each unit the methods that it bears: the set of methods that belongs to the unit.
 
     Args:
       policies: the space to narrow.
       found: for its units and methods.
       metric: whose losses count, such as "accuracy".
-      threshold: see `passing`.
+      rule: which of each unit's stay, see `passing` and `ranking`.
 
     Returns:
       The narrowed space.
@@ -117,19 +143,19 @@ def filter_methods(policies: PolicySpace, found: Sensitivity, metric: str, thres
     if (found.units, found.methods) != (policies.units, policies.methods):
         raise ValueError(f"sensitivities of {found.units} are given for {policies.units}: measure these units.")
     there = np.array([[method in left for method in policies.methods] for left in policies.allowed])
-    passes = passing(np.where(there, found.losses[metric], np.nan), threshold)
+    passes = rule(np.where(there, found.losses[metric], np.nan))
     allowed = tuple(tuple(method for method, left in zip(policies.methods, row, strict=True) if left) for row in passes)
     return PolicySpace(policies.units, policies.methods, allowed, policies.name)
 
 
-def filter_operators(space: CellSpace, losses: Mapping[str, Mapping[str, float]], threshold: float) -> CellSpace:
+def filter_operators(space: CellSpace, losses: Mapping[str, Mapping[str, float]], rule: Rule) -> CellSpace:
     """Leaves each edge the operators that bear a policy: the space of structures that belongs to the policy.
 
     Args:
       space: the space to narrow.
       losses: for `cell/source_target`, for each operator with weights there its loss under the policy's method (the
         units of `nets.units.shared_operator`, cut at the last slash). Others, `none` among them, lose nothing.
-      threshold: see `passing`.
+      rule: which of each edge's stay, see `passing` and `ranking`.
 
     Returns:
       The narrowed space.
@@ -153,7 +179,7 @@ def filter_operators(space: CellSpace, losses: Mapping[str, Mapping[str, float]]
                 table[cell][row, space.ops.index(op)] = value
     left: dict[str, Any] = {}
     for cell in space.cells:
-        passes = passing(table[cell], threshold)
+        passes = rule(table[cell])
         left[cell] = [[op for op, stays in zip(space.ops, row, strict=True) if stays] for row in passes]
     return spaces.narrow(space, left)
 
@@ -174,10 +200,10 @@ def from_json(stored: Mapping[str, Any]) -> Sensitivity:
 
 
 def filtered(config: QuantisedSearch, plan: Plan, score, path: pathlib.Path) -> tuple[CellSpace, PolicySpace]:
-    """The spaces that the thresholds leave, and the sensitivities written for the report.
+    """The spaces that thresholds and ranks leave, and the sensitivities written for the report.
 
-    An option stays that passes every threshold, the one on accuracy first: of what one has left the next one takes its
-    share, and each leaves at least the least sensitive.
+    An option stays that passes every rule, the threshold on accuracy first, those on costs next, ranks last: of what
+    one has left the next one takes its share, and each leaves at least the least sensitive.
 
     Args:
       config: the settings.
@@ -193,22 +219,22 @@ def filtered(config: QuantisedSearch, plan: Plan, score, path: pathlib.Path) -> 
     archs = np.asarray(spaces.sample(space, key, config.probes))
     stored = run_folder.read_json(path / SENSITIVITY) or {}
 
-    def table_of(name: str, limits: dict[str, float], of: Units, unit_of: UnitOf, archs: np.ndarray):
+    def table_of(name: str, found_by: Sequence[tuple[str, Rule]], of: Units, unit_of: UnitOf, archs: np.ndarray):
         if name not in stored:
-            found = _measured(config, plan, of, unit_of, score, archs, list(limits))
-            stored[name] = {**to_json(found), "thresholds": limits}
+            metrics = list(dict.fromkeys(metric for metric, _ in found_by))
+            stored[name] = to_json(_measured(config, plan, of, unit_of, score, archs, metrics))
         return from_json(stored[name])
 
-    if limits := _limits(config.method_threshold, config.method_growth):
-        table = table_of("methods", limits, plan.units, plan.unit_of, archs)
-        for metric, limit in limits.items():
-            policies = filter_methods(policies, table, metric, limit)
-    if limits := _limits(config.operator_threshold, config.operator_growth):
+    if found_by := _rules(config.method_threshold, config.method_growth, config.method_rank):
+        table = table_of("methods", found_by, plan.units, plan.unit_of, archs)
+        for metric, rule in found_by:
+            policies = filter_methods(policies, table, metric, rule)
+    if found_by := _rules(config.operator_threshold, config.operator_growth, config.operator_rank):
         probes = covering(space, archs, jax.random.fold_in(key, 1))
         of = units_of(plan.net, plan.training.shape, shared_operator)
-        table = table_of("operators", limits, of, shared_operator, probes)
-        for metric, limit in limits.items():
-            space = filter_operators(space, _by_edge(table, metric, shares(plan.space, probes)), limit)
+        table = table_of("operators", found_by, of, shared_operator, probes)
+        for metric, rule in found_by:
+            space = filter_operators(space, _by_edge(table, metric, shares(plan.space, probes)), rule)
     if stored:
         run_folder.write_json(path / SENSITIVITY, stored)
     return space, policies
@@ -246,14 +272,18 @@ def covering(space: CellSpace, archs: np.ndarray, key) -> np.ndarray:
     return archs
 
 
-def _limits(accuracy: float | None, growth: Mapping[str, float]) -> dict[str, float]:
-    return {**({} if accuracy is None else {ACCURACY: accuracy}), **growth}
+def _rules(accuracy: float | None, growth: Mapping[str, float], ranks: Mapping[str, int]) -> list[tuple[str, Rule]]:
+    limits = {**({} if accuracy is None else {ACCURACY: accuracy}), **growth}
+    found = [(metric, functools.partial(passing, threshold=limit)) for metric, limit in limits.items()]
+    return found + [(metric, functools.partial(ranking, count=count)) for metric, count in ranks.items()]
 
 
 def _measured(
     config: QuantisedSearch, plan: Plan, of: Units, unit_of: UnitOf, score, archs: np.ndarray, metrics: Sequence[str]
 ) -> Sensitivity:
     """Each unit alone under each method, as the mean over some architectures."""
+    count = len(archs) * (1 + len(of.names) * len(plan.methods))
+    print(f"sensitivities of {len(of.names)} units: {count} candidates", file=sys.stderr, flush=True)
     program = score(of, at_once=4) if ACCURACY in metrics else None
     model = costs_of(plan, of, unit_of)
     ops = [costs.operators(model, arch) for arch in archs]

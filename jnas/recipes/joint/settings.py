@@ -23,7 +23,11 @@ class Supernet:
     weights: Level = _WEIGHTS
 
 
-@settings(learning_rate=(POSITIVE, LARGE), num_evaluations=(2, MANY))
+@settings(
+    learning_rate=(POSITIVE, LARGE),
+    num_evaluations=(2, MANY),
+    **dict.fromkeys(("method_rank", "operator_rank"), (1, 100)),
+)
 class QuantisedSearch:
     """A search by reward for an architecture and, unless `policy` fixes it, for the widths of its units."""
 
@@ -35,13 +39,15 @@ class QuantisedSearch:
     # what a policy is made of
     methods: str = "w2a8 w4a8 w8a8"  # each wWaA or wWaA-pow2
     units: Literal["shared", "edges"] = "shared"  # one policy for all blocks of a cell, or one a block
-    policy: str = ""  # a method for all units: then only the architecture is searched
-    # What thresholds leave: the largest relative loss of validation accuracy, null: no filter; then the largest
-    # relative growth of each cost, latency, size or compute, such as {latency: 0.0}
+    policy: str = ""  # a method for all units, or one for each: then only the architecture is searched
+    # What filters leave: the largest relative loss of validation accuracy, null: no filter; then the largest relative
+    # growth of each cost, latency, size or compute, such as {latency: 0.0}; then how many, the least sensitive, by rank
     method_threshold: float | None = None  # of each unit, quantised alone
     method_growth: dict[str, float] = dataclasses.field(default_factory=dict)  # cost -> largest relative growth
+    method_rank: dict[str, int] = dataclasses.field(default_factory=dict)  # accuracy or a cost -> how many stay
     operator_threshold: float | None = None  # of each operator, quantised alone by `policy`
     operator_growth: dict[str, float] = dataclasses.field(default_factory=dict)  # likewise
+    operator_rank: dict[str, int] = dataclasses.field(default_factory=dict)  # likewise
     sensitivity_from: Literal["w32a32", "w8a8"] = "w32a32"  # what the others have, and what is lost or grows against
     probes: int = 4  # random architectures over which sensitivities are averaged
     # how candidates are scored
@@ -52,6 +58,7 @@ class QuantisedSearch:
     latency: str = ""  # a JSON file, method -> milliseconds for 10^6 products
     # the search
     searcher: Literal["reinforce", "genetic", "evolution", "random", "nsga2"] = "reinforce"  # asks for candidates
+    order: Literal["structure", "policy", "together"] = "structure"  # what is drawn first in a candidate
     beside: list[str] = dataclasses.field(default_factory=list)  # costs: nsga2 then finds a front
     num_evaluations: int = 300  # candidates that are scored, at most
     at_once: int = 10  # candidates an iteration
@@ -73,13 +80,15 @@ class QuantisedSearch:
         methods = [str(method_of(text)) for text in self.methods.split()]
         if not methods or len(set(methods)) < len(methods):
             raise ValueError(f"methods is {self.methods!r}: name at least one, each once")
-        if (self.operator_threshold is not None or self.operator_growth) and not self.policy:
-            raise ValueError("operators have a threshold and policy is not set: name the method that all units have")
-        for name in (*self.method_growth, *self.operator_growth, *self.beside):
-            if name not in METRICS[1:]:
+        filtered = self.operator_threshold is not None or self.operator_growth or self.operator_rank
+        if filtered and len(self.policy.split()) != 1:
+            raise ValueError(f"operators are filtered and policy is {self.policy!r}: name the method of all units")
+        costs = {*self.method_growth, *self.operator_growth, *self.beside}
+        for name in sorted(costs | {*self.method_rank, *self.operator_rank}):
+            if name not in METRICS[name in costs :]:
                 raise ValueError(f"{name!r} is no cost: choose among {', '.join(METRICS[1:])}")
             if name == "latency" and not self.latency:
-                raise ValueError("latency has a threshold or a front: name a table with latency=FILE.json")
+                raise ValueError("latency has a threshold, a rank or a front: name a table with latency=FILE.json")
         if len(set(self.beside)) < len(self.beside):
             raise ValueError(f"beside is {self.beside}: name each cost once")
         if self.beside and self.searcher != "nsga2":

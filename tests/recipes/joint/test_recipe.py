@@ -112,6 +112,35 @@ def test_a_finished_run_is_returned_and_one_of_other_settings_refused(whole, ima
         driver.run(joint, settings(images, at_once=2), folder)
 
 
+@pytest.mark.parametrize("order", ["policy", "together"])
+def test_whatever_is_drawn_first_a_candidate_is_scored_as_what_it_is(images, tmp_path, order):
+    changes = {"order": order, "compare": False, "method_threshold": None}
+    with made_up():
+        result = driver.run(joint, settings(images, **changes), tmp_path / "run")
+    found = result["quantised"]["joint"]
+    arch, columns = (np.array(found[name])[None] for name in ("arch", "columns"))
+    assert found["accuracy"] == pytest.approx(pretended(arch, columns)[0])
+    lines = map(json.loads, (tmp_path / "run" / joint_search.TRIALS).read_text().splitlines())
+    choices = next(line["user_attr"]["choices"] for line in lines if "choices" in line.get("user_attr", {}))
+    drawn = [name.partition("/")[0] for name, _ in choices]
+    assert len(drawn) == 6 + len(UNITS)
+    assert drawn[:2] == ["policy", "nasbench201" if order == "together" else "policy"]
+
+
+def test_a_fixed_policy_may_be_mixed(images, tmp_path):
+    mixed = ["w2a4", "w8a8", "w4a8", "w8a8", "w8a8", "w2a4", "w4a8"]
+    changes = {"compare": False, "method_threshold": None}
+    with made_up():
+        config = settings(images, policy=" ".join(mixed), **changes)
+        found = driver.run(joint, config, tmp_path / "run")["quantised"]["joint"]
+    assert found["policy"].items() <= dict(zip(UNITS, mixed, strict=True)).items()
+    assert found["evaluations"] == 12
+    with pytest.raises(UserError, match=r"policy names 2 methods: give one, or one for each of cell/0_1, .* residual"):
+        quantised_plan.make_plan(settings(images, policy="w2a4 w8a8", **changes))
+    with pytest.raises(ValueError, match="policy is 'w2a4 w8a8': name the method of all units"):
+        settings(images, policy="w2a4 w8a8", operator_threshold=0.1)
+
+
 def test_a_reward_that_stands_still_ends_the_search(images, tmp_path):
     changes = {"tolerance": 0.0, "window": 2, "compare": False, "reward": {"size": 0.0}, "policy": "w4a8"}
     config = settings(images, method_threshold=None, num_evaluations=40, **changes)
@@ -178,8 +207,8 @@ def test_a_device_without_integer_products_is_named(cells, monkeypatch):
         ({"repeats": 0}, "repeats is 0"),
         ({"learning_rate": 0.0}, "learning_rate is 0.0"),
         ({"operators": "conv_9x9"}, "is not in nasbench201"),
-        ({"operator_threshold": 0.1}, "policy is not"),
-        ({"operator_growth": {"size": 0.1}}, "policy is not"),
+        ({"operator_threshold": 0.1}, "policy is ''"),
+        ({"operator_growth": {"size": 0.1}}, "policy is ''"),
         ({"method_growth": {"speed": 0.1}}, "'speed' is no cost"),
         ({"beside": ["size"]}, "only searcher=nsga2"),
         ({"searcher": "nsga2", "beside": ["latency"]}, "name a table"),
@@ -312,6 +341,17 @@ def test_what_grows_slower_by_a_method_loses_it(target, tmp_path):
     assert 0 < np.count_nonzero(expected) < len(UNITS)
     two, eight = plan.methods[:2]
     assert policies.allowed == tuple((eight,) if growth else (two, eight) for growth in expected)
+
+
+def test_of_each_unit_the_least_sensitive_stay_by_rank(target, tmp_path):
+    config, plan = target
+    config = dataclasses.replace(config, method_rank={"latency": 1})
+    _, policies = sensitivity.filtered(config, plan, weak, tmp_path)
+    assert set(policies.allowed) == {(plan.methods[1],), (plan.methods[0],)}  # the latter of units without products
+    with pytest.raises(ValueError, match="method_rank is 0: give"):
+        dataclasses.replace(config, method_rank={"latency": 0})
+    with pytest.raises(ValueError, match="'speed' is no cost: choose among"):
+        dataclasses.replace(config, method_rank={"speed": 1})
 
 
 @pytest.mark.parametrize(("milliseconds", "left"), [(3.0, 1), (0.5, 2)])

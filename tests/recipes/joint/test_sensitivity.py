@@ -18,6 +18,14 @@ CODE = np.array([2, 0, 2, 1, 0, 1])
 NAMES = ("a", "b", "c")
 
 
+def at_most(limit):
+    return lambda losses: sensitivity.passing(losses, limit)
+
+
+def lowest(count):
+    return lambda losses: sensitivity.ranking(losses, count)
+
+
 @pytest.fixture(scope="module")
 def program():
     net = nets.Network(SPACE, ("cell",), 4, 3, stem_multiplier=1, project_inputs=False)
@@ -68,26 +76,31 @@ def test_methods_are_filtered_unit_by_unit():
     space = policies(NAMES, METHODS)
     losses = np.array([[0.1, 0.2, 0.0], [0.5, 0.4, 0.3], [0.0, 0.0, 0.0]])
     found = sensitivity.Sensitivity(NAMES, METHODS, {}, {"accuracy": losses})
-    left = sensitivity.filter_methods(space, found, "accuracy", 0.1)
+    left = sensitivity.filter_methods(space, found, "accuracy", at_most(0.1))
     assert left.allowed == ((METHODS[0], METHODS[2]), (METHODS[2],), METHODS)
     assert left.columns([1, 0, 1]).tolist() == [2, 2, 1]
+    two = sensitivity.filter_methods(space, found, "accuracy", lowest(2))
+    assert two.allowed == ((METHODS[0], METHODS[2]), METHODS[1:], METHODS[:2])
+    assert sensitivity.filter_methods(left, found, "accuracy", lowest(1)).allowed[0] == (METHODS[2],)
+    assert sensitivity.filter_methods(left, found, "accuracy", lowest(9)) == left
     # What a filter has taken away a later one does not bring back, not even as the least sensitive.
-    again = sensitivity.filter_methods(left, found, "accuracy", -1.0)
+    again = sensitivity.filter_methods(left, found, "accuracy", at_most(-1.0))
     assert again.allowed[0] == (METHODS[2],)
     with pytest.raises(ValueError, match="measure these units"):
-        sensitivity.filter_methods(policies(("a",), METHODS), found, "accuracy", 0.1)
+        sensitivity.filter_methods(policies(("a",), METHODS), found, "accuracy", at_most(0.1))
 
 
 def test_operators_that_do_not_bear_the_policy_leave_the_space():
     edge = {"nor_conv_1x1": 0.2}
-    left = sensitivity.filter_operators(SPACE, {"cell/0_1": edge, "cell/0_2": edge}, 0.1)
+    left = sensitivity.filter_operators(SPACE, {"cell/0_1": edge, "cell/0_2": edge}, at_most(0.1))
     assert left.edge_ops[0][0] == ("none", "skip_connect")
     assert left.edge_ops[0][2] == SPACE.edge_ops[0][2]
-    assert sensitivity.filter_operators(SPACE, {"cell/0_1": edge}, 0.2) == SPACE
+    assert sensitivity.filter_operators(SPACE, {"cell/0_1": edge}, lowest(2)).edge_ops[0][0] == ("none", "skip_connect")
+    assert sensitivity.filter_operators(SPACE, {"cell/0_1": edge}, at_most(0.2)) == SPACE
     alone = spaces.narrow(SPACE, {"cell": [["nor_conv_1x1"]] + [["skip_connect"]] * 5})
-    assert sensitivity.filter_operators(alone, {"cell/0_1": edge}, 0.1) == alone
+    assert sensitivity.filter_operators(alone, {"cell/0_1": edge}, at_most(0.1)) == alone
     with pytest.raises(ValueError, match="is no edge"):
-        sensitivity.filter_operators(SPACE, {"cell/3_0": edge}, 0.1)
+        sensitivity.filter_operators(SPACE, {"cell/3_0": edge}, at_most(0.1))
 
 
 @pytest.mark.parametrize("scale", ["linear", "logarithmic"])
