@@ -142,7 +142,9 @@ Selected = TypedDict("Selected", {
     "candidates": list[Offered], "ranking": list[Predicted], "trials": list[Tried],
     "records": Annotated[list[Count], Len(2, 2)], "carried by": Carried | None,
 }, total=False)  # fmt: skip
-InIntegers = TypedDict("InIntegers", {"test_accuracy": Number, "agreement": Number, "refused": str}, total=False)
+InIntegers = TypedDict("InIntegers", {
+    "test_accuracy": Number, "agreement": Number, "latency": Number, "refused": str,
+}, total=False)  # fmt: skip
 Points = TypedDict("Points", {"names": Texts, "values": list[Numbers]})
 Quantised = TypedDict("Quantised", {
     "test_accuracy": Required[Number], "size": Required[Number], "compute": Required[Number],

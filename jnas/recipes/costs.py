@@ -18,7 +18,7 @@ from jnas import nets, spaces
 from jnas.errors import UserError
 from jnas.files.reading import json_of
 from jnas.files.schemas import Positive
-from jnas.nets.quant.sizes import candidate_sizes
+from jnas.nets.quant.sizes import LayerShape, candidate_sizes
 from jnas.nets.quant.units import UnitOf
 from jnas.spaces.policy import EIGHT, Method
 from jnas.types import Array, PyTree
@@ -85,6 +85,9 @@ def _lowered(net: nn.Module, shape: Shape) -> jax.stages.Lowered:
 # Under a policy -------------------------------------------------------------------------------------------------------
 
 
+Latency = Callable[[LayerShape, Method], float]  # milliseconds of a layer for one image under a method
+
+
 class CostModel(NamedTuple):
     """The sizes of everything that an architecture may choose, and the methods it may be quantised by."""
 
@@ -92,7 +95,7 @@ class CostModel(NamedTuple):
     units: tuple[str, ...]
     sizes: np.ndarray  # [num_units + 1, num_ops + 1, 3] int64; last row: no unit; last column: whatever the operator is
     methods: tuple[Method, ...]
-    latency: np.ndarray | None  # [num_methods + 1] milliseconds for 10^6 products; the last of the fixed method
+    latency: np.ndarray | None  # [num_units + 1, num_ops + 1, num_methods + 1] ms; the last of the fixed method
     layout: tuple[str, ...]  # the cell of each block
 
 
@@ -103,9 +106,9 @@ def cost_model(
     unit_of: UnitOf,
     methods: Sequence[Method],
     *,
-    latency: Mapping[str, float] | None = None,
+    latency: Latency | None = None,
 ) -> CostModel:
-    """Builds the model of a supernet's found networks; nothing is computed on a device.
+    """Builds the model of a supernet's found networks.
 
     Args:
       net: a supernet, as wide and deep as the networks to be found.
@@ -113,26 +116,45 @@ def cost_model(
       units: the names of the policy's units.
       unit_of: which unit a layer belongs to, as for `nets.units.units`.
       methods: what a policy indexes; those of no unit have 8 bits.
-      latency: milliseconds for 10^6 products, for every method by its name and for "w8a8"; None: no latency.
+      latency: milliseconds of a layer under each of the methods and under 8 bits; None: no latency.
 
     Returns:
       The model.
+    """
+
+    def table_of(measure: Callable[[LayerShape], Sequence[float]], width: int, dtype: Any) -> np.ndarray:
+        table = np.zeros((len(units) + 1, len(net.space.ops) + 1, width), dtype)
+        for unit, ops in candidate_sizes(net, image_shape, unit_of, measure).items():
+            row = list(units).index(unit) if unit else len(units)
+            for op, sums in ops.items():
+                table[row, net.space.ops.index(op) if op else len(net.space.ops)] = sums
+        return table
+
+    own = (*methods, EIGHT)
+    times = None
+    if latency is not None:
+        times = table_of(lambda layer: [latency(layer, method) for method in own], len(own), np.float64)
+    sizes = table_of(LayerShape.sizes, 3, np.int64)
+    return CostModel(net.space, tuple(units), sizes, tuple(methods), times, tuple(net.layout))
+
+
+def by_products(rates: Mapping[str, float], methods: Sequence[Method]) -> Latency:
+    """The latency of a target of which one knows milliseconds for 10^6 products under each method.
+
+    Args:
+      rates: by the names of methods.
+      methods: that it is asked for.
+
+    Returns:
+      The function for `cost_model`.
 
     Raises:
-      UserError: if the table of latencies lacks a method.
+      UserError: if one of the methods, or "w8a8", is missing.
     """
-    table = np.zeros((len(units) + 1, len(net.space.ops) + 1, 3), np.int64)
-    for unit, ops in candidate_sizes(net, image_shape, unit_of).items():
-        row = list(units).index(unit) if unit else len(units)
-        for op, sizes in ops.items():
-            table[row, net.space.ops.index(op) if op else len(net.space.ops)] = sizes
-    rates = None
-    if latency is not None:
-        for method in (*methods, EIGHT):
-            if str(method) not in latency:
-                raise UserError(f"the table of latencies lacks {method}: give its milliseconds for 10^6 products")
-        rates = np.array([float(latency[str(method)]) for method in (*methods, EIGHT)])
-    return CostModel(net.space, tuple(units), table, tuple(methods), rates, tuple(net.layout))
+    for method in (*methods, EIGHT):
+        if str(method) not in rates:
+            raise UserError(f"the table of latencies lacks {method}: give its milliseconds for 10^6 products")
+    return lambda layer, method: layer.sizes().products * rates[str(method)] / 1e6
 
 
 def read_latency(path: str) -> dict[str, float]:
@@ -203,12 +225,14 @@ def costs(model: CostModel, ops: np.ndarray, columns: np.ndarray) -> dict[str, f
         "compute": float(np.sum(sizes[:, 1] * bits[:, 0] * bits[:, 1])),
     }
     if model.latency is not None:
-        found["latency"] = float(np.sum(sizes[:, 1] * model.latency[rows]) / 1e6)
+        times = model.latency[np.arange(len(rows)), -1, rows]
+        own = model.latency[np.arange(len(ops)), np.maximum(ops, 0), columns]
+        found["latency"] = float(np.sum(times) + np.sum(np.where(ops >= 0, own, 0.0)))
     return found
 
 
 def largest(model: CostModel) -> dict[str, float]:
     """The costs of the network with the largest operator in every unit and 8 bits everywhere: those that count as 1."""
-    eight = model._replace(methods=(EIGHT,), latency=None if model.latency is None else model.latency[[-1, -1]])
+    eight = model._replace(methods=(EIGHT,), latency=None if model.latency is None else model.latency[..., [-1, -1]])
     ops = np.argmax(model.sizes[:-1, :-1, 1], axis=1).astype(np.int32)
     return costs(eight, ops, np.zeros(len(model.units), np.int32))

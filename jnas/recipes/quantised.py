@@ -22,7 +22,7 @@ from jnas.nets.quant.sizes import layer_sizes
 from jnas.nets.quant.units import Path, Units, calibrate, methods_of, per_edge, rules, shared, units
 from jnas.recipes import train_network, trainer
 from jnas.recipes.classification import evaluate
-from jnas.recipes.costs import CONSTANTS
+from jnas.recipes.costs import CONSTANTS, median_seconds
 from jnas.recipes.settings import Training
 from jnas.spaces.policy import EIGHT, Method, method_of
 from jnas.types import Array, PyTree
@@ -225,7 +225,8 @@ def in_integers(
       predicted: `[num_images]`, the classes that fake quantisation gives.
 
     Returns:
-      `test_accuracy` and the `agreement` with `predicted`; or `refused`, the sentence that says why there is none.
+      `test_accuracy`, the `agreement` with `predicted`, and `latency`, the milliseconds of one image on this device; or
+      `refused`, the sentence that says why there is none.
     """
     try:
         layers = integer.integer_layers(variables["params"], one.units, one.methods, one.columns, seen)
@@ -238,7 +239,11 @@ def in_integers(
         device = environment()["device"]
         reason = str(error).strip().partition("\n")[0]
         return {"refused": f"{device} cannot run this network in integers ({reason}): measure it on a CPU"}
-    return {"test_accuracy": float(np.mean(found == test.labels)), "agreement": float(np.mean(found == predicted))}
+    image = data.augment(augment, None, jnp.asarray(test.images[:1]), test.shape)
+    return {
+        "test_accuracy": float(np.mean(found == test.labels)), "agreement": float(np.mean(found == predicted)),
+        "latency": 1e3 * median_seconds(lambda: run(image), 20),
+    }  # fmt: skip
 
 
 def _predictions(logits: Callable[[Array], Array], dataset: data.Dataset, augment: data.Augment) -> np.ndarray:

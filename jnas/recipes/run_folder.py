@@ -28,7 +28,10 @@ from jnas.report.reading import dotted
 CONFIG, RESULT, ENVIRONMENT = "config.yaml", "result.json", "environment.json"
 GONE = {"entropy": 0.0, "temperature": 1.0, "statistics_groups": 1}  # settings of old, at what changed nothing
 # Settings that older runs lack, and what those did.
-BEFORE = {"shrink": 1, "inner_steps": 1, "order": "structure", "patience": None, "tolerance": 0.02}
+BEFORE = {
+    "shrink": 1, "inner_steps": 1, "order": "structure", "tuning_steps": 0, "tuning_rate": 0.02, "patience": None,
+    "tolerance": 0.02,
+}  # fmt: skip
 CHECKPOINTS_SINCE = (0, 9)  # the first version whose checkpoints this one can go on from
 
 

@@ -62,12 +62,13 @@ def networks_table(found: dict[str, dict[str, Any]]) -> Table:
         rows.append((
             NAMES.get(name, name), f"{100 * one['test_accuracy']:.2f}",
             f"{100 * whole['test_accuracy']:.2f}" if "test_accuracy" in whole else whole.get("refused", "–"),
+            f"{whole['latency']:.2f}" if "latency" in whole else "–",
             f"{one['size'] / 1e3:.2f}", f"{one['compute'] / 1e6:.1f}", f"{one['reward']:.4f}",
             str(one["evaluations"]) + (" (converged)" if one.get("converged") else ""), str(one["genotype"]),
         ))  # fmt: skip
     head = (
-        "network", "test accuracy, %", "in integers, %", "size, kB", "10⁶ bit operations", "reward in the search",
-        "evaluations", "genotype",
+        "network", "test accuracy, %", "in integers, %", "ms an image in integers", "size, kB", "10⁶ bit operations",
+        "reward in the search", "evaluations", "genotype",
     )  # fmt: skip
     return Table("Trained from scratch with quantisation, at equal cost of search", head, tuple(rows))
 

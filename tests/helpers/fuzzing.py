@@ -245,15 +245,6 @@ def lighten(monkeypatch, folder):
     from jnas.recipes.tasks import export, predict
     from jnas.recipes.zoo import networks
 
-    class Nets:
-        """In place of `jnas.nets`: the weights of the corpus, whatever the network."""
-
-        @staticmethod
-        def shapes(net, shape):
-            return weights
-
-        count_parameters = staticmethod(models.nets.count_parameters)
-
     archive = np.load(folder / "run/train/found/weights.npz")
     weights: dict = {}
     for name in archive.files[1:] if archive.files[0] == "leaves" else [n for n in archive.files if n != "leaves"]:
@@ -268,7 +259,7 @@ def lighten(monkeypatch, folder):
     monkeypatch.setattr(driver, "report", types.SimpleNamespace(write_report=stop))
     monkeypatch.setattr(driver.train_network, "random_cells", lambda *_: [])
     monkeypatch.setattr(driver.train_network.trainer, "train", stop)
-    monkeypatch.setattr(models, "nets", Nets)
+    monkeypatch.setattr(models.quantised, "shapes", lambda *_: weights)  # those of the corpus, whatever the network
     monkeypatch.setattr(predict.models, "answer", stop)
     monkeypatch.setattr(models, "evaluate", stop)
     monkeypatch.setattr(export, "export_network", stop)

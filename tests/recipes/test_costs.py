@@ -36,7 +36,8 @@ def test_costs_are_those_of_the_layers():
     shapes, _ = jax.eval_shape(lambda key: nets.initialise(supernet, key, (8, 8, 1)), jax.random.key(0))
     of = units.units(supernet, shapes, units.shared)
     assert of.names == (*(f"cell/{pair}" for pair in ("0_1", "0_2", "0_3", "1_2", "1_3", "2_3")), "residual")
-    latency = {str(method): 0.5 for method in METHODS} | {"w8a8": 1.0}
+    rates = {str(method): 0.5 for method in METHODS} | {"w8a8": 1.0}
+    latency = costs.by_products(rates, METHODS)
     model = costs.cost_model(supernet, (8, 8, 1), of.names, units.shared, METHODS, latency=latency)
     net = nets.network_for(spaces.fix(SPACE, CODE), channels=4, depth=1, num_classes=3)
     layers = sizes.layer_sizes(net, (8, 8, 1))
@@ -54,10 +55,10 @@ def test_costs_are_those_of_the_layers():
     each = units.units(supernet, shapes, units.shared_operator).names
     fine = costs.cost_model(supernet, (8, 8, 1), each, units.shared_operator, METHODS, latency=latency)
     of_edge = [columns[of.names.index("/".join(name.split("/")[:2]))] for name in each]
-    assert costs.costs(fine, costs.operators(fine, CODE), np.array(of_edge)) == found
+    assert costs.costs(fine, costs.operators(fine, CODE), np.array(of_edge)) == pytest.approx(found)
     assert costs.largest(model)["size"] > costs.costs(model, ops, np.zeros(7, int))["size"]
     with pytest.raises(UserError, match="lacks w8a8"):
-        costs.cost_model(supernet, (8, 8, 1), of.names, units.shared, METHODS, latency={str(m): 1 for m in METHODS})
+        costs.by_products({str(method): 1 for method in METHODS}, METHODS)
 
 
 def test_costs_of_edges_are_those_of_the_cell_of_their_block():

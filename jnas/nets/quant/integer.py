@@ -140,18 +140,7 @@ def integer_apply(
         layer = layers.get(module.path)
         if layer is None:
             return call(*args, **kwargs)
-        (x,) = args
-        levels = jnp.clip(jnp.round(x.astype(jnp.float32) / layer.step) + layer.zero, layer.first, layer.last)
-        levels = levels.astype(jnp.int8)
-        summed = levels.astype(jnp.int32)
-        if isinstance(module, Linear):
-            summed = lax.dot_general(levels, layer.weights, (((1,), (0,)), ((), ())), preferred_element_type=jnp.int32)
-        else:
-            summed = _convolve(levels, layer, module)
-        offset = layer.zero * layer.weights.astype(np.int32).sum(tuple(range(layer.weights.ndim - 1)))
-        offset = offset.reshape((1,) * (summed.ndim - 1) + (-1,)).astype(np.int32)
-        factor = (layer.scale * layer.step).reshape(offset.shape)
-        y = (summed - offset).astype(jnp.float32) * factor
+        y = multiplied(module, layer, *args)
         return y + module.variables["params"]["Dense_0"]["bias"][None] if isinstance(module, Linear) else y
 
     def apply(images: Array) -> Array:
@@ -160,6 +149,20 @@ def integer_apply(
         return logits.main
 
     return apply
+
+
+def multiplied(module: Conv | DepthwiseConv | Linear, layer: IntegerLayer, x: Array) -> Array:
+    """What a layer makes of `[batch, ..., in]` in integers, without a bias: `[batch, ..., out]` float32."""
+    levels = jnp.clip(jnp.round(x.astype(jnp.float32) / layer.step) + layer.zero, layer.first, layer.last)
+    levels = levels.astype(jnp.int8)
+    if isinstance(module, Linear):
+        summed = lax.dot_general(levels, layer.weights, (((1,), (0,)), ((), ())), preferred_element_type=jnp.int32)
+    else:
+        summed = _convolve(levels, layer, module)
+    offset = layer.zero * layer.weights.astype(np.int32).sum(tuple(range(layer.weights.ndim - 1)))
+    offset = offset.reshape((1,) * (summed.ndim - 1) + (-1,)).astype(np.int32)
+    factor = (layer.scale * layer.step).reshape(offset.shape)
+    return (summed - offset).astype(jnp.float32) * factor
 
 
 def _convolve(levels: Array, layer: IntegerLayer, module: Conv | DepthwiseConv) -> Array:

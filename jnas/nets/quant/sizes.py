@@ -1,5 +1,6 @@
 """What the layers of a network hold and do, and what every candidate operator of a supernet would add."""
 
+from collections.abc import Callable, Sequence
 from typing import NamedTuple
 
 import jax
@@ -21,30 +22,44 @@ class Sizes(NamedTuple):
     channels: int  # output channels, each with a scale and a bias
 
 
-def layer_sizes(net: Network, image_shape: tuple[int, int, int]) -> dict[Path, Sizes]:
-    """What each layer of a found network costs; nothing is computed.
+class LayerShape(NamedTuple):
+    """What one layer computes for one image."""
+
+    kind: type[nn.Module]  # Conv, DepthwiseConv or Linear
+    size: int  # of its window
+    stride: int
+    dilation: int
+    inputs: tuple[int, ...]  # (height, width, channels), or (channels,)
+    outputs: tuple[int, ...]
+
+    def sizes(self) -> Sizes:
+        """What it holds and does."""
+        weights = self.size**2 * (1 if self.kind is DepthwiseConv else self.inputs[-1]) * self.outputs[-1]
+        return Sizes(weights, weights * int(np.prod(self.outputs[:-1])), self.outputs[-1])
+
+
+def layer_shapes(net: Network, image_shape: tuple[int, int, int]) -> dict[Path, LayerShape]:
+    """What each layer of a found network computes; nothing is computed.
 
     Args:
       net: a network of a fixed space.
       image_shape: `(height, width, channels)`.
 
     Returns:
-      For the path of each layer, its sizes.
+      By the path of each layer.
 
     Raises:
       ValueError: if an edge has an operator of the user's own.
     """
     check_built_in(net)
-    found: dict[Path, Sizes] = {}
+    found: dict[Path, LayerShape] = {}
 
     def note(call, args, kwargs, context):
         y = call(*args, **kwargs)
         module = context.module
         if isinstance(module, (Conv, DepthwiseConv, Linear)) and context.method_name == "__call__":
-            size = 1 if isinstance(module, Linear) else module.size**2
-            inputs = 1 if isinstance(module, DepthwiseConv) else args[0].shape[-1]
-            weights = size * inputs * y.shape[-1]
-            found[module.path] = Sizes(weights, weights * int(np.prod(y.shape[1:-1])), y.shape[-1])
+            window = (1, 1, 1) if isinstance(module, Linear) else (module.size, module.stride, module.dilation)
+            found[module.path] = LayerShape(type(module), *window, args[0].shape[1:], y.shape[1:])
         return y
 
     def run(key):
@@ -55,26 +70,37 @@ def layer_sizes(net: Network, image_shape: tuple[int, int, int]) -> dict[Path, S
     return found
 
 
-def candidate_sizes(net: Network, image_shape: tuple[int, int, int], unit_of: UnitOf) -> dict[str, dict[str, Sizes]]:
+def layer_sizes(net: Network, image_shape: tuple[int, int, int]) -> dict[Path, Sizes]:
+    """What each layer of a found network costs, see `layer_shapes`."""
+    return {path: layer.sizes() for path, layer in layer_shapes(net, image_shape).items()}
+
+
+def candidate_sizes(
+    net: Network,
+    image_shape: tuple[int, int, int],
+    unit_of: UnitOf,
+    measure: Callable[[LayerShape], Sequence[float]] = LayerShape.sizes,
+) -> dict[str, dict[str, np.ndarray]]:
     """What every candidate operator would add to every unit of a supernet, and what is there in any case.
 
     Args:
       net: a supernet.
       image_shape: `(height, width, channels)`.
       unit_of: as for `units`.
+      measure: of a layer; what it gives is summed over the layers of an operator.
 
     Returns:
-      `{unit: {operator: sizes}}`; what does not depend on the cell, projections and residual blocks, is under "" in its
+      `{unit: {operator: sums}}`; what does not depend on the cell, projections and residual blocks, is under "" in its
       unit, and what belongs to no unit under the unit "".
     """
-    result: dict[str, dict[str, Sizes]] = {}
+    result: dict[str, dict[str, np.ndarray]] = {}
     for op in (op for op in net.space.ops if op != NONE):
         fixed = net.clone(space=_everywhere(net.space, op))
-        for path, sizes in layer_sizes(fixed, image_shape).items():
+        for path, layer in layer_shapes(fixed, image_shape).items():
             where = place_of(fixed, path)
             unit = result.setdefault(unit_of(where) or "", {})
             if where.op or op == _first(net.space):
-                unit[where.op] = Sizes(*np.add(unit.get(where.op, Sizes(0, 0, 0)), sizes).tolist())
+                unit[where.op] = np.asarray(measure(layer)) + unit.get(where.op, 0)
     return result
 
 

@@ -1,5 +1,6 @@
 """What the parts of a joint search share, built and checked before anything is written."""
 
+import pathlib
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, NamedTuple
 
@@ -11,6 +12,7 @@ from jnas.errors import UserError
 from jnas.nets.quant.units import UnitOf, Units, units
 from jnas.recipes import costs, run_folder, train_network
 from jnas.recipes.joint import rewards
+from jnas.recipes.joint.latencies import MEASURED, measured
 from jnas.recipes.joint.settings import QuantisedSearch
 from jnas.recipes.quantised import UNITS_OF
 from jnas.recipes.settings import share
@@ -31,7 +33,7 @@ class Plan(NamedTuple):
     unit_of: UnitOf
     units: Units
     final: nets.Network  # a supernet as wide and deep as the networks that are trained in the end
-    latency: Mapping[str, float] | None  # milliseconds for 10^6 products, by the method's name
+    latency: costs.Latency | None  # milliseconds of a layer; where it is measured, 1 until it is
     costs: costs.CostModel  # of networks as they are trained in the end
     reward: Callable[[Mapping[str, float]], float]
 
@@ -76,15 +78,31 @@ def make_plan(config: QuantisedSearch, mesh: Mesh | None = None) -> Plan:
         raise UserError(
             f"policy names {count} methods: give one, or one for each of {', '.join(of.names)}, in this order"
         )
-    latency = costs.read_latency(config.latency) if config.latency else None
-    filters = config.method_growth, config.operator_growth, config.method_rank, config.operator_rank
-    if latency and UNQUANTISED not in own and not any("latency" in one for one in filters):
-        latency = {str(UNQUANTISED): float("nan"), **latency}  # of no candidate
+    latency = _latency(config, own, methods) if config.latency else None
     model = costs.cost_model(final, shape, of.names, unit_of, methods, latency=latency)
     reward = rewards.reward_of(config.reward, costs.largest(model))
     for arch in spaces.sample(space, jax.random.key(0), 1):  # before minutes are spent
         train_network.prepare(space, arch, splits, config.train)
     return Plan(space, methods, splits, training, validation, augment, net, unit_of, of, final, latency, model, reward)
+
+
+def _latency(config: QuantisedSearch, own: Sequence[Method], methods: Sequence[Method]) -> costs.Latency:
+    if config.latency == MEASURED:
+        return lambda layer, method: 1.0
+    rates = costs.read_latency(config.latency)
+    filters = config.method_growth, config.operator_growth, config.method_rank, config.operator_rank
+    if UNQUANTISED not in own and not any("latency" in one for one in filters):
+        rates = {str(UNQUANTISED): float("nan"), **rates}  # of no candidate
+    return costs.by_products(rates, methods)
+
+
+def with_latencies(config: QuantisedSearch, plan: Plan, path: pathlib.Path) -> Plan:
+    """The plan with the latencies of this device, measured once and kept in the run; other plans are as they were."""
+    if config.latency != MEASURED:
+        return plan
+    plan = plan._replace(latency=measured(path))
+    model = costs_of(plan, plan.units, plan.unit_of)
+    return plan._replace(costs=model, reward=rewards.reward_of(config.reward, costs.largest(model)))
 
 
 def units_of(net: Any, shape: tuple[int, int, int], unit_of: UnitOf) -> Units:

@@ -1,5 +1,6 @@
 """Search for an architecture and a quantisation policy together, by reward, with weights that the candidates share."""
 
+import dataclasses
 import functools
 import pathlib
 import time
@@ -14,7 +15,7 @@ from jnas.files.locks import exclusive
 from jnas.nets.quant.units import Units
 from jnas.recipes import quantised, run_folder, train_network, trainer
 from jnas.recipes.joint import weight_sharing
-from jnas.recipes.joint.plan import Plan, make_plan, own_policies, policies_of
+from jnas.recipes.joint.plan import Plan, make_plan, own_policies, policies_of, with_latencies
 from jnas.recipes.joint.search import JOINT, searches
 from jnas.recipes.joint.sensitivity import filtered
 from jnas.recipes.joint.settings import QuantisedSearch
@@ -41,6 +42,7 @@ def search(config: QuantisedSearch, plan: Plan, path: pathlib.Path) -> dict[str,
     """
     started = time.monotonic()
     with exclusive(path / ".supernet"):  # one trains, the others wait and find it done
+        plan = with_latencies(config, plan, path)
         score = _supernet(config, plan, path / SUPERNET)
         with run_folder.as_user_input():
             space, policies = filtered(config, plan, score, path)
@@ -84,10 +86,16 @@ def _supernet(config: QuantisedSearch, plan: Plan, folder: pathlib.Path):
     key = jax.random.fold_in(jax.random.key(config.seed), 1)
     variables = trainer.train(job, key, folder=folder, title="supernet", steps_per_call=config.steps_per_call)
 
-    def score(of: Units = plan.units, at_once: int | None = None):
+    tuning = None
+    if config.tuning_steps:
+        level = dataclasses.replace(part.weights, learning_rate=config.tuning_rate, final_learning_rate=0.0)
+        tuning = weight_sharing.Tuning(config.tuning_steps, optimiser_of(level, config.tuning_steps), source)
+
+    def score(of: Units = plan.units, at_once: int | None = None, tuning: weight_sharing.Tuning | None = tuning):
         return weight_sharing.judge(
-            plan.net, variables, of, plan.methods, plan.space, plan.validation, plan.augment, at_once=at_once
-        )
+            plan.net, variables, of, plan.methods, plan.space, plan.validation, plan.augment, at_once=at_once,
+            tuning=tuning,
+        )  # fmt: skip
 
     return score
 

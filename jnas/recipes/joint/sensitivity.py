@@ -284,7 +284,7 @@ def _measured(
     """Each unit alone under each method, as the mean over some architectures."""
     count = len(archs) * (1 + len(of.names) * len(plan.methods))
     print(f"sensitivities of {len(of.names)} units: {count} candidates", file=sys.stderr, flush=True)
-    program = score(of, at_once=4) if ACCURACY in metrics else None
+    program = score(of, at_once=4, tuning=None) if ACCURACY in metrics else None
     model = costs_of(plan, of, unit_of)
     ops = [costs.operators(model, arch) for arch in archs]
 

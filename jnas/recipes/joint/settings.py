@@ -25,6 +25,8 @@ class Supernet:
 
 @settings(
     learning_rate=(POSITIVE, LARGE),
+    tuning_steps=(0, MANY),
+    tuning_rate=(POSITIVE, LARGE),
     num_evaluations=(2, MANY),
     **dict.fromkeys(("method_rank", "operator_rank"), (1, 100)),
 )
@@ -52,10 +54,12 @@ class QuantisedSearch:
     probes: int = 4  # random architectures over which sensitivities are averaged
     # how candidates are scored
     supernet: Supernet = Supernet()  # whose weights candidates share
+    tuning_steps: int = 0  # for which each candidate is trained from them under its policy before it is scored
+    tuning_rate: float = 0.02  # of those steps at their beginning; it falls to 0
     validation: float = 0.2  # share of the training images that only scores candidates; from 2 on: so many of them
     augmentation: Augmentation = _AUGMENTATION
     reward: Reward = _REWARD  # of accuracy and costs
-    latency: str = ""  # a JSON file, method -> milliseconds for 10^6 products
+    latency: str = ""  # "measured" on this device; or a JSON file, method -> milliseconds for 10^6 products
     # the search
     searcher: Literal["reinforce", "genetic", "evolution", "random", "nsga2"] = "reinforce"  # asks for candidates
     order: Literal["structure", "policy", "together"] = "structure"  # what is drawn first in a candidate

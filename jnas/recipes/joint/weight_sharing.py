@@ -1,18 +1,19 @@
 """Candidates that share weights: a supernet trained on random architectures and policies, and what it says of each."""
 
 from collections.abc import Callable, Sequence
-from typing import Any
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
 import numpy as np
+import optax
 
 from jnas import data, nets, spaces
 from jnas.nets.quant.units import Units, rules
 from jnas.recipes.classification import training_loss
 from jnas.spaces.cell import CellSpace
 from jnas.spaces.policy import Method, PolicySpace
-from jnas.types import Array, Context, Examples, Loss, PyTree
+from jnas.types import Array, Context, Examples, Loss, PyTree, Source
 
 
 def single_path(net: nets.Network, of: Units, policies: PolicySpace, space: CellSpace) -> Loss:
@@ -48,6 +49,14 @@ def single_path(net: nets.Network, of: Units, policies: PolicySpace, space: Cell
     return loss
 
 
+class Tuning(NamedTuple):
+    """How a candidate is trained before it is scored."""
+
+    steps: int
+    optimiser: optax.GradientTransformation
+    source: Source  # of `Examples`
+
+
 def judge(
     net: nets.Network,
     variables: PyTree,
@@ -58,8 +67,11 @@ def judge(
     augment: data.Augment,
     *,
     at_once: int | None = None,
+    tuning: Tuning | None = None,
 ) -> Callable[[np.ndarray, np.ndarray], np.ndarray]:
     """Accuracy of candidates with the supernet's weights, normalised by the statistics of the validation images.
+
+    With `tuning` each candidate is first trained from those weights under its policy, all on the same batches.
 
     Args:
       net: the supernet.
@@ -69,7 +81,9 @@ def judge(
       space: of the architectures.
       validation: all of it is one batch.
       augment: its normalisation is used and nothing else of it.
-      at_once: candidates computed together; the others wait in a loop of the same program. None: all.
+      at_once: candidates computed together; the others wait in a loop of the same program. None: all. Those that are
+        trained are computed one by one.
+      tuning: how candidates are trained; None: not at all.
 
     Returns:
       `(archs [n, num_choices], columns [n, num_units]) -> [n]`; each n compiles once.
@@ -79,20 +93,40 @@ def judge(
     mixes = jax.jit(jax.vmap(lambda arch: spaces.one_hot_alpha(space, arch)))
 
     @jax.jit
-    def correct(variables: PyTree, mixes: PyTree, columns: Array, image: Array, labels: Array) -> Array:
+    def correct(variables: PyTree, mixes: PyTree, columns: Array, image: Array, labels: Array, arrays: PyTree) -> Array:
         def one(candidate) -> Array:
             mix, policy = candidate
-            quantised = {**variables, "quant": rules(of, methods, policy)}
+            quant = rules(of, methods, policy)
+            own = variables if tuning is None else _tuned(net, variables, quant, mix, tuning, arrays)
             logits: Any
-            logits, _ = net.apply(quantised, image, mix, train=True, mutable=["batch_stats"])
+            logits, _ = net.apply({**own, "quant": quant}, image, mix, train=True, mutable=["batch_stats"])
             return jnp.sum((jnp.argmax(logits.main, -1) == labels).astype(jnp.int32))
 
-        if at_once is None or at_once >= len(columns):
+        if tuning is None and (at_once is None or at_once >= len(columns)):
             return jax.vmap(one)((mixes, columns))
-        return jax.lax.map(one, (mixes, columns), batch_size=at_once)
+        return jax.lax.map(one, (mixes, columns), batch_size=at_once if tuning is None else None)
+
+    arrays = () if tuning is None else tuning.source.arrays
 
     def score(archs: np.ndarray, columns: np.ndarray) -> np.ndarray:
-        counts = correct(variables, mixes(np.asarray(archs, np.int32)), np.asarray(columns, np.int32), image, labels)
-        return np.asarray(counts) / len(validation)
+        chosen = mixes(np.asarray(archs, np.int32)), np.asarray(columns, np.int32)
+        return np.asarray(correct(variables, *chosen, image, labels, arrays)) / len(validation)
 
     return score
+
+
+def _tuned(net: nets.Network, variables: PyTree, quant: PyTree, mix: PyTree, tuning: Tuning, arrays: PyTree) -> PyTree:
+    """The weights after the steps of one candidate under its rules."""
+    key = jax.random.key(0)
+
+    def step(carry, now):
+        params, stats, state = carry
+        batch = tuning.source.batch(arrays, now, key)
+        loss = lambda params: training_loss(net, {"params": params, "quant": quant}, batch, Context(stats), mix)
+        gradient, aux = jax.grad(loss, has_aux=True)(params)
+        updates, state = tuning.optimiser.update(gradient, state, params)
+        return (optax.apply_updates(params, updates), aux.variables, state), None
+
+    begin = variables["params"], variables["batch_stats"], tuning.optimiser.init(variables["params"])
+    (params, stats, _), _ = jax.lax.scan(step, begin, jnp.arange(tuning.steps, dtype=jnp.int32))
+    return {"params": params, "batch_stats": stats}

@@ -9,6 +9,7 @@ import subprocess
 import sys
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 import optax
 import pytest
@@ -18,13 +19,15 @@ from quantised_worker import asked, both_begun, made_up, pretended, run, setting
 from jnas import data, nets, spaces
 from jnas.errors import Interrupted, UserError
 from jnas.nets.quant import integer, sizes, units
-from jnas.recipes import driver, models, quantised, trainer
+from jnas.recipes import costs, driver, models, quantised, trainer
+from jnas.recipes.classification import training_loss
+from jnas.recipes.joint import latencies, sensitivity, weight_sharing
 from jnas.recipes.joint import plan as quantised_plan
 from jnas.recipes.joint import recipe as joint
 from jnas.recipes.joint import search as joint_search
-from jnas.recipes.joint import sensitivity, weight_sharing
 from jnas.recipes.settings import Training
-from jnas.spaces.policy import Method, policies
+from jnas.spaces.policy import EIGHT, Method, policies
+from jnas.types import Context
 
 UNITS = (*(f"cell/{pair}" for pair in ("0_1", "0_2", "0_3", "1_2", "1_3", "2_3")), "residual")
 
@@ -127,6 +130,24 @@ def test_whatever_is_drawn_first_a_candidate_is_scored_as_what_it_is(images, tmp
     assert drawn[:2] == ["policy", "nasbench201" if order == "together" else "policy"]
 
 
+def test_latencies_of_this_device_are_measured_once_and_kept(images, tmp_path):
+    changes = {"latency": "measured", "reward": {"latency": 0.1}, "compare": False, "method_threshold": None}
+    with made_up():
+        found = driver.run(joint, settings(images, **changes), tmp_path / "run")["quantised"]["joint"]
+    file = tmp_path / "run" / "latencies.json"
+    known = json.loads(file.read_text())
+    assert {name.split()[-1] for name in known} == {"int8", "float32"}
+    assert {name.split()[0] for name in known} == {"Conv", "Linear"}
+    plan = quantised_plan.make_plan(settings(images, **changes))
+    net = nets.network_for(spaces.fix(plan.space, np.array(found["arch"])), channels=2, depth=1, num_classes=4)
+    of_net = sizes.layer_shapes(net, plan.splits.train.shape).values()
+    assert found["latency"] == pytest.approx(sum(latencies.measured(tmp_path / "run")(one, EIGHT) for one in of_net))
+    assert json.loads(file.read_text()) == known  # all that a candidate may hold was measured before the search
+    file.write_text('{"Conv": -1.0}')
+    with pytest.raises(UserError, match=r"latencies\.json"):
+        latencies.measured(tmp_path / "run")
+
+
 def test_a_fixed_policy_may_be_mixed(images, tmp_path):
     mixed = ["w2a4", "w8a8", "w4a8", "w8a8", "w8a8", "w2a4", "w4a8"]
     changes = {"compare": False, "method_threshold": None}
@@ -183,6 +204,29 @@ def test_a_supernet_learns_under_random_policies_and_judges_many_at_once(cells):
     together = judge(archs, columns)
     assert together.min() > 0.8
     assert together.tolist() == [float(judge(archs[n : n + 1], columns[n : n + 1])[0]) for n in range(3)]
+
+    # Each trained on from these weights under its policy: the same as the steps of a fixed mixture by hand.
+    fresh = nets.initialise(net, jax.random.key(1), images.shape)
+    fresh = dict(zip(("params", "batch_stats"), fresh, strict=True))
+    tuning = weight_sharing.Tuning(3, optax.sgd(0.3, 0.9), source)
+    tuned = weight_sharing.judge(
+        net, fresh, of, policy.methods, space, images, data.Augment(), at_once=2, tuning=tuning
+    )(archs, columns)
+    for n, expected in enumerate(tuned):
+        mix = spaces.one_hot_alpha(space, archs[n])
+        quant = units.rules(of, policy.methods, columns[n])
+        weights, stats, state = fresh["params"], fresh["batch_stats"], tuning.optimiser.init(fresh["params"])
+        for step in range(3):
+            batch = source.batch(source.arrays, jnp.int32(step), jax.random.key(0))
+            loss = lambda weights: training_loss(net, {"params": weights, "quant": quant}, batch, Context(stats), mix)  # noqa: B023
+            gradient, aux = jax.grad(loss, has_aux=True)(weights)
+            updates, state = tuning.optimiser.update(gradient, state, weights)
+            weights, stats = optax.apply_updates(weights, updates), aux.variables
+        of_step = {"params": weights, "batch_stats": stats}
+        by_hand = weight_sharing.judge(net, of_step, of, policy.methods, space, images, data.Augment())
+        assert by_hand(archs[n : n + 1], columns[n : n + 1])[0] == pytest.approx(expected, abs=1.01 / 64)
+    fresh = weight_sharing.judge(net, fresh, of, policy.methods, space, images, data.Augment())(archs, columns)
+    assert (tuned - fresh).max() > 0.1
 
 
 def test_a_device_without_integer_products_is_named(cells, monkeypatch):
@@ -290,7 +334,7 @@ def target(images, tmp_path_factory):
     return dataclasses.replace(config, method_growth={}), plan
 
 
-def weak(of=None, at_once=None):
+def weak(of=None, **others):
     """A quarter of the accuracy is lost by 2 bits of the convolution on the first edge."""
     at = 0 if of is None else of.names.index("cell/0_1/nor_conv_1x1")
     return lambda archs, columns: 0.5 - 0.125 * ((archs[:, 0] == 1) & (columns[:, at] == 0))
@@ -309,7 +353,7 @@ def test_an_operator_that_loses_more_than_the_threshold_leaves_its_edge(target, 
 def test_a_search_stays_among_the_operators_that_are_left(images, tmp_path):
     seen = []
 
-    def score(of=None, at_once=None):
+    def score(of=None, **others):
         judge = weak(of)
 
         def noting(archs, columns):
@@ -358,6 +402,7 @@ def test_of_each_unit_the_least_sensitive_stay_by_rank(target, tmp_path):
 def test_operators_are_filtered_by_what_they_grow(target, tmp_path, milliseconds, left):
     config, plan = target
     config = dataclasses.replace(config, policy="w2a4", operator_growth={"latency": 0.0})
-    plan = plan._replace(latency={**plan.latency, "w2a4": milliseconds})
+    rates = {"w2a4": milliseconds, "w8a8": 1.0, "w32a32": 1.0}
+    plan = plan._replace(latency=costs.by_products(rates, plan.methods))
     space, _ = sensitivity.filtered(config, plan, weak, tmp_path)
     assert {len(ops) for ops in space.edge_ops[0]} == {left}
