@@ -104,13 +104,12 @@ def widths_chart(policy: dict[str, str], name: str) -> Chart:
     methods = {unit: method_of(method) for unit, method in policy.items()}
     with axes_of(1.2 + 0.22 * len(methods)) as axes:
         rows = range(len(methods))
-        axes.barh(rows, [method.weight_bits for method in methods.values()], label="weights")
-        axes.barh(rows, [-method.activation_bits for method in methods.values()], label="activations")
+        axes.barh(rows, [method.weight_bits for method in methods.values()])
+        axes.barh(rows, [-method.activation_bits for method in methods.values()])
         axes.set_yticks(rows, list(methods), fontsize=7.5)
         axes.invert_yaxis()
         axes.xaxis.set_major_formatter(lambda bits, _: f"{abs(bits):g}")
-        axes.set(title=title, xlabel="bits")
-        axes.legend(loc="best")
+        axes.set(title=title, xlabel="bits of activations (left) and weights (right)")
         said = ", ".join(f"{unit} {method}" for unit, method in policy.items())
         return Chart(title, f"{title}: {said}.", to_svg(axes.figure))
 
