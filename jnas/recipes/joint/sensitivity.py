@@ -107,8 +107,8 @@ def ranking(losses: np.ndarray, count: int) -> np.ndarray:
     >>> ranking(np.array([[0.1, 0.2, 0.1], [0.5, 0.4, np.nan]]), 2).tolist()
     [[True, False, True], [True, True, False]]
 
-    The document behind this search has "the methods of the highest rank among all available ones", and as its reason
-    that insensitive units bear few bits: ranks are counted from the least sensitive here.
+    A departure: published are "the methods of the highest rank", for the reason that what is insensitive bears few
+    bits. The reason asks for the lowest, so ranks are counted from the least sensitive.
 
     Args:
       losses: `[n, num_options]`; NaN: no option.

@@ -89,13 +89,18 @@ class QuantisedSearch:
             raise ValueError(f"operators are filtered and policy is {self.policy!r}: name the method of all units")
         costs = {*self.method_growth, *self.operator_growth, *self.beside}
         for name in sorted(costs | {*self.method_rank, *self.operator_rank}):
-            if name not in METRICS[name in costs :]:
-                raise ValueError(f"{name!r} is no cost: choose among {', '.join(METRICS[1:])}")
+            known = METRICS[1:] if name in costs else METRICS
+            if name not in known:
+                raise ValueError(
+                    f"{name!r} is no {'cost' if name in costs else 'metric'}: choose among {', '.join(known)}"
+                )
             if name == "latency" and not self.latency:
-                raise ValueError("latency has a threshold, a rank or a front: name a table with latency=FILE.json")
+                raise ValueError(
+                    "latency has a threshold, a rank or a front: give latency=measured or latency=FILE.json"
+                )
         if len(set(self.beside)) < len(self.beside):
             raise ValueError(f"beside is {self.beside}: name each cost once")
         if self.beside and self.searcher != "nsga2":
             raise ValueError(f"beside is {self.beside} and searcher {self.searcher}: only searcher=nsga2 finds a front")
         if self.reward.latency and not self.latency:
-            raise ValueError("reward: latency has a weight: name a table with latency=FILE.json")
+            raise ValueError("reward: latency has a weight: give latency=measured or latency=FILE.json")

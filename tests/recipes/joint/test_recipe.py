@@ -255,10 +255,10 @@ def test_a_device_without_integer_products_is_named(cells, monkeypatch):
         ({"operator_growth": {"size": 0.1}}, "policy is ''"),
         ({"method_growth": {"speed": 0.1}}, "'speed' is no cost"),
         ({"beside": ["size"]}, "only searcher=nsga2"),
-        ({"searcher": "nsga2", "beside": ["latency"]}, "name a table"),
+        ({"searcher": "nsga2", "beside": ["latency"]}, "give latency=measured or"),
         ({"searcher": "nsga2", "beside": ["size", "size"]}, "name each cost once"),
         ({"method_growth": {"size": float("nan")}}, "give a finite number"),
-        ({"reward": {"latency": 0.1}}, "name a table"),
+        ({"reward": {"latency": 0.1}}, "give latency=measured or"),
         ({"latency": "missing.json"}, "is no table of latencies"),
         ({"units": "edges", "supernet": {"depth": 2}}, "set both alike"),
     ],
@@ -394,7 +394,7 @@ def test_of_each_unit_the_least_sensitive_stay_by_rank(target, tmp_path):
     assert set(policies.allowed) == {(plan.methods[1],), (plan.methods[0],)}  # the latter of units without products
     with pytest.raises(ValueError, match="method_rank is 0: give"):
         dataclasses.replace(config, method_rank={"latency": 0})
-    with pytest.raises(ValueError, match="'speed' is no cost: choose among"):
+    with pytest.raises(ValueError, match="'speed' is no metric: choose among accuracy, latency"):
         dataclasses.replace(config, method_rank={"speed": 1})
 
 
