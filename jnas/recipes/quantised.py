@@ -21,7 +21,7 @@ from jnas.nets.quant.packed import packed
 from jnas.nets.quant.sizes import layer_sizes
 from jnas.nets.quant.units import Path, Units, calibrate, methods_of, per_edge, rules, shared, units
 from jnas.recipes import train_network, trainer
-from jnas.recipes.classification import evaluate
+from jnas.recipes.classification import cross_entropy
 from jnas.recipes.costs import CONSTANTS, median_seconds
 from jnas.recipes.settings import Training
 from jnas.spaces.policy import EIGHT, Method, method_of
@@ -173,10 +173,7 @@ def train(
     facts["quantisation"]["policy"] = policy
 
     def fit() -> PyTree:
-        source = data.supervised_source(splits.train, batch_size=training.batch_size, augment=prepared.augment)
-        loss = trainer.classifier_loss(one.net, smoothing=training.smoothing, beside=while_training(one))
-        optimiser = functools.partial(trainer.sgd_of, training)
-        job = trainer.job_of(one.net, loss, optimiser, source, splits.train, training, start=start)
+        job = job_of(one, splits.train, prepared.augment, training, start)
         key, title = jax.random.fold_in(jax.random.key(seed), 1), f"train {folder.name}"
         weights = trainer.train(job, key, folder=folder, title=title, steps_per_call=steps_per_call)
         return calibrated(one, weights, splits.train, prepared.augment)
@@ -186,6 +183,17 @@ def train(
         **train_network.about_training(training),
     }  # fmt: skip
     return train_network.once(folder, fit, lambda of: _measured(one, of, splits.test, prepared.augment), facts, about)
+
+
+def job_of(
+    one: Quantised, examples: data.Dataset, augment: data.Augment, training: Training, start: Init | None = None
+) -> trainer.Job:
+    """The training of a network under its policy, see `trainer.job_of`."""
+    source = data.supervised_source(examples, batch_size=training.batch_size, augment=augment)
+    loss = trainer.classifier_loss(one.net, smoothing=training.smoothing, beside=while_training(one))
+    return trainer.job_of(
+        one.net, loss, functools.partial(trainer.sgd_of, training), source, examples, training, start=start
+    )
 
 
 def _rounded(rule: Any, x: Array, kernel: Array) -> tuple[Array, Array]:
@@ -200,12 +208,13 @@ def _seen(weights: Mapping[str, PyTree]) -> dict[Path, Array]:
 def _measured(one: Quantised, weights: PyTree, test: data.Dataset, augment: data.Augment) -> dict[str, Any]:
     """What the network does on the test images with ranges that no batch changes, and in integers."""
     fixed, apply = variables(one, weights), jax.jit(functools.partial(one.net.apply, train=False))
-    measured = evaluate(one.net, fixed, test, augment)
-    predicted = _predictions(lambda images: apply(fixed, images).main, test, augment)
+    logits = _logits(lambda images: apply(fixed, images).main, test, augment)
+    predicted = logits.argmax(-1)
     params, stats = integer.fold(weights["params"], weights["batch_stats"])
     folded = {"params": params, "batch_stats": stats}
     return {
-        "test_accuracy": measured["accuracy"], "test_loss": measured["loss"],
+        "test_accuracy": float(np.mean(predicted == test.labels)),
+        "test_loss": float(cross_entropy(jnp.asarray(logits), jnp.asarray(test.labels))),
         "integer": in_integers(one, folded, _seen(weights), test, augment, predicted),
     }  # fmt: skip
 
@@ -234,7 +243,7 @@ def in_integers(
         return {"refused": str(error)}
     run = jax.jit(integer.integer_apply(one.net, variables["params"], variables["batch_stats"], layers))
     try:
-        found = _predictions(run, test, augment)
+        found = _logits(run, test, augment).argmax(-1)
     except jax.errors.JaxRuntimeError as error:
         device = environment()["device"]
         reason = str(error).strip().partition("\n")[0]
@@ -246,11 +255,8 @@ def in_integers(
     }  # fmt: skip
 
 
-def _predictions(logits: Callable[[Array], Array], dataset: data.Dataset, augment: data.Augment) -> np.ndarray:
-    """The class of each image, in batches of one size."""
+def _logits(apply: Callable[[Array], Array], dataset: data.Dataset, augment: data.Augment) -> np.ndarray:
+    """`[num_images, num_classes]`, in batches of one size."""
     batches = data.padded(dataset, min(250, len(dataset)))
-    rows = [
-        np.argmax(logits(data.augment(augment, None, jnp.asarray(images), dataset.shape)), -1)
-        for images in batches.images
-    ]
+    rows = [apply(data.augment(augment, None, jnp.asarray(images), dataset.shape)) for images in batches.images]
     return np.concatenate(rows)[: len(dataset)]

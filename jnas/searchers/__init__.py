@@ -3,6 +3,7 @@
 from jnas.searchers import descriptors, gp
 from jnas.searchers.base import Evaluation, Objective, Observations, Searcher
 from jnas.searchers.evolution import evolution, genetic
+from jnas.searchers.front import front
 from jnas.searchers.gp import acquisition, kernels
 from jnas.searchers.gp.searcher import (
     Acquire,
@@ -33,6 +34,7 @@ __all__ = [
     "descriptors",
     "evolution",
     "from_optuna",
+    "front",
     "gaussian_process",
     "genetic",
     "gp",

@@ -203,6 +203,39 @@ def bred(
     return Searcher(functools.partial(no_observations, space), ask, functools.partial(record, space))
 
 
+def beginning(searcher: Searcher, codes: np.ndarray) -> Searcher:
+    """A searcher that asks for some architectures first and is then the given one, which learns from them too.
+
+    >>> from jnas import searchers, spaces
+    >>> first = np.full((1, 6), 3, np.int32)
+    >>> begun = beginning(searchers.random(spaces.nasbench201()), first)
+    >>> begun.ask(begun.init(), jax.random.key(0), 3)[0].tolist()
+    [3, 3, 3, 3, 3, 3]
+
+    Args:
+      searcher: any.
+      codes: `[n, num_choices]` int32.
+
+    Returns:
+      The searcher.
+    """
+
+    def tell(state, told, values):
+        inner, seen = state
+        return searcher.tell(inner, told, values), seen | {np.asarray(code, np.int32).tobytes() for code in told}
+
+    def ask(state, key, num):
+        inner, seen = state
+        left = {name: code for code in codes if (name := code.tobytes()) not in seen}
+        first = np.array(list(left.values())[:num], np.int32).reshape(-1, codes.shape[1])
+        if len(first) == num:
+            return first
+        more = [code for code in searcher.ask(inner, key, num) if code.tobytes() not in left]
+        return np.concatenate([first, np.array(more, np.int32).reshape(-1, codes.shape[1])])[:num]
+
+    return Searcher(lambda: (searcher.init(), frozenset()), ask, tell)
+
+
 def padded(rows: np.ndarray, length: int) -> np.ndarray:
     """The rows, and behind them as many of zeros as make `length`."""
     return np.pad(rows, ((0, length - len(rows)), *[(0, 0)] * (rows.ndim - 1)))

@@ -40,6 +40,11 @@ class ProductSpace:
         arch = arch[..., np.argsort(self.order)] if self.order else arch
         return tuple(jnp.split(arch, ends[:-1], axis=-1))
 
+    def join(self, *archs: np.ndarray) -> np.ndarray:
+        """Puts architectures of the factors together, `[..., num_choices]` int32: what `split` cuts."""
+        whole = np.concatenate(archs, axis=-1).astype(np.int32)
+        return whole[..., list(self.order)] if self.order else whole
+
 
 def product(*factors: Space, order: Sequence[int] = ()) -> ProductSpace:
     """The space of tuples: a cell together with its bit widths, say.

@@ -77,7 +77,7 @@ def searched(tmp_path_factory):
     folder = tmp_path_factory.mktemp("quantised")
     data = bars(folder / "bars.npz", 3, 0)
     with pytest.MonkeyPatch.context() as patch, jax.numpy_dtype_promotion("standard"):
-        patch.setattr(joint, "_supernet", lambda *_: lambda *_, **__: judge)
+        patch.setattr(joint, "supernet", lambda *_: lambda *_, **__: judge)
         assert main([*SEARCH, f"data={data}", "--out", str(folder / "run")]) == 0
     return folder / "run"
 

@@ -62,6 +62,21 @@ def test_asks_are_architectures_not_seen_before_and_a_function_of_state_and_key(
     np.testing.assert_array_equal(before[1], state.values)
 
 
+def test_a_beginning_is_asked_first_and_once_and_the_searcher_learns_from_it():
+    first = np.arange(4, dtype=np.int32)[:, None].repeat(6, 1)
+    inner = searchers.genetic(SPACE, population=4)
+    searcher = base.beginning(inner, first)
+    some = searcher.ask(searcher.init(), jax.random.key(0), 3)
+    np.testing.assert_array_equal(some, first[:3])
+    state = searcher.tell(searcher.init(), some, np.full(3, np.nan))  # asked, and not evaluated yet
+    more = searcher.ask(state, jax.random.key(0), 3)
+    np.testing.assert_array_equal(more[0], first[3])
+    assert len(np.unique(np.concatenate([some, more]), axis=0)) == 6
+    state = searcher.tell(state, first, score(first))
+    bred = inner.ask(inner.tell(inner.init(), first, score(first)), jax.random.key(1), 2)
+    np.testing.assert_array_equal(searcher.ask(state, jax.random.key(1), 2), bred)
+
+
 def test_a_space_is_exhausted_without_repeats_and_then_asks_go_on(name):
     searcher = SMALL_ONES[name]
     state = searcher.init()

@@ -16,7 +16,7 @@ from jnas.nets.quant.units import Units
 from jnas.recipes import quantised, run_folder, train_network, trainer
 from jnas.recipes.joint import weight_sharing
 from jnas.recipes.joint.plan import Plan, make_plan, own_policies, policies_of, with_latencies
-from jnas.recipes.joint.search import JOINT, searches
+from jnas.recipes.joint.search import JOINT, searches, spread
 from jnas.recipes.joint.sensitivity import filtered
 from jnas.recipes.joint.settings import QuantisedSearch
 from jnas.recipes.optimisers import optimiser_of
@@ -43,7 +43,7 @@ def search(config: QuantisedSearch, plan: Plan, path: pathlib.Path) -> dict[str,
     started = time.monotonic()
     with exclusive(path / ".supernet"):  # one trains, the others wait and find it done
         plan = with_latencies(config, plan, path)
-        score = _supernet(config, plan, path / SUPERNET)
+        score = supernet(config, plan, path / SUPERNET)
         with run_folder.as_user_input():
             space, policies = filtered(config, plan, score, path)
     found = searches(config, plan, space, policies, score, path)
@@ -55,7 +55,7 @@ def finish(
     config: QuantisedSearch, plan: Plan, found: dict[str, Any], path: pathlib.Path, mesh: Mesh | None = None
 ) -> dict[str, Any]:
     """What each search found, trained from scratch under its policy, see `driver.Recipe`."""
-    by_name = found["searches"]
+    by_name = {**found["searches"], **_others(config, found["searches"][JOINT])}
     trained = {name: _train(config, plan, chosen, path / "train" / name) for name, chosen in by_name.items()}
     main = trained[JOINT]
     return {
@@ -67,6 +67,16 @@ def finish(
     }  # fmt: skip
 
 
+def _others(config: QuantisedSearch, joint: dict[str, Any]) -> dict[str, dict[str, Any]]:
+    """What is trained of the front of the joint search beside its best by reward."""
+    if config.networks == 1:
+        return {}
+    shared = {name: joint[name] for name in ("evaluations", "converged", "curve")}
+    chosen = spread(joint["front"], config.beside[0], config.networks)
+    alike = [all(one[name] == joint[name] for name in ("arch", "columns")) for one in chosen]
+    return {f"front-{n}": {**shared, **one} for n, one in enumerate(chosen, 1) if not alike[n - 1]}
+
+
 def describe(config: QuantisedSearch) -> str:
     """The method in the words of a table."""
     alone = "architecture at a mixed policy" if len(config.policy.split()) > 1 else f"architecture at {config.policy}"
@@ -74,7 +84,7 @@ def describe(config: QuantisedSearch) -> str:
     return f"{what} by reward ({config.searcher}), weights shared"
 
 
-def _supernet(config: QuantisedSearch, plan: Plan, folder: pathlib.Path):
+def supernet(config: QuantisedSearch, plan: Plan, folder: pathlib.Path):
     """The trained weights as a function that scores candidates: `at_once -> judge`, see `weight_sharing.judge`."""
     part = config.supernet
     policies = own_policies(config, plan)
@@ -93,8 +103,8 @@ def _supernet(config: QuantisedSearch, plan: Plan, folder: pathlib.Path):
 
     def score(of: Units = plan.units, at_once: int | None = None, tuning: weight_sharing.Tuning | None = tuning):
         return weight_sharing.judge(
-            plan.net, variables, of, plan.methods, plan.space, plan.validation, plan.augment, at_once=at_once,
-            tuning=tuning,
+            plan.net, variables, of, plan.methods, plan.space, plan.validation, plan.augment, by=config.score,
+            at_once=at_once, tuning=tuning,
         )  # fmt: skip
 
     return score

@@ -1,6 +1,7 @@
 """The searches of a joint search: each a study in the run folder, whose trials any number of processes share."""
 
 import pathlib
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import jax
@@ -13,11 +14,13 @@ from jnas.recipes import costs, run_folder
 from jnas.recipes.joint import rewards
 from jnas.recipes.joint.plan import Plan, policies_of
 from jnas.recipes.joint.settings import QuantisedSearch
-from jnas.searchers.base import Evaluation, Searcher
+from jnas.searchers.base import Evaluation, Searcher, beginning
+from jnas.searchers.front import estimates, undominated
 from jnas.spaces.cell import CellSpace
 from jnas.spaces.policy import EIGHT, PolicySpace
 from jnas.spaces.products import product
 from jnas.study import Progress, Trial, close_study, open_study, search, trials_progress
+from jnas.types import Key
 
 TRIALS, FOUND, LOCK = "trials.journal", "searches.json", ".searches"
 JOINT, EIGHTS, BEFORE, AFTER, THEN = "joint", "eight", "architecture", "policy", "then"
@@ -47,28 +50,41 @@ def searches(
     if config.compare and not config.policy:
         half = total // 2
         first = _search(config, plan, BEFORE, plan.space, eight, half, judge, path)
-        alone = _only(plan.space, np.array(first["arch"], np.int32))
+        alone = only(plan.space, np.array(first["arch"], np.int32))
         second = _search(config, plan, AFTER, alone, policies, total - half, judge, path)
         found[THEN] = {**second, "evaluations": first["evaluations"] + second["evaluations"]}
     return found
 
 
-def searcher_of(config: QuantisedSearch, space: spaces.Space) -> Searcher:
-    """The searcher that the settings name, over any space."""
+def searcher_of(config: QuantisedSearch, space: Any, known: Callable[[np.ndarray], np.ndarray]) -> Searcher:
+    """The searcher that the settings name; where it breeds, its population begins with uniform policies.
+
+    Args:
+      config: the settings.
+      space: architectures times policies.
+      known: the costs `beside` of codes, `[n, num_choices] -> [n, num_costs]`.
+
+    Returns:
+      The searcher.
+    """
     match config.searcher:
         case "reinforce":
             return searchers.reinforce(
                 space, batch_size=config.at_once, learning_rate=config.learning_rate, repeats=config.repeats,
                 entropy=config.entropy, queue=config.queue, imitation=config.imitation, seed=config.seed,
             )  # fmt: skip
-        case "genetic":
-            return searchers.genetic(space, population=config.population)
-        case "evolution":
-            return searchers.evolution(space, population=config.population)
-        case "nsga2":
-            return searchers.nsga2(space, objectives=1 + len(config.beside), population=config.population)
         case "random":
             return searchers.random(space)
+        case "genetic":
+            found = searchers.genetic(space, population=config.population)
+        case "evolution":
+            found = searchers.evolution(space, population=config.population)
+        case "nsga2":
+            found = searchers.nsga2(space, objectives=1 + len(config.beside), population=config.population)
+        case "front":
+            found = searchers.front(space, known, num_initial=config.population)
+    key = jax.random.fold_in(jax.random.key(config.seed), 4)
+    return beginning(found, uniform(space, key, config.population))
 
 
 def order_of(order: str, structure: int, policy: int) -> list[int]:
@@ -93,8 +109,28 @@ def order_of(order: str, structure: int, policy: int) -> list[int]:
     return second + first if order == "policy" else first + second
 
 
-def _only(space: CellSpace, arch: np.ndarray) -> CellSpace:
-    """The space of one architecture, its choices and edges being those of the whole space."""
+def uniform(both: Any, key: Key, count: int) -> np.ndarray:
+    """Random architectures, each with one method in all units, the methods in turn: `[count, num_choices]` codes.
+
+    A population that begins with them holds what a uniform policy can do, and the search has to find what is better: of
+    random policies hardly one is narrow everywhere.
+
+    Args:
+      both: architectures times policies.
+      key: of the draw.
+      count: how many.
+
+    Returns:
+      Codes of `both`; where a unit has fewer methods than others, the one at the same share of its list.
+    """
+    space, policies = both.factors
+    most = spaces.num_options(policies)
+    shares = np.arange(count) % most.max() / max(most.max() - 1, 1)
+    return both.join(np.asarray(spaces.sample(space, key, count)), np.round(shares[:, None] * (most - 1)))
+
+
+def only(space: CellSpace, arch: np.ndarray) -> CellSpace:
+    """The space of one architecture `[num_choices]`, its choices and edges being those of the whole space."""
     fixed = spaces.fix(space, arch)
     return spaces.narrow(space, {cell: [edge.ops for edge in fixed.edges(cell)] for cell in space.cells})
 
@@ -106,50 +142,85 @@ def _search(
     """One search, or what it found before; of the processes that share it the first to end says what that is."""
     known = run_folder.read_json(path / FOUND) or {}
     if name not in known:
-        trials, converged = _trials(config, plan, name, space, policies, total, judge, path)
+        both = product(space, policies, order=order_of(config.order, len(space.choices), len(policies.choices)))
+        trials, converged = _trials(config, plan, name, both, total, judge, path)
         with exclusive(path / LOCK):
             known = run_folder.read_json(path / FOUND) or {}
             if name not in known:
-                known[name] = _outcome(config, trials, converged)
+                known[name] = _outcome(config, plan, both, trials, converged)
                 run_folder.write_json(path / FOUND, known)
     return known[name]
 
 
-def _outcome(config: QuantisedSearch, trials: tuple[Trial, ...], converged: bool) -> dict[str, Any]:
+def _outcome(
+    config: QuantisedSearch, plan: Plan, both: Any, trials: tuple[Trial, ...], converged: bool
+) -> dict[str, Any]:
     """The best by reward, and the course of the search."""
     if not trials:
         raise UserError(
             "every trial has failed: see the errors of the study in trials.journal, and correct what they name"
         )
-    best = max(trials, key=lambda trial: trial.metrics["reward"])
+    each = [trial.metrics for trial in trials]
+    if config.searcher == "front":  # not the luckiest score
+        scores = np.array([one["accuracy"] for one in each])
+        smooth = estimates(both, np.array([trial.code for trial in trials]), scores).tolist()
+        each = [{**one, "accuracy": score} for one, score in zip(each, smooth, strict=True)]
+        each = [{**one, "reward": plan.reward(one)} for one in each]
     found = {
-        "evaluations": len(trials), "converged": converged, **best.metrics,
+        "evaluations": len(trials), "converged": converged, **max(each, key=lambda one: one["reward"]),
         "curve": np.maximum.accumulate([trial.metrics["reward"] for trial in trials]).round(6).tolist(),
     }  # fmt: skip
     if config.beside:
-        names = ["accuracy", *config.beside]
-        signs = np.where(np.arange(len(names)) == 0, 1, -1)
-        points = np.array([trial.scores for trial in trials]) * signs
-        beaten = [((points >= point).all(1) & (points > point).any(1)).any() for point in points]
-        found["points"] = {"names": names, "values": [list(trial.scores) for trial in trials]}
-        found["front"] = [trial.metrics for trial, worse in zip(trials, beaten, strict=True) if not worse]
+        values = np.array([[one[name] for name in ("accuracy", *config.beside)] for one in each])
+        found["points"] = {"names": ["accuracy", *config.beside], "values": values.tolist()}
+        best = undominated(values[:, 0], values[:, 1:])
+        found["front"] = [one for one, kept in zip(each, best, strict=True) if kept]
     return found
 
 
+def spread(front: Sequence[Mapping[str, Any]], cost: str, count: int) -> list[dict[str, Any]]:
+    """So many candidates of a front, evenly in the logarithm of a cost.
+
+    >>> [one["size"] for one in spread([{"size": size} for size in (1, 2, 90, 100, 10_000)], "size", 3)]
+    [1, 100, 10000]
+
+    Args:
+      front: candidates.
+      cost: a name in each, above 0.
+      count: of them, at least 1; a smaller front is taken whole.
+
+    Returns:
+      The smallest first.
+    """
+    left = sorted(map(dict, front), key=lambda one: one[cost])
+    logs = np.log([one[cost] for one in left])
+    taken: list[int] = []
+    for target in np.linspace(logs[0], logs[-1], count):
+        rest = [n for n in range(len(left)) if n not in taken]
+        taken += sorted(rest, key=lambda n: abs(logs[n] - target))[:1]
+    return [left[n] for n in sorted(taken)]
+
+
 def _trials(
-    config: QuantisedSearch, plan: Plan, name: str, space: CellSpace, policies: PolicySpace, total: int, judge,
-    path: pathlib.Path,
-) -> tuple[tuple[Trial, ...], bool]:  # fmt: skip
+    config: QuantisedSearch, plan: Plan, name: str, both: Any, total: int, judge, path: pathlib.Path
+) -> tuple[tuple[Trial, ...], bool]:
     """The trials of one search on the trial loop, and whether its reward stood still."""
-    both: Any = product(space, policies, order=order_of(config.order, len(space.choices), len(policies.choices)))
+    space, policies = both.factors
     whole = space == plan.space
 
-    def objective(code: np.ndarray, key) -> Evaluation:
+    def parts(code: np.ndarray) -> tuple[np.ndarray, np.ndarray, dict[str, float]]:
         arch, policy = (np.asarray(part) for part in both.split(code))
         arch = arch if whole else np.asarray(spaces.encode(plan.space, spaces.fix(space, arch)), np.int32)
         columns = policies.columns(policy)
-        metrics = {"accuracy": float(judge(arch[None], columns[None])[0])}
-        metrics |= costs.costs(plan.costs, costs.operators(plan.costs, arch), columns)
+        return arch, columns, costs.costs(plan.costs, costs.operators(plan.costs, arch), columns)
+
+    def beside(codes: np.ndarray) -> np.ndarray:
+        each = (parts(code)[2] for code in codes)
+        return np.array([[one[name] for name in config.beside] for one in each])
+
+    def objective(code: np.ndarray, key) -> Evaluation:
+        arch, columns, own = parts(code)
+        metrics = {"accuracy": float(judge(arch[None], columns[None])[0]), **own}
         reward = plan.reward(metrics)
         scores = (metrics["accuracy"], *(metrics[cost] for cost in config.beside)) if config.beside else reward
         return Evaluation(scores, {"reward": reward, **metrics, "arch": arch.tolist(), "columns": columns.tolist()})
@@ -174,7 +245,7 @@ def _trials(
     settled: list[tuple[Trial, ...]] = []
     try:
         found = search(
-            searcher_of(config, both), objective, key=jax.random.fold_in(jax.random.key(config.seed), 3),
+            searcher_of(config, both, beside), objective, key=jax.random.fold_in(jax.random.key(config.seed), 3),
             num_evaluations=min(total, spaces.size(both)), study=study, batch_size=config.at_once,
             hooks=[trials_progress(f"search {name}"), stop],
         )  # fmt: skip

@@ -28,6 +28,7 @@ class Supernet:
     tuning_steps=(0, MANY),
     tuning_rate=(POSITIVE, LARGE),
     num_evaluations=(2, MANY),
+    networks=(1, 20),
     **dict.fromkeys(("method_rank", "operator_rank"), (1, 100)),
 )
 class QuantisedSearch:
@@ -54,6 +55,7 @@ class QuantisedSearch:
     probes: int = 4  # random architectures over which sensitivities are averaged
     # how candidates are scored
     supernet: Supernet = Supernet()  # whose weights candidates share
+    score: Literal["probability", "accuracy"] = "probability"  # of the true class, its mean; or the share that is right
     tuning_steps: int = 0  # for which each candidate is trained from them under its policy before it is scored
     tuning_rate: float = 0.02  # of those steps at their beginning; it falls to 0
     validation: float = 0.2  # share of the training images that only scores candidates; from 2 on: so many of them
@@ -61,9 +63,11 @@ class QuantisedSearch:
     reward: Reward = _REWARD  # of accuracy and costs
     latency: str = ""  # "measured" on this device; or a JSON file, method -> milliseconds for 10^6 products
     # the search
-    searcher: Literal["reinforce", "genetic", "evolution", "random", "nsga2"] = "reinforce"  # asks for candidates
+    searcher: Literal["reinforce", "genetic", "evolution", "random", "nsga2", "front"] = (
+        "reinforce"  # asks for candidates
+    )
     order: Literal["structure", "policy", "together"] = "structure"  # what is drawn first in a candidate
-    beside: list[str] = dataclasses.field(default_factory=list)  # costs: nsga2 then finds a front
+    beside: list[str] = dataclasses.field(default_factory=list)  # costs: nsga2 and front then find a front
     num_evaluations: int = 300  # candidates that are scored, at most
     at_once: int = 10  # candidates an iteration
     learning_rate: float = 3e-3  # of the controller; published: 1e-4
@@ -71,11 +75,12 @@ class QuantisedSearch:
     entropy: float = 0.03  # weight of its entropy
     queue: int = 5  # best candidates so far that it imitates; published: 0
     imitation: float = 3.0  # weight of that
-    population: int = 100  # of genetic, evolution and nsga2
+    population: int = 100  # of genetic, evolution and nsga2; random candidates with which front begins
     window: int = 10  # converged: the best reward rose by at most `tolerance` of itself over so many iterations
     tolerance: float | None = None  # null: only the number of evaluations ends the search
     # afterwards
     compare: bool = True  # with 8 bits everywhere, and with an architecture search followed by one for its policy
+    networks: int = 1  # that are trained: the best by reward; from 2 on so many of the front as well, evenly by size
     train: Training = _TRAINING
     # the machine
     steps_per_call: int | None = None
@@ -100,7 +105,11 @@ class QuantisedSearch:
                 )
         if len(set(self.beside)) < len(self.beside):
             raise ValueError(f"beside is {self.beside}: name each cost once")
-        if self.beside and self.searcher != "nsga2":
-            raise ValueError(f"beside is {self.beside} and searcher {self.searcher}: only searcher=nsga2 finds a front")
+        if bool(self.beside) != (self.searcher == "front") and self.searcher != "nsga2":
+            raise ValueError(
+                f"beside is {self.beside} and searcher {self.searcher}: name costs for searcher=front, or nsga2, alone"
+            )
+        if self.networks > 1 and not self.beside:
+            raise ValueError(f"networks is {self.networks} and beside is empty: name a cost, such as beside=[size]")
         if self.reward.latency and not self.latency:
             raise ValueError("reward: latency has a weight: give latency=measured or latency=FILE.json")

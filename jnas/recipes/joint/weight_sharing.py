@@ -1,7 +1,7 @@
 """Candidates that share weights: a supernet trained on random architectures and policies, and what it says of each."""
 
 from collections.abc import Callable, Sequence
-from typing import Any, NamedTuple
+from typing import Any, Literal, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -49,6 +49,9 @@ def single_path(net: nets.Network, of: Units, policies: PolicySpace, space: Cell
     return loss
 
 
+Score = Literal["probability", "accuracy"]
+
+
 class Tuning(NamedTuple):
     """How a candidate is trained before it is scored."""
 
@@ -66,10 +69,14 @@ def judge(
     validation: data.Dataset,
     augment: data.Augment,
     *,
+    by: Score = "probability",
     at_once: int | None = None,
     tuning: Tuning | None = None,
 ) -> Callable[[np.ndarray, np.ndarray], np.ndarray]:
-    """Accuracy of candidates with the supernet's weights, normalised by the statistics of the validation images.
+    """What candidates score with the supernet's weights, normalised by the statistics of the validation images.
+
+    The probability that the network gives to the true class, its mean over the images, is the accuracy of one that
+    draws its answers; from so few images it ranks candidates better than the share of those that are right.
 
     With `tuning` each candidate is first trained from those weights under its policy, all on the same batches.
 
@@ -81,6 +88,7 @@ def judge(
       space: of the architectures.
       validation: all of it is one batch.
       augment: its normalisation is used and nothing else of it.
+      by: "probability" of the true class, or "accuracy".
       at_once: candidates computed together; the others wait in a loop of the same program. None: all. Those that are
         trained are computed one by one.
       tuning: how candidates are trained; None: not at all.
@@ -93,14 +101,16 @@ def judge(
     mixes = jax.jit(jax.vmap(lambda arch: spaces.one_hot_alpha(space, arch)))
 
     @jax.jit
-    def correct(variables: PyTree, mixes: PyTree, columns: Array, image: Array, labels: Array, arrays: PyTree) -> Array:
+    def summed(variables: PyTree, mixes: PyTree, columns: Array, image: Array, labels: Array, arrays: PyTree) -> Array:
         def one(candidate) -> Array:
             mix, policy = candidate
             quant = rules(of, methods, policy)
             own = variables if tuning is None else _tuned(net, variables, quant, mix, tuning, arrays)
             logits: Any
             logits, _ = net.apply({**own, "quant": quant}, image, mix, train=True, mutable=["batch_stats"])
-            return jnp.sum((jnp.argmax(logits.main, -1) == labels).astype(jnp.int32))
+            if by == "accuracy":
+                return jnp.sum((jnp.argmax(logits.main, -1) == labels).astype(jnp.int32))
+            return jnp.sum(jnp.take_along_axis(jax.nn.softmax(logits.main), labels[:, None], axis=-1))
 
         if tuning is None and (at_once is None or at_once >= len(columns)):
             return jax.vmap(one)((mixes, columns))
@@ -110,7 +120,7 @@ def judge(
 
     def score(archs: np.ndarray, columns: np.ndarray) -> np.ndarray:
         chosen = mixes(np.asarray(archs, np.int32)), np.asarray(columns, np.int32)
-        return np.asarray(correct(variables, *chosen, image, labels, arrays)) / len(validation)
+        return np.asarray(summed(variables, *chosen, image, labels, arrays)) / len(validation)
 
     return score
 

@@ -27,6 +27,7 @@ from jnas.recipes.joint import recipe as joint
 from jnas.recipes.joint import search as joint_search
 from jnas.recipes.settings import Training
 from jnas.spaces.policy import EIGHT, Method, policies
+from jnas.spaces.products import product
 from jnas.types import Context
 
 UNITS = (*(f"cell/{pair}" for pair in ("0_1", "0_2", "0_3", "1_2", "1_3", "2_3")), "residual")
@@ -74,6 +75,16 @@ def test_rewards_are_those_of_accuracy_and_size(whole):
     joint, eight = (result["quantised"][name] for name in ("joint", "eight"))
     ratio = (joint["reward"] / joint["accuracy"]) / (eight["reward"] / eight["accuracy"])
     assert ratio == pytest.approx((joint["size"] / eight["size"]) ** -0.07)
+
+
+def test_a_population_begins_with_uniform_policies():
+    space, methods = spaces.nasbench201(), [Method(bits, 8) for bits in (2, 4, 8)]
+    both = product(space, policies(["a", "b"], methods), order=joint_search.order_of("together", 6, 2))
+    archs, codes = map(np.asarray, both.split(joint_search.uniform(both, jax.random.key(0), 5)))
+    assert codes.tolist() == [[0, 0], [1, 1], [2, 2], [0, 0], [1, 1]]
+    assert len(np.unique(archs, axis=0)) == 5
+    one = product(space, policies(["a", "b"], [EIGHT]))
+    assert np.all(np.asarray(one.split(joint_search.uniform(one, jax.random.key(0), 5))[1]) == 0)
 
 
 def test_units_keep_the_methods_below_the_threshold(whole):

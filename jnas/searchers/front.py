@@ -1,0 +1,103 @@
+"""The front of a score that has to be measured and of costs that are known: a linear model says where to measure."""
+
+from collections.abc import Callable
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from jnas.searchers.base import Searcher, bred
+from jnas.spaces.base import Space, mutate, num_options
+
+OPTIMISM = 0.5  # standard deviations of the model's mean with which a candidate is credited
+
+Costs = Callable[[np.ndarray], np.ndarray]  # codes [n, num_choices] -> [n, num_costs], smaller is better
+
+
+def front(space: Space, costs: Costs, *, num_initial: int = 20, num_candidates: int = 1024) -> Searcher:
+    """Asks for what a model believes to be on the Pareto front of score and costs, evenly along it.
+
+    The first `num_initial` are random. From then on the model of `estimates` is fitted to all that is known. Children
+    of those that are on the front of its mean and the costs, crossed from two and mutated in one choice, are credited
+    with half a standard deviation; of the undominated ones so many as are asked are taken, evenly in the order of the
+    first cost. What a cost is need not be learnt, and of a noisy score the model averages over all architectures that
+    share an option, where a front of the scores themselves is one of lucky draws.
+
+    Args:
+      space: any space with at least two architectures.
+      costs: of architectures, known without an evaluation.
+      num_initial: random architectures before the model is used.
+      num_candidates: children among which each ask chooses.
+
+    Returns:
+      A searcher that is told `[n]` scores, larger is better, or `[n, num_objectives]`, of which the first counts.
+
+    Raises:
+      ValueError: if the space has one architecture.
+    """
+
+    @jax.jit
+    @jax.vmap
+    def child(key, first, second):
+        key_side, key_mutation = jax.random.split(key)
+        return mutate(space, key_mutation, jnp.where(jax.random.bernoulli(key_side, 0.5, first.shape), first, second))
+
+    def children(codes, values, key, num):
+        best = codes[undominated(estimates(space, codes, values), costs(codes))]
+        pairs = np.asarray(jax.random.randint(key, (2, num_candidates), 0, len(best)))
+        known = {code.tobytes() for code in codes}
+        born = np.unique(np.asarray(child(jax.random.split(key, num_candidates), *best[pairs])), axis=0)
+        born = born[[code.tobytes() not in known for code in born]]
+        if not len(born):
+            return born
+        prices = costs(born)
+        left = np.flatnonzero(undominated(estimates(space, codes, values, born, optimism=OPTIMISM), prices))
+        left = left[np.argsort(prices[left, 0], kind="stable")]
+        return born[left[np.unique(np.linspace(0, len(left) - 1, min(num, len(left))).round().astype(int))]]
+
+    searcher = bred(space, num_initial, lambda state, rows: rows, children)
+    first = lambda values: np.asarray(values, np.float64).reshape(len(values), -1)[:, 0]
+    return searcher._replace(tell=lambda state, codes, values: searcher.tell(state, codes, first(values)))
+
+
+def estimates(
+    space: Space, codes: np.ndarray, scores: np.ndarray, of: np.ndarray | None = None, optimism: float = 0.0
+) -> np.ndarray:
+    """What Bayesian ridge regression says of scores that are sums over the options of an architecture.
+
+    Args:
+      space: of the codes.
+      codes: `[n, num_choices]` int, of known score.
+      scores: `[n]`.
+      of: `[m, num_choices]`, what is asked about; None: the codes themselves.
+      optimism: standard deviations of the mean that are added to it.
+
+    Returns:
+      `[m]`.
+
+    Reference: MacKay, "Bayesian interpolation", Neural Computation 4(3), 1992.
+    """
+    from sklearn.linear_model import BayesianRidge
+
+    tables = [np.eye(bound) for bound in num_options(space)]
+    inputs = lambda rows: np.concatenate([table[column] for table, column in zip(tables, rows.T, strict=True)], axis=1)
+    model = BayesianRidge().fit(inputs(codes), scores)
+    mean, deviation = model.predict(inputs(codes if of is None else of), return_std=True)
+    return mean + optimism * np.sqrt(np.maximum(deviation**2 - 1 / model.alpha_, 0))  # without the noise of a score
+
+
+def undominated(scores: np.ndarray, costs: np.ndarray) -> np.ndarray:
+    """Of which architectures no other is better in one and as good in all else.
+
+    >>> undominated(np.array([0.7, 0.8, 0.6]), np.array([[1.0], [2.0], [1.5]]))
+    array([ True,  True, False])
+
+    Args:
+      scores: `[n]`, larger is better.
+      costs: `[n, num_costs]`, smaller is better.
+
+    Returns:
+      `[n]` bool.
+    """
+    points = np.column_stack([-scores, costs])
+    return np.array([not ((points <= one).all(1) & (points < one).any(1)).any() for one in points], bool)
