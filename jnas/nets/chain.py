@@ -162,9 +162,9 @@ class ChainNetwork(nn.Module):
     over pixels and a linear layer, whose output stands at every pixel. The interface is that of `Network`.
 
     A supernet has all candidates of each layer, and a mix takes one. Candidates may be of different widths: a state has
-    room for the widest, and zeros in the channels that are not there. In training mode the supernet computes exactly
-    what the network of the mix does that has the same weights, cut to the channels that are there, but for rounding:
-    under a quantisation policy the range of a kernel is that of all of it.
+    room for the widest, and zeros in the channels that are not there. So the supernet computes what the network of the
+    mix does that has the same weights and statistics, cut to the channels that are there. Under a quantisation policy
+    one thing differs: the range of a kernel is that of the whole kernel.
 
     Attributes:
       space: a fixed chain, or one with a choice (then `mix` is needed).
@@ -208,10 +208,10 @@ class ChainNetwork(nn.Module):
         Args:
           image: `[batch, height, width, any]` float, normalised.
           mix: for each `layer_index` float32 `[num_candidates]`, 1 for the one that is taken and else 0, see
-            `spaces.networks.one_hot`; None for a fixed chain, and to initialise.
+            `spaces.networks.one_hot`; None to initialise, and for a fixed chain, which reads none.
           train: normalise by the batch and update the running statistics (collection `batch_stats`).
           drop_path: probability in [0, 1) with which an example loses a branch that has its input beside it.
-          features: stop before the classifier, which then has no parameters.
+          features: stop before fully connected layers and the classifier, which then have no parameters.
 
         Returns:
           Logits; with `features` a dict from each of `strides` to the last state there.
@@ -219,7 +219,7 @@ class ChainNetwork(nn.Module):
         Raises:
           ValueError: if the mix is not that of the space, or `drop_path` is a number outside [0, 1).
         """
-        rate, mix = self._checked(drop_path, mix)
+        rate, rows = self._checked(drop_path, mix)
         state = State(self._stem(image.astype(self.dtype), train))
         channels, stage, auxiliary = self.channels, 0, None
         last = {self.strides[0]: state.x}
@@ -227,11 +227,11 @@ class ChainNetwork(nn.Module):
             for _ in range((index == self._thirds[0]) + (index == self._thirds[1])):
                 channels, stage = 2 * channels, stage + 1
                 state = State(ConvNorm(channels, 3, 2, dtype=self.dtype, name=f"reduce_{stage}")(state.x, train))
-            for repeat in range(self.depth):
+            for repeat in range(0 if features and fully_connected(words[0]) else self.depth):
                 name = f"layer_{index}" if self.depth == 1 else f"layer_{index}_{repeat}"
                 names = [name if self.space.is_fixed else f"{name}_{word}" for word in words]
                 made = [self._layer(*of, channels, state, train, rate) for of in zip(words, names, strict=True)]
-                state = _taken(made, mix[f"layer_{index}"]) if mix else made[0]
+                state = made[0] if self.space.is_fixed else _taken(made, rows[f"layer_{index}"])
             last[self.strides[stage]] = state.x
             if self.auxiliary and train and not features and index == self._thirds[1]:
                 head = AuxiliaryHead(self.num_classes, self.stem_kind != "imagenet", self.dtype, name="auxiliary_head")
@@ -270,15 +270,15 @@ class ChainNetwork(nn.Module):
 
     def _checked(self, drop_path: jax.Array | float, mix: Mapping[str, jax.Array] | None) -> tuple[Any, Any]:
         """The rate, None for 0, and the mix, to initialise one of zeros."""
-        known, there = isinstance(drop_path, (int, float)), {} if self.space.is_fixed else candidates(self.space)
-        needed = {place: (len(words),) for place, words in there.items()}
+        known = isinstance(drop_path, (int, float))
+        needed = {place: (len(words),) for place, words in candidates(self.space).items()}
         if known and not 0 <= drop_path < 1:
             raise ValueError(f"drop_path is {drop_path}: give one in [0, 1).")
         if mix is None and self.is_initializing():
             mix = {place: jnp.zeros(shape) for place, shape in needed.items()}
         given = {place: row.shape for place, row in (mix or {}).items()}
-        if given != needed:
-            raise ValueError(f"the mix has the rows {given}: {self.space.name[:60]} needs {needed or 'none'}.")
+        if given != needed and not self.space.is_fixed:
+            raise ValueError(f"the mix has the rows {given}: {self.space.name[:60]} needs {needed}.")
         return None if known and drop_path == 0 else drop_path, mix
 
 
@@ -286,11 +286,12 @@ def _taken(made: list[State], row: jax.Array) -> State:
     """The state that a mix takes of those of all candidates of a layer, with room for the widest."""
     sides = [state.x.shape[-1] for state in made]
     pad = lambda x: jnp.pad(x, ((0, 0), (0, 0), (0, 0), (0, max(sides) - x.shape[-1])))
-    x = jnp.tensordot(row.astype(made[0].x.dtype), jnp.stack([pad(state.x) for state in made]), 1)
+    # A product of matrices would round the states where units multiply in less than float32.
+    x = jnp.sum(jnp.stack([weight.astype(s.x.dtype) * pad(s.x) for weight, s in zip(row, made, strict=True)]), 0)
     if len(set(sides)) == 1 and all(state.width is None for state in made):
         return State(x)
     widths = [jnp.int32(side) if state.width is None else state.width for side, state in zip(sides, made, strict=True)]
-    return State(x, jnp.dot(row.astype(jnp.int32), jnp.stack(widths)))
+    return State(x, jnp.sum(row.astype(jnp.int32) * jnp.stack(widths)))
 
 
 FoundNetwork = Network | ChainNetwork

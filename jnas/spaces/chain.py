@@ -27,7 +27,7 @@ _DEEPEST = 999
 class Layer(NamedTuple):
     """What a word for a layer says."""
 
-    op: str  # "conv" for a convolution with attributes, else the name of an operator of cells
+    op: str  # "conv" for a convolution with attributes, else the name of an operator of cells, or "fc_32"
     kernel: int  # side in pixels; 0: no convolution
     width: float = 1.0  # channels of the output, in units of the stage's
     expansion: int = 1  # channels inside, in units of those of the input; 1: no such inside

@@ -86,6 +86,15 @@ def test_a_chain_has_the_interface_of_a_network(network):
     assert {stride: x.shape for stride, x in features.items()} == {1: (4, 8, 8, 4), 2: (4, 4, 4, 8), 4: (4, 2, 2, 16)}
 
 
+def test_features_are_those_before_fully_connected_layers():
+    net = ChainNetwork(networks.network_space("chain:conv_3x3+fc_3"), channels=4, num_classes=3)
+    image = jnp.zeros((1, 8, 8, 1))
+    start = lambda key: net.init_with_output(key, image, train=False, features=True)
+    found, variables = jax.eval_shape(start, jax.random.key(0))
+    assert found[4].shape == (1, 2, 2, 16)
+    assert "layer_1" not in variables["params"]
+
+
 def test_groups_are_a_dense_convolution_with_blocks_of_zeros():
     x = jax.random.normal(jax.random.key(3), (2, 5, 5, 4))
     module = GroupedConv(6, 3, groups=2)
@@ -149,7 +158,7 @@ def cut(tree, net, image_shape):
             "+conv_3x3-g2,conv_3x3-e2-g2,conv_3x3-e3-dw,sep_conv_3x3,conv_1x1-dw-w0.5,max_pool_3x3"
             "+conv_1x1-w1.5,skip_connect+conv_3x3-e2-g2-w1.5,dil_conv_3x3+fc_5,fc_2,skip_connect+skip_connect,fc_3",
             1,
-            [[1, 0, 0, 0, 0, 0], [2, 1, 1, 0, 1, 1], [1, 2, 1, 1, 2, 0], [0, 4, 0, 1, 0, 1], [1, 5, 1, 0, 2, 1]],
+            [[1, 0, 0, 0, 0, 0], [2, 1, 1, 0, 1, 1], [1, 2, 1, 1, 2, 0], [1, 4, 0, 1, 2, 1]],
         ),
         ("chain-1:conv_3x3-w1.5,conv_1x1-e2,conv_1x1-w0.5", 2, [[1], [2]]),
     ],

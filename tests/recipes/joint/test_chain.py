@@ -18,9 +18,9 @@ from jnas.spaces import networks
 from jnas.spaces.policy import method_of
 
 SEARCH = (
-    "search", "joint", "space=chain:conv_3x3-w2,conv_3x3-e2-dw+conv_3x3-g2,skip_connect+skip_connect,fc_6",
-    "operators=", "methods=w3a6 w5a8", "method_threshold=0.5", "probes=1", "supernet.channels=2", "supernet.epochs=4",
-    "supernet.batch_size=24", "searcher=random", "num_evaluations=6", "at_once=3", "compare=false",
+    "search", "joint", "space=chain:conv_3x3-w2,conv_3x3-e2-dw+skip_connect,fc_6", "operators=", "methods=w3a6 w5a8",
+    "supernet.channels=2", "supernet.epochs=4", "supernet.batch_size=24", "searcher=random", "num_evaluations=6",
+    "at_once=3", "compare=false",
     "train.channels=2", "train.epochs=12", "train.batch_size=24", "train.learning_rate=0.1", "augmentation.crop=0",
     "augmentation.flip=false", "train.augmentation.crop=0", "train.augmentation.flip=false", "steps_per_call=40",
 )  # fmt: skip
@@ -97,7 +97,7 @@ def test_layers_are_filtered_and_latencies_of_any_chain_measured(images, tmp_pat
         return judge
 
     changes = {
-        "space": "chain:conv_3x3-w2,skip_connect+skip_connect,conv_3x3-g2,conv_1x1-w2+skip_connect,fc_6",
+        "space": "chain:conv_3x3-w2,skip_connect+skip_connect,conv_3x3-g2,max_pool_3x3+skip_connect,fc_6",
         "operators": "", "policy": "w2a4", "operator_threshold": 0.1, "method_threshold": None, "compare": False,
         "latency": "measured", "reward": {"latency": 0.1}, "units": "edges",
     }  # fmt: skip
