@@ -100,8 +100,9 @@ class CostModel(NamedTuple):
     methods: tuple[Method, ...]
     latency: np.ndarray | None  # [num_units + 1, num_ops + 1, num_methods + 1] ms; the last of the fixed method
     cells: Mapping[str, str]  # of each block
-    # Of a chain the tables say what an operator adds in a chain of its like. The words of a chain -> what there is in
-    # each unit, last in none, [num_units + 1, 3] int64, and its ms by each method, last by that of no unit.
+    # Of chains, whose layers add more or less by the widths before them, the tables serve to find the largest one, and
+    # this counts: words of the layers -> sizes [num_units + 1, 3] int64, last of no unit, and, with latencies,
+    # [num_units + 1, num_methods + 1] ms.
     of_chain: Callable[[tuple[str, ...]], tuple[np.ndarray, np.ndarray | None]] | None = None
 
 

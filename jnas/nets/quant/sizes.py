@@ -85,8 +85,8 @@ def candidate_sizes(
 ) -> dict[str, dict[str, np.ndarray]]:
     """What every candidate operator would add to every unit of a supernet, and what is there in any case.
 
-    What a layer of a chain adds depends on the widths before it: of each candidate it is what it adds where all layers
-    that may be the same are.
+    What a layer of a chain adds depends on the widths before it. Here each operator is counted in the chain that has it
+    in every layer that may have it, and in the others their first candidates.
 
     Args:
       net: a supernet.
