@@ -38,11 +38,12 @@ from jnas.recipes import config, costs, quantised, train_network, trainer
 from jnas.recipes.classification import evaluate
 from jnas.recipes.joint import recipe
 from jnas.recipes.joint.plan import make_plan, own_policies, policies_of
-from jnas.recipes.joint.search import only, spread, uniform
+from jnas.recipes.joint.search import spread, uniform
 from jnas.recipes.joint.settings import QuantisedSearch
 from jnas.report.plots import STYLE
 from jnas.searchers.base import Evaluation, beginning
 from jnas.searchers.front import estimates, undominated
+from jnas.spaces import networks
 from jnas.spaces.policy import method_of
 from jnas.spaces.products import product
 
@@ -81,7 +82,8 @@ def searches(settings, plan, judge):
 
         def parts(code):
             arch, policy = (np.asarray(part) for part in both.split(code))
-            return np.asarray(spaces.encode(plan.space, spaces.fix(space, arch)), np.int32), policies.columns(policy)
+            whole = networks.from_string(plan.space, networks.to_string(space, arch))
+            return np.asarray(whole, np.int32), policies.columns(policy)
 
         def size(code):
             arch, columns = parts(code)
@@ -107,7 +109,7 @@ def searches(settings, plan, judge):
         return best([one for n, start in enumerate(starts) for one in find(f"{name} {n}", *then(start), count)])
 
     def alone(start):
-        return only(plan.space, np.array(start["arch"], np.int32)), whole
+        return networks.fix(plan.space, np.array(start["arch"], np.int32)), whole
 
     def under(start):
         methods = [(plan.methods[column],) for column in start["columns"]]
@@ -122,7 +124,7 @@ def searches(settings, plan, judge):
             for width in (2, 4, 8)
         },
         THEN: lambda: twice(THEN, each(8), alone),
-        AFTER: lambda: twice(AFTER, (only(plan.space, largest), whole), under),
+        AFTER: lambda: twice(AFTER, (networks.fix(plan.space, largest), whole), under),
         "random": lambda: find("random", plan.space, whole, EVALUATIONS, searchers.random),
     }
 

@@ -181,7 +181,7 @@ def _one_edge(path: tuple, shape: tuple[int, ...]) -> tuple[int, ...]:
 
 def _init(net: Any, image_shape: tuple[int, ...], key: Key) -> Mapping[str, Any]:
     mix = ()
-    if not net.space.is_fixed:
+    if not net.space.is_fixed and isinstance(net.space, CellSpace):  # a chain is initialised without one
         mix = ({cell: jnp.zeros((net.space.num_edges, len(net.space.ops))) for cell in net.space.cells},)
     keys = {"params": key, "drop_path": key}
     # train=True: the auxiliary head exists in training only.

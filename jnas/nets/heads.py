@@ -88,10 +88,11 @@ class Classifier(nn.Module):
     dtype: Any = jnp.float32
 
     @nn.compact
-    def __call__(self, x: jax.Array, train: bool) -> jax.Array:
-        """Maps `[batch, height, width, channels]` to logits `[batch, num_classes]`."""
+    def __call__(self, x: jax.Array, train: bool, there: jax.Array | None = None) -> jax.Array:
+        """Maps `[batch, height, width, channels]` to logits `[batch, num_classes]`; after ReLU times `there`."""
         if self.normalise:
             x = nn.relu(batch_norm(x, train, affine=True, dtype=self.dtype))
+        x = x if there is None else x * there
         return Linear(self.num_classes)(_average(x))
 
 

@@ -14,12 +14,15 @@ import jax.numpy as jnp
 import numpy as np
 from flax import linen as nn
 
-from jnas import nets, spaces
+from jnas import nets
 from jnas.errors import UserError
 from jnas.files.reading import json_of
 from jnas.files.schemas import Positive
-from jnas.nets.quant.sizes import LayerShape, candidate_sizes
-from jnas.nets.quant.units import UnitOf
+from jnas.nets.chain import ChainNetwork, FoundNetwork
+from jnas.nets.quant.sizes import LayerShape, candidate_sizes, layer_shapes
+from jnas.nets.quant.units import UnitOf, place_of
+from jnas.spaces import networks
+from jnas.spaces.chain import ChainSpace
 from jnas.spaces.policy import EIGHT, Method
 from jnas.types import Array, PyTree
 
@@ -91,16 +94,20 @@ Latency = Callable[[LayerShape, Method], float]  # milliseconds of a layer for o
 class CostModel(NamedTuple):
     """The sizes of everything that an architecture may choose, and the methods it may be quantised by."""
 
-    space: spaces.CellSpace
+    space: networks.NetworkSpace
     units: tuple[str, ...]
     sizes: np.ndarray  # [num_units + 1, num_ops + 1, 3] int64; last row: no unit; last column: whatever the operator is
     methods: tuple[Method, ...]
     latency: np.ndarray | None  # [num_units + 1, num_ops + 1, num_methods + 1] ms; the last of the fixed method
-    layout: tuple[str, ...]  # the cell of each block
+    cells: Mapping[str, str]  # of each block
+    # Of chains, whose layers add more or less by the widths before them, the tables serve to find the largest one, and
+    # this counts: words of the layers -> sizes [num_units + 1, 3] int64, last of no unit, and, with latencies,
+    # [num_units + 1, num_methods + 1] ms.
+    of_chain: Callable[[tuple[str, ...]], tuple[np.ndarray, np.ndarray | None]] | None = None
 
 
 def cost_model(
-    net: nets.Network,
+    net: FoundNetwork,
     image_shape: tuple[int, int, int],
     units: Sequence[str],
     unit_of: UnitOf,
@@ -109,6 +116,9 @@ def cost_model(
     latency: Latency | None = None,
 ) -> CostModel:
     """Builds the model of a supernet's found networks.
+
+    What an operator of a cell adds is looked up in tables. What a layer of a chain adds depends on the widths before
+    it: the layers of each chain that is asked for are counted.
 
     Args:
       net: a supernet, as wide and deep as the networks to be found.
@@ -121,21 +131,33 @@ def cost_model(
     Returns:
       The model.
     """
+    rows, own = {name: row for row, name in enumerate((*units, ""))}, (*methods, EIGHT)
+    measures: list[tuple[Callable[[LayerShape], Sequence[float]], int, Any]] = [(LayerShape.sizes, 3, np.int64)]
+    if latency is not None:
+        measures.append((lambda layer: [latency(layer, method) for method in own], len(own), np.float64))
 
     def table_of(measure: Callable[[LayerShape], Sequence[float]], width: int, dtype: Any) -> np.ndarray:
-        table = np.zeros((len(units) + 1, len(net.space.ops) + 1, width), dtype)
+        table = np.zeros((len(rows), len(net.space.ops) + 1, width), dtype)
         for unit, ops in candidate_sizes(net, image_shape, unit_of, measure).items():
-            row = list(units).index(unit) if unit else len(units)
             for op, sums in ops.items():
-                table[row, net.space.ops.index(op) if op else len(net.space.ops)] = sums
+                table[rows[unit], net.space.ops.index(op) if op else len(net.space.ops)] = sums
         return table
 
-    own = (*methods, EIGHT)
-    times = None
-    if latency is not None:
-        times = table_of(lambda layer: [latency(layer, method) for method in own], len(own), np.float64)
-    sizes = table_of(LayerShape.sizes, 3, np.int64)
-    return CostModel(net.space, tuple(units), sizes, tuple(methods), times, tuple(net.layout))
+    @functools.lru_cache(4096)
+    def of_chain(words: tuple[str, ...]) -> tuple[np.ndarray, np.ndarray | None]:
+        fixed = net.clone(space=ChainSpace(tuple((word,) for word in words)))
+        found = [np.zeros((len(rows), width), dtype) for _, width, dtype in measures]
+        for path, layer in layer_shapes(fixed, image_shape).items():
+            for sums, (measure, _, _) in zip(found, measures, strict=True):
+                sums[rows[unit_of(place_of(fixed, path)) or ""]] += np.asarray(measure(layer))
+        return found[0], found[1] if latency is not None else None
+
+    sizes = table_of(*measures[0])
+    times = table_of(*measures[1]) if latency is not None else None
+    model = CostModel(net.space, tuple(units), sizes, tuple(methods), times, {})
+    if isinstance(net, ChainNetwork):
+        return model._replace(of_chain=of_chain)
+    return model._replace(cells={f"block_{index}": cell for index, cell in enumerate(net.layout)})
 
 
 def by_products(rates: Mapping[str, float], methods: Sequence[Method]) -> Latency:
@@ -181,21 +203,15 @@ def operators(model: CostModel, arch: np.ndarray) -> np.ndarray:
     Returns:
       `[num_units]` int32, indices of the space's operators; -1 where there is none.
     """
-    fixed = spaces.fix(model.space, arch)
-    placed = {
-        (cell, f"{edge.source}_{edge.target}"): model.space.ops.index(edge.ops[0])
-        for cell in fixed.cells
-        for edge in fixed.edges(cell)
-        if edge.ops
-    }
+    there = networks.candidates(networks.fix(model.space, arch))
     result = []
     for unit in model.units:
         head, _, rest = unit.partition("/")
-        edge, _, op = rest.partition("/")  # a unit of an edge, or of one operator there
-        # A unit of one block, or of all blocks with the same cell.
-        cell = model.layout[int(head.removeprefix("block_"))] if head.startswith("block_") else head
-        found = placed.get((cell, edge), -1)
-        result.append(found if not op or (found >= 0 and model.space.ops[found] == op) else -1)
+        # A unit of one block, or of all blocks with the same cell; of a place, or of one operator there.
+        unit = "/".join(filter(None, (model.cells.get(head, head), rest)))
+        place, _, op = (unit, "", "") if unit in there else unit.rpartition("/")
+        found = there.get(place) or ("",)
+        result.append(model.space.ops.index(found[0]) if found[0] and op in ("", found[0]) else -1)
     return np.array(result, np.int32)
 
 
@@ -213,10 +229,14 @@ def costs(model: CostModel, ops: np.ndarray, columns: np.ndarray) -> dict[str, f
     Returns:
       `size` in bytes, `compute` in bit operations an image, `latency` in milliseconds if the model has a table.
     """
-    everywhere = model.sizes[:, -1]  # [num_units + 1, 3]
-    chosen = np.where(ops[:, None] >= 0, model.sizes[np.arange(len(ops)), np.maximum(ops, 0)], 0)
-    sizes = everywhere.copy()
-    sizes[:-1] += chosen
+    if model.of_chain is None:
+        sizes = _looked_up(model.sizes, ops)
+        times = None if model.latency is None else _looked_up(model.latency, ops)
+    else:  # a layer of no unit has no weights, and passes on as many channels as it is given
+        placed = zip(model.units, ops, strict=True)
+        words = {unit.partition("/")[0]: model.space.ops[op] for unit, op in placed if op >= 0}
+        places = networks.candidates(model.space)
+        sizes, times = model.of_chain(tuple(words.get(place, "skip_connect") for place in places))
     table = (*model.methods, EIGHT)
     rows = np.append(columns, len(model.methods))
     bits = np.array([[m.weight_bits, m.activation_bits] for m in table], np.int64)[rows]
@@ -224,15 +244,19 @@ def costs(model: CostModel, ops: np.ndarray, columns: np.ndarray) -> dict[str, f
         "size": float(np.sum(sizes[:, 0] * bits[:, 0]) / 8 + CONSTANTS * np.sum(sizes[:, 2])),
         "compute": float(np.sum(sizes[:, 1] * bits[:, 0] * bits[:, 1])),
     }
-    if model.latency is not None:
-        times = model.latency[np.arange(len(rows)), -1, rows]
-        own = model.latency[np.arange(len(ops)), np.maximum(ops, 0), columns]
-        found["latency"] = float(np.sum(times) + np.sum(np.where(ops >= 0, own, 0.0)))
+    if times is not None:
+        found["latency"] = float(np.sum(times[np.arange(len(rows)), rows]))
     return found
+
+
+def _looked_up(table: np.ndarray, ops: np.ndarray) -> np.ndarray:
+    """What there is in each unit, and last in none: in any case, and of the operator there."""
+    sums = table[:, -1].copy()
+    sums[:-1] += np.where(ops[:, None] >= 0, table[np.arange(len(ops)), np.maximum(ops, 0)], 0)
+    return sums
 
 
 def largest(model: CostModel) -> dict[str, float]:
     """The costs of the network with the largest operator in every unit and 8 bits everywhere: those that count as 1."""
-    eight = model._replace(methods=(EIGHT,), latency=None if model.latency is None else model.latency[..., [-1, -1]])
     ops = np.argmax(model.sizes[:-1, :-1, 1], axis=1).astype(np.int32)
-    return costs(eight, ops, np.zeros(len(model.units), np.int32))
+    return costs(model, ops, np.full(len(model.units), len(model.methods), np.int32))

@@ -13,8 +13,7 @@ from flax.traverse_util import flatten_dict, unflatten_dict
 from jnas import data, nets
 from jnas.bilevel.problem import Init
 from jnas.distributed.environment import environment
-from jnas.errors import UserError
-from jnas.nets.chain import ChainNetwork
+from jnas.nets.chain import FoundNetwork
 from jnas.nets.quant import integer
 from jnas.nets.quant.fake import quantise_affine
 from jnas.nets.quant.packed import packed
@@ -34,7 +33,7 @@ UNITS_OF = {"shared": shared, "edges": per_edge}  # by the word of the setting `
 class Quantised(NamedTuple):
     """A found network and the policy of its units."""
 
-    net: nets.Network
+    net: FoundNetwork
     units: Units
     methods: tuple[Method, ...]
     columns: np.ndarray  # [num_units] int32, indices of `methods`
@@ -57,13 +56,10 @@ def of_facts(net: Any, facts: Mapping[str, Any]) -> Quantised | None:
       Both; None: the facts are those of a network of floating-point numbers.
 
     Raises:
-      UserError: for a network that is not of cells.
       ValueError: if a unit has no method.
     """
     if (said := facts.get("quantisation")) is None:
         return None
-    if isinstance(net, ChainNetwork):
-        raise UserError("a network of a chain has no units that a policy could name: use one of cells")
     of = units(net, nets.shapes(net, tuple(facts["shape"]))["params"], UNITS_OF[said["units"]])
     policy = {name: method_of(text) for name, text in said["policy"].items()}
     if missing := [name for name in of.names if name not in policy]:

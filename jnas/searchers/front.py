@@ -14,7 +14,7 @@ OPTIMISM = 0.5  # standard deviations of the model's mean with which a candidate
 Costs = Callable[[np.ndarray], np.ndarray]  # codes [n, num_choices] -> [n, num_costs], smaller is better
 
 
-def front(space: Space, costs: Costs, *, num_initial: int = 20, num_candidates: int = 1024) -> Searcher:
+def front(space: Space, costs: Costs, *, num_initial: int = 20, num_candidates: int = 512) -> Searcher:
     """Asks for what a model believes to be on the Pareto front of score and costs, evenly along it.
 
     The first `num_initial` are random. From then on the model of `estimates` is fitted to all that is known. Children

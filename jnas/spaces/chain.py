@@ -2,7 +2,8 @@
 
 A layer is one word. The operators of cells are layers (`skip_connect`, `max_pool_3x3`, `nor_conv_5x5` ...), and so is a
 convolution with attributes, `conv_3x3-e4-g2-d2-w1.5`: expansion 4, 2 groups (`-dw`: one filter a channel), dilation 2,
-1.5 times the channels of its stage; an attribute of 1 is not written.
+1.5 times the channels of its stage; an attribute of 1 is not written. Behind all others stand fully connected layers,
+`fc_32` with 32 outputs.
 """
 
 import dataclasses
@@ -17,7 +18,7 @@ import numpy as np
 from jnas.errors import UserError
 from jnas.spaces.base import Choice, quoted
 
-_PLAIN = re.compile(r"skip_connect|(?:max|avg)_pool_3x3|(?:nor|sep|dil)_conv_(\d{1,2})x\1")
+_PLAIN = re.compile(r"skip_connect|fc_[1-9]\d{0,3}|(?:max|avg)_pool_3x3|(?:nor|sep|dil)_conv_(\d{1,2})x\1")
 _WORD = r"conv_(\d{1,2})x\1(?:-e(\d{1,2}))?(?:-(dw|g\d{1,3}))?(?:-d(\d))?(?:-w(\d{1,2}(?:\.\d{1,3})?))?"
 _LONGEST = 20_000  # characters of a name worth reading
 _DEEPEST = 999
@@ -26,7 +27,7 @@ _DEEPEST = 999
 class Layer(NamedTuple):
     """What a word for a layer says."""
 
-    op: str  # "conv" for a convolution with attributes, else the name of an operator of cells
+    op: str  # "conv" for a convolution with attributes, else the name of an operator of cells, or "fc_32"
     kernel: int  # side in pixels; 0: no convolution
     width: float = 1.0  # channels of the output, in units of the stage's
     expansion: int = 1  # channels inside, in units of those of the input; 1: no such inside
@@ -63,7 +64,7 @@ def layer_of(word: str) -> Layer:
     else:
         raise ValueError(
             f"{quoted(word)} is no layer: write skip_connect, max_pool_3x3, avg_pool_3x3, nor_conv_3x3, sep_conv_3x3, "
-            "dil_conv_3x3 or conv_3x3-e4-g2-d2-w1.5."
+            "dil_conv_3x3, conv_3x3-e4-g2-d2-w1.5 or fc_32."
         )
     if layer.kernel % 2 == 0 and "conv" in word:
         raise ValueError(f"{quoted(word)} has a kernel of even side: give an odd one.")
@@ -93,6 +94,11 @@ def word_of(layer: Layer) -> str:
     return f"conv_{layer.kernel}x{layer.kernel}{expansion}{groups}{dilation}{width}"
 
 
+def fully_connected(word: str) -> int:
+    """The outputs of a fully connected layer, 32 for `fc_32`; 0 for any other word."""
+    return int(word.removeprefix("fc_")) if word.startswith("fc_") else 0
+
+
 @dataclasses.dataclass(frozen=True)
 class ChainSpace:
     """Chains whose layers each have candidates; with one left on every layer, a found network.
@@ -111,6 +117,14 @@ class ChainSpace:
                 layer_of(word)
             if len(set(words)) < len(words):
                 raise ValueError(f"the candidates {words} name a layer twice: name it once.")
+        depth = len(self.layers)
+        first = next((index for index, words in enumerate(self.layers) if any(map(fully_connected, words))), depth)
+        behind = set(itertools.chain.from_iterable(self.layers[first:])) - {"skip_connect"}
+        if first < 2 * depth // 3 or not all(map(fully_connected, behind)):
+            raise ValueError(
+                f"layer {first} of {quoted(self.name)} is fully connected: put such layers in the last third, and "
+                "nothing but skip_connect beside and behind them."
+            )
 
     @property
     def name(self) -> str:

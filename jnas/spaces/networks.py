@@ -1,11 +1,14 @@
 """What a space of networks offers whether its networks are cells, repeated, or chains of layers."""
 
+from collections.abc import Mapping, Sequence
 from typing import overload
 
+import jax
 import jax.numpy as jnp
 
 from jnas.errors import UserError
 from jnas.spaces import cell, text
+from jnas.spaces.alpha import one_hot_alpha
 from jnas.spaces.base import quoted
 from jnas.spaces.cell import CellSpace
 from jnas.spaces.chain import ChainSpace, chain_from_string, chain_to_string, fix_chain, parse_chain
@@ -41,6 +44,61 @@ def fix(space: ChainSpace, arch) -> ChainSpace: ...
 def fix(space: NetworkSpace, arch) -> NetworkSpace:
     """The found network: as `spaces.fix`, or one candidate for every layer of a chain."""
     return fix_chain(space, arch) if isinstance(space, ChainSpace) else cell.fix(space, arch)
+
+
+def candidates(space: NetworkSpace) -> dict[str, tuple[str, ...]]:
+    """The operators that are left at every place; none at an edge that is absent.
+
+    >>> candidates(network_space("chain-2:skip_connect,conv_3x3"))["layer_1"]
+    ('skip_connect', 'conv_3x3')
+
+    Args:
+      space: any; of a fixed one each place has at most one operator.
+
+    Returns:
+      By `cell/source_target`, or `layer_index` of a chain.
+    """
+    if isinstance(space, ChainSpace):
+        return {f"layer_{index}": words for index, words in enumerate(space.layers)}
+    return {f"{cell}/{edge.source}_{edge.target}": edge.ops for cell in space.cells for edge in space.edges(cell)}
+
+
+def narrow(space: NetworkSpace, left: Mapping[str, Sequence[str]]) -> NetworkSpace:
+    """Leaves fewer operators at some places, as `spaces.narrow` does.
+
+    Args:
+      space: the space to narrow.
+      left: by places of `candidates` the operators to leave of those there; the other places stay as they are.
+
+    Returns:
+      The narrowed space.
+
+    Raises:
+      ValueError: if a layer of a chain is left without an operator.
+    """
+    rows = {place: [op for op in ops if op in left.get(place, ops)] for place, ops in candidates(space).items()}
+    if isinstance(space, ChainSpace):
+        return ChainSpace(tuple(map(tuple, rows.values())))
+    return cell.narrow(
+        space, {name: [ops for at, ops in rows.items() if at.partition("/")[0] == name] for name in space.cells}
+    )
+
+
+def one_hot(space: NetworkSpace, arch: Array) -> dict[str, Array]:
+    """The mix with which a supernet computes the network of `arch`; it traces, and the indices are not checked.
+
+    Args:
+      space: the space of the supernet.
+      arch: `[num_choices]` int32.
+
+    Returns:
+      As `spaces.one_hot_alpha`; of a chain for each `layer_index` float32 `[num_candidates]`.
+    """
+    if not isinstance(space, ChainSpace):
+        return one_hot_alpha(space, arch)
+    codes = jnp.asarray(arch, jnp.int32)
+    places = enumerate(candidates(space).items())
+    return {place: jax.nn.one_hot(codes[at], len(words), dtype=jnp.float32) for at, (place, words) in places}
 
 
 def is_connected(space: NetworkSpace, arch) -> bool:

@@ -1,15 +1,18 @@
 """Networks of chains: parameters counted by hand, shapes, and equality with the layers they are made of."""
 
+import functools
+
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from flax.traverse_util import flatten_dict, unflatten_dict
 
 from jnas import nets
 from jnas.nets.chain import ChainNetwork, GroupedConv, check_groups
 from jnas.nets.kernels.convolution import conv2d
 from jnas.spaces import networks
-from jnas.spaces.chain import chain
+from jnas.spaces.chain import chain, layer_of
 
 STEM, HEAD = 9 * 1 * 4 + 2 * 4, 2 * 16 + 16 * 10 + 10  # of 4 channels on grey images; of 16 and 10 classes
 REDUCE = (9 * 4 * 8 + 2 * 8) + (9 * 8 * 16 + 2 * 16)
@@ -33,6 +36,7 @@ def shapes_of(text, *, channels=4, **options):
         ("conv_3x3-e3", 16 * 48 + 2 * 48 + 9 * 48 * 48 + 2 * 48 + 48 * 16 + 2 * 16),
         ("conv_3x3-e3-dw", 16 * 48 + 2 * 48 + 9 * 48 + 2 * 48 + 48 * 16 + 2 * 16),
         ("sep_conv_3x3", 2 * (9 * 16 + 16 * 16 + 2 * 16)),
+        ("fc_7", 16 * 7 + 7 - (16 - 7) * (2 + 10)),  # the classifier reads 7 channels
     ],
 )
 def test_parameters_are_those_counted_by_hand(layer, parameters):
@@ -82,6 +86,15 @@ def test_a_chain_has_the_interface_of_a_network(network):
     assert {stride: x.shape for stride, x in features.items()} == {1: (4, 8, 8, 4), 2: (4, 4, 4, 8), 4: (4, 2, 2, 16)}
 
 
+def test_features_are_those_before_fully_connected_layers():
+    net = ChainNetwork(networks.network_space("chain:conv_3x3+fc_3"), channels=4, num_classes=3)
+    image = jnp.zeros((1, 8, 8, 1))
+    start = lambda key: net.init_with_output(key, image, train=False, features=True)
+    found, variables = jax.eval_shape(start, jax.random.key(0))
+    assert found[4].shape == (1, 2, 2, 16)
+    assert "layer_1" not in variables["params"]
+
+
 def test_groups_are_a_dense_convolution_with_blocks_of_zeros():
     x = jax.random.normal(jax.random.key(3), (2, 5, 5, 4))
     module = GroupedConv(6, 3, groups=2)
@@ -106,10 +119,66 @@ def test_dropping_every_branch_leaves_the_input(network):
 
 
 def test_bad_networks_are_refused():
-    with pytest.raises(ValueError, match="leaves something to choose"):
-        ChainNetwork(chain(("conv_1x1", "skip_connect"), 2), channels=4, num_classes=2)
+    image, supernet = jnp.zeros((1, 4, 4, 1)), ChainNetwork(chain(("conv_1x1", "skip_connect"), 1), 4, num_classes=2)
+    variables = supernet.init(jax.random.key(0), image, train=False)
+    with pytest.raises(ValueError, match=r"the mix has the rows {}: chain-1:.* needs {'layer_0': \(2,\)}"):
+        supernet.apply(variables, image, train=False)
     with pytest.raises(ValueError, match="2 channels, which 4 groups do not divide"):
         check_groups(networks.network_space("chain-2:conv_3x3-g4,conv_3x3-w0.5"), 4)
     check_groups(networks.network_space("chain-2:conv_3x3-g4,conv_3x3-w0.5"), 8)
     with pytest.raises(ValueError, match="channels is 0"):
         ChainNetwork(networks.network_space("chain:conv_3x3"), channels=0, num_classes=2)
+
+
+def cut(tree, net, image_shape):
+    """The weights of a supernet that a network of it has, cut to its channels: the first, inside of groups of each."""
+    found, given = {}, flatten_dict(tree)
+    for path, leaf in flatten_dict(nets.shapes(net, image_shape)["params"]).items():
+        name, groups = path[0], [1] * len(leaf.shape)
+        if name.startswith("layer_"):
+            (word,) = net.space.layers[int(name.split("_")[1])]
+            name = f"{name}_{word}"
+            if layer_of(word).expansion > 1 and path[1] in ("expand", "BatchNorm_0"):
+                groups[-1] = layer_of(word).groups or 1
+            if path[1:] == ("project", "Conv_0", "kernel"):
+                groups[-2] = layer_of(word).groups or 1
+        whole = given[name, *path[1:]]
+        for axis, (count, parts) in enumerate(zip(leaf.shape, groups, strict=True)):
+            starts = np.arange(parts)[:, None] * (whole.shape[axis] // parts)
+            whole = jnp.take(whole, (starts + np.arange(count // parts)).reshape(-1), axis=axis)
+        found[path] = whole
+    return unflatten_dict(found)
+
+
+@pytest.mark.parametrize(
+    ("words", "depth", "archs"),
+    [
+        (  # widths before all kinds of layers, and before the classifier
+            "chain:conv_3x3-w1.5,conv_1x1-w0.5,skip_connect"
+            "+conv_3x3-g2,conv_3x3-e2-g2,conv_3x3-e3-dw,sep_conv_3x3,conv_1x1-dw-w0.5,max_pool_3x3"
+            "+conv_1x1-w1.5,skip_connect+conv_3x3-e2-g2-w1.5,dil_conv_3x3+fc_5,fc_2,skip_connect+skip_connect,fc_3",
+            1,
+            [[1, 0, 0, 0, 0, 0], [2, 1, 1, 0, 1, 1], [1, 2, 1, 1, 2, 0], [1, 4, 0, 1, 2, 1]],
+        ),
+        ("chain-1:conv_3x3-w1.5,conv_1x1-e2,conv_1x1-w0.5", 2, [[1], [2]]),
+    ],
+    ids=["widths", "depth"],
+)
+def test_a_supernet_computes_what_each_of_its_networks_does(words, depth, archs):
+    space, shape, rng = networks.network_space(words), (6, 6, 1), np.random.default_rng(0)
+    net = ChainNetwork(space, 4, 3, depth)
+    params, stats = nets.initialise(net, jax.random.key(0), shape)
+    params = jax.tree.map(lambda x: x + 0.3 * jnp.asarray(rng.normal(size=x.shape), jnp.float32), params)
+    image = jnp.asarray(rng.normal(size=(4, *shape)), jnp.float32)
+
+    @functools.partial(jax.jit, static_argnums=0)
+    def logits(net, params, stats, mix=None):
+        variables = {"params": params, "batch_stats": stats}
+        return net.apply(variables, image, mix, train=True, mutable=["batch_stats"])[0].main
+
+    mixes = jax.vmap(lambda arch: networks.one_hot(space, arch))(np.array(archs))
+    together = jax.vmap(lambda mix: logits(net, params, stats, mix))(mixes)
+    for arch, found in zip(archs, together, strict=True):
+        fixed = ChainNetwork(networks.fix(space, np.array(arch)), 4, 3, depth)
+        _, stats = nets.initialise(fixed, jax.random.key(0), shape)
+        np.testing.assert_allclose(found, logits(fixed, cut(params, fixed, shape), stats), rtol=1e-4, atol=1e-5)

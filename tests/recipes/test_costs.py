@@ -8,8 +8,10 @@ import pytest
 
 from jnas import nets, spaces
 from jnas.errors import UserError
+from jnas.nets.chain import ChainNetwork
 from jnas.nets.quant import sizes, units
-from jnas.recipes import costs
+from jnas.recipes import costs, quantised
+from jnas.spaces import networks
 from jnas.spaces.policy import EIGHT, UNQUANTISED, Method
 
 METHODS = (Method(2, 4), Method(4, 8, "power_of_two"), UNQUANTISED)
@@ -80,6 +82,42 @@ def test_costs_of_edges_are_those_of_the_cell_of_their_block():
             compute += layer.products * method.weight_bits * method.activation_bits
         found = costs.costs(model, costs.operators(model, arch), np.zeros(len(of.names), int))
         assert found == pytest.approx({"size": size, "compute": compute})
+
+
+@pytest.mark.parametrize("unit_of", [units.shared, units.per_edge, units.shared_operator])
+def test_costs_of_chains_are_those_of_the_chain(unit_of):
+    """A layer costs more or less by the widths before it."""
+    words = "chain:conv_3x3-w2,skip_connect+conv_3x3,conv_3x3-e2-dw,max_pool_3x3+fc_6,skip_connect"
+    space = networks.network_space(words)
+    supernet = ChainNetwork(space, 4, 3)
+    of = units.units(supernet, nets.shapes(supernet, (8, 8, 1))["params"], unit_of)
+    latency = costs.by_products({str(method): 0.5 for method in METHODS} | {"w8a8": 1.0}, METHODS)
+    model = costs.cost_model(supernet, (8, 8, 1), of.names, unit_of, METHODS, latency=latency)
+    for arch in map(np.array, [(0, 0, 0), (0, 1, 1), (0, 2, 0), (1, 1, 0)]):
+        net = ChainNetwork(networks.fix(space, arch), 4, 3)
+        own = units.units(net, nets.shapes(net, (8, 8, 1))["params"], unit_of)
+        columns = np.arange(len(of.names)) % 3
+        one = quantised.Quantised(net, own, METHODS, columns[[of.names.index(name) for name in own.names]])
+        compute = time = 0.0
+        for path, layer in sizes.layer_sizes(net, (8, 8, 1)).items():
+            method = one.by_layer()[path]
+            compute += layer.products * method.weight_bits * method.activation_bits
+            time += layer.products / 1e6 * (1.0 if method == EIGHT else 0.5)
+        found = costs.costs(model, costs.operators(model, arch), columns)
+        expected = {"size": quantised.size(one, (8, 8, 1)), "compute": compute, "latency": time}
+        assert found == pytest.approx(expected)
+
+
+def test_the_largest_chain_is_counted_by_hand():
+    space = networks.network_space("chain:skip_connect,conv_3x3-w2+conv_3x3-e2-dw,conv_3x3+skip_connect,fc_6")
+    supernet = ChainNetwork(space, 4, 3)
+    names = units.units(supernet, nets.shapes(supernet, (8, 8, 1))["params"], units.shared).names
+    assert names == ("layer_0", "layer_1", "layer_2", "reduce_1", "reduce_2")
+    found = costs.largest(costs.cost_model(supernet, (8, 8, 1), names, units.shared, METHODS))
+    # Stem, conv_3x3-w2 of 4 channels, convolution between stages, conv_3x3 of 8, the next one, fc_6, three classes.
+    weights = [9 * 4, 9 * 4 * 8, 9 * 8 * 8, 9 * 8 * 8, 9 * 8 * 16, 16 * 6, 6 * 3]
+    assert found["size"] == sum(weights) + 8 * (4 + 8 + 8 + 8 + 16 + 6 + 3)
+    assert found["compute"] == 64 * np.dot(weights, [64, 64, 16, 16, 4, 1, 1])
 
 
 def test_a_table_of_latencies_is_read_with_and_without_a_mark(tmp_path):

@@ -6,11 +6,11 @@ from typing import Any, NamedTuple
 import jax.numpy as jnp
 import numpy as np
 from flax import linen as nn
-from flax.traverse_util import flatten_dict
+from flax.traverse_util import flatten_dict, unflatten_dict
 from jax import lax
 
+from jnas.nets.chain import FoundNetwork
 from jnas.nets.layers import Conv, DepthwiseConv, Linear
-from jnas.nets.network import Network
 from jnas.nets.quant.fake import affine_levels, normal_range, power_through
 from jnas.nets.quant.units import Path, Units, methods_of
 from jnas.spaces.policy import FLOAT, Method
@@ -35,32 +35,40 @@ def fold(params: PyTree, batch_stats: PyTree) -> tuple[dict[str, Any], dict[str,
       Both, changed: a folded batch norm has scale 1, bias 0, variance 1 - eps and the mean that makes it add a bias;
       one that follows no convolution has mean 0 and that variance, and scale and bias of what it did.
     """
-    new_params, new_stats = dict(params), dict(batch_stats)
-    for name, stats in batch_stats.items():
-        if "mean" not in stats:
-            new_params[name], new_stats[name] = fold(params.get(name, {}), stats)
-            continue
-        number = name.removeprefix("BatchNorm_")
-        convs = [f"Conv_{number}"]
-        if "Conv_1" in params and "BatchNorm_1" not in batch_stats:  # the two halves of a factorised reduction
-            convs = ["Conv_0", "Conv_1"]
-        own = params.get(name, {})
-        gain = own.get("scale", jnp.ones_like(stats["var"])) / jnp.sqrt(stats["var"] + EPSILON)
-        shift = own.get("bias", jnp.zeros_like(gain)) - gain * stats["mean"]
+    leaves: dict[Path, Any] = flatten_dict(params)
+    stats: dict[Path, Any] = flatten_dict(batch_stats)
+    for norm in [path[:-1] for path in stats if path[-1] == "mean"]:
+        mean, var, own = stats[*norm, "mean"], stats[*norm, "var"], (*norm, "scale") in leaves
+        kernels = _kernels_before(norm, leaves, stats)
+        gain = (leaves[*norm, "scale"] if own else jnp.ones_like(var)) / jnp.sqrt(var + EPSILON)
+        shift = (leaves[*norm, "bias"] if own else jnp.zeros_like(var)) - gain * mean
         ones, zeros, start = jnp.ones_like(gain), jnp.zeros_like(gain), 0
-        if alone := convs[0] not in params:
-            if not own:
-                continue
-            convs = []
-        new_stats[name] = {"mean": zeros if alone else -shift, "var": jnp.full_like(gain, 1 - EPSILON)}
+        if not kernels and not own:
+            continue
+        stats[*norm, "mean"], stats[*norm, "var"] = -shift if kernels else zeros, jnp.full_like(gain, 1 - EPSILON)
         if own:
-            new_params[name] = {"scale": gain, "bias": shift} if alone else {"scale": ones, "bias": zeros}
-        for conv in convs:
-            kernel = params[conv]["kernel"]
+            leaves[*norm, "scale"], leaves[*norm, "bias"] = (ones, zeros) if kernels else (gain, shift)
+        for path in kernels:
+            kernel = leaves[path]
             part = gain[start : start + kernel.shape[-1]]
-            new_params[conv] = {**params[conv], "kernel": kernel * part.reshape((1,) * (kernel.ndim - 1) + (-1,))}
+            leaves[path] = kernel * part.reshape((1,) * (kernel.ndim - 1) + (-1,))
             start += kernel.shape[-1]
-    return new_params, new_stats
+    return unflatten_dict(leaves), unflatten_dict(stats)
+
+
+def _kernels_before(norm: Path, leaves: Mapping[Path, Any], stats: Mapping[Path, Any]) -> list[Path]:
+    """The kernels whose outputs, side by side, a batch norm reads."""
+    around, number = norm[:-1], norm[-1].removeprefix("BatchNorm_")
+    groups = sum(path[:-2] == (*around, "filter") for path in leaves)
+    ways = [
+        [("mix",)],  # of a convolution with attributes, as are the next two
+        [("filter",)],
+        [("filter", f"Conv_{group}") for group in range(groups)],
+        [("Conv_0",), ("Conv_1",)] if (*around, "BatchNorm_1", "mean") not in stats else [],  # a factorised reduction
+        [(f"Conv_{number}",)],
+    ]
+    kernels = ([(*around, *conv, "kernel") for conv in convs] for convs in ways)
+    return next((paths for paths in kernels if paths and leaves.keys() >= set(paths)), [])
 
 
 class IntegerLayer(NamedTuple):
@@ -119,7 +127,7 @@ def integer_layers(
 
 
 def integer_apply(
-    net: Network, params: PyTree, batch_stats: PyTree, layers: Mapping[Path, IntegerLayer]
+    net: FoundNetwork, params: PyTree, batch_stats: PyTree, layers: Mapping[Path, IntegerLayer]
 ) -> Callable[[Array], Array]:
     """The found network as a function from images to logits that multiplies integers.
 

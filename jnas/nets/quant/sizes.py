@@ -8,10 +8,12 @@ import jax.numpy as jnp
 import numpy as np
 from flax import linen as nn
 
+from jnas.nets.chain import FoundNetwork
 from jnas.nets.layers import Conv, DepthwiseConv, Linear
-from jnas.nets.network import Network
 from jnas.nets.quant.units import Path, UnitOf, check_built_in, place_of
-from jnas.spaces.cell import NONE, CellSpace, place
+from jnas.spaces.cell import NONE, place
+from jnas.spaces.chain import ChainSpace
+from jnas.spaces.networks import NetworkSpace
 
 
 class Sizes(NamedTuple):
@@ -38,7 +40,7 @@ class LayerShape(NamedTuple):
         return Sizes(weights, weights * int(np.prod(self.outputs[:-1])), self.outputs[-1])
 
 
-def layer_shapes(net: Network, image_shape: tuple[int, int, int]) -> dict[Path, LayerShape]:
+def layer_shapes(net: FoundNetwork, image_shape: tuple[int, int, int]) -> dict[Path, LayerShape]:
     """What each layer of a found network computes; nothing is computed.
 
     Args:
@@ -70,18 +72,21 @@ def layer_shapes(net: Network, image_shape: tuple[int, int, int]) -> dict[Path, 
     return found
 
 
-def layer_sizes(net: Network, image_shape: tuple[int, int, int]) -> dict[Path, Sizes]:
+def layer_sizes(net: FoundNetwork, image_shape: tuple[int, int, int]) -> dict[Path, Sizes]:
     """What each layer of a found network costs, see `layer_shapes`."""
     return {path: layer.sizes() for path, layer in layer_shapes(net, image_shape).items()}
 
 
 def candidate_sizes(
-    net: Network,
+    net: FoundNetwork,
     image_shape: tuple[int, int, int],
     unit_of: UnitOf,
     measure: Callable[[LayerShape], Sequence[float]] = LayerShape.sizes,
 ) -> dict[str, dict[str, np.ndarray]]:
     """What every candidate operator would add to every unit of a supernet, and what is there in any case.
+
+    What a layer of a chain adds depends on the widths before it. Here each operator is counted in the chain that has it
+    in every layer that may have it, and in the others their first candidates.
 
     Args:
       net: a supernet.
@@ -94,20 +99,19 @@ def candidate_sizes(
       unit, and what belongs to no unit under the unit "".
     """
     result: dict[str, dict[str, np.ndarray]] = {}
-    for op in (op for op in net.space.ops if op != NONE):
+    ops = [op for op in net.space.ops if op != NONE]
+    for op in ops:
         fixed = net.clone(space=_everywhere(net.space, op))
         for path, layer in layer_shapes(fixed, image_shape).items():
             where = place_of(fixed, path)
             unit = result.setdefault(unit_of(where) or "", {})
-            if where.op or op == _first(net.space):
+            if where.op == op or (not where.op and op == ops[0]):
                 unit[where.op] = np.asarray(measure(layer)) + unit.get(where.op, 0)
     return result
 
 
-def _first(space: CellSpace) -> str:
-    return next(op for op in space.ops if op != NONE)
-
-
-def _everywhere(space: CellSpace, op: str) -> CellSpace:
+def _everywhere(space: NetworkSpace, op: str) -> NetworkSpace:
+    if isinstance(space, ChainSpace):
+        return ChainSpace(tuple((op,) if op in words else words[:1] for words in space.layers))
     rows = {cell: {row: op for row, edge in enumerate(space.edges(cell)) if op in edge.ops} for cell in space.cells}
     return place(space, rows)

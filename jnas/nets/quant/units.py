@@ -10,45 +10,51 @@ import jax.numpy as jnp
 import numpy as np
 from flax.traverse_util import flatten_dict, unflatten_dict
 
-from jnas.nets.network import RESIDUAL, Network
+from jnas.nets.chain import ChainNetwork, FoundNetwork
+from jnas.nets.network import RESIDUAL
 from jnas.nets.quant.fake import Rule
 from jnas.nets.stacking import stacks_of
+from jnas.spaces.networks import candidates
 from jnas.spaces.policy import EIGHT, MAPPINGS, Method
 from jnas.types import Array, PyTree
 
 Path = tuple[str, ...]
 _EDGE = re.compile(r"(\d+)_(\d+)_(.+)")
+_LAYER = re.compile(r"(layer_\d+)(?:_\d+)?(?:_([a-z].*))?")  # of a chain; repeated; in a supernet with its candidate
 
 
 class Place(NamedTuple):
     """Where a layer stands."""
 
-    block: int | None  # None: stem, classifier or auxiliary head
-    kind: str  # name of the cell, "residual", or of the part outside of blocks
+    block: str | None  # "block_3"; of a chain "layer_3" or "reduce_1"; None: stem, classifier or auxiliary head
+    kind: str  # name of the cell, "residual", or of the part outside of blocks; of a chain that of the block
     edge: str  # "source_target", or what projects an input of the cell; empty outside of cells
-    op: str  # of the edge; empty elsewhere
+    op: str  # of the edge or the layer; empty elsewhere
 
 
 UnitOf = Callable[[Place], str | None]
 
 
 def per_operator(where: Place) -> str | None:
-    """A unit an operator of an edge of a block: for the sensitivity of each candidate."""
-    return None if where.block is None else "/".join(filter(None, (f"block_{where.block}", where.edge, where.op)))
+    """A unit an operator of an edge of a block, or of a layer: for the sensitivity of each candidate."""
+    return None if where.block is None else "/".join(filter(None, (where.block, where.edge, where.op)))
 
 
 def per_edge(where: Place) -> str | None:
-    """A unit an edge of a block, whatever operator is there, and one a residual block: for a policy beside a cell."""
+    """A unit an edge of a block, whatever operator is there, and one a residual block: for a policy beside a cell.
+
+    Of a chain a unit a layer, and one a convolution between stages.
+    """
     return per_operator(where._replace(op=""))
 
 
 def shared(where: Place) -> str | None:
-    """A unit an edge of a cell, the same in all its blocks as the operators are: the smallest policy."""
+    """A unit an edge of a cell, the same in all its blocks as the operators are, or a layer: the smallest policy."""
     return None if where.block is None else "/".join(filter(None, (where.kind, where.edge)))
 
 
 def shared_operator(where: Place) -> str | None:
-    """A unit an operator of an edge of a cell, the same in all its blocks: for filtering a space of structures."""
+    """A unit an operator of an edge of a cell, the same in all its blocks, or of a layer: for filtering a space."""
     return None if where.block is None else "/".join(filter(None, (where.kind, where.edge, where.op)))
 
 
@@ -68,7 +74,7 @@ class Units(NamedTuple):
     layers: tuple[Layer, ...]
 
 
-def units(net: Network, params: PyTree, unit_of: UnitOf = per_edge) -> Units:
+def units(net: FoundNetwork, params: PyTree, unit_of: UnitOf = per_edge) -> Units:
     """The units of a supernet or of a found network.
 
     Args:
@@ -83,7 +89,8 @@ def units(net: Network, params: PyTree, unit_of: UnitOf = per_edge) -> Units:
       ValueError: if an edge has an operator of the user's own.
     """
     check_built_in(net)
-    stacks = {(block, stack.name): stack for block, found in stacks_of(net) for stack in found}
+    blocks = () if isinstance(net, ChainNetwork) else stacks_of(net)
+    stacks = {(block, stack.name): stack for block, found in blocks for stack in found}
     named: list[tuple[Path, Path, list[str | None], bool]] = []
     for kernel in (path for path in flatten_dict(params) if path[-1] == "kernel"):
         path = kernel[:-2] if kernel[-2].startswith("Dense") else kernel[:-1]
@@ -149,7 +156,7 @@ def rules(
     return unflatten_dict(found)
 
 
-def calibrate(net: Network, variables: Mapping[str, PyTree], images: Array, of: Units) -> dict[Path, Array]:
+def calibrate(net: FoundNetwork, variables: Mapping[str, PyTree], images: Array, of: Units) -> dict[Path, Array]:
     """What the inputs of every layer of a found network lie between, for ranges that no batch changes.
 
     Args:
@@ -166,22 +173,26 @@ def calibrate(net: Network, variables: Mapping[str, PyTree], images: Array, of: 
     return {layer.path: seen[*layer.path, "input"][0] for layer in of.layers if (*layer.path, "input") in seen}
 
 
-def place_of(net: Network, path: Path) -> Place:
+def place_of(net: FoundNetwork, path: Path) -> Place:
     """Where the module at a path of the network stands."""
-    if not path[0].startswith("block_"):
-        return Place(None, path[0], "", "")
-    block = int(path[0].removeprefix("block_"))
-    kind = net.layout[block]
+    block = path[0]
+    if isinstance(net, ChainNetwork):
+        if layer := _LAYER.fullmatch(block):
+            return Place(layer[1], layer[1], "", layer[2] or candidates(net.space)[layer[1]][0])
+        return Place(block if block.startswith("reduce_") else None, block, "", "")
+    if not block.startswith("block_"):
+        return Place(None, block, "", "")
+    kind = net.layout[int(block.removeprefix("block_"))]
     if kind == RESIDUAL or len(path) == 1:
         return Place(block, kind, "", "")
     match = _EDGE.fullmatch(path[1])
     return Place(block, kind, path[1], "") if match is None else Place(block, kind, f"{match[1]}_{match[2]}", match[3])
 
 
-def check_built_in(net: Network) -> None:
+def check_built_in(net: FoundNetwork) -> None:
     """Refuses a network with operators of the user's own, whose layers nothing here quantises, folds or counts."""
-    placed = {op for cell in net.space.edge_ops for ops in cell for op in ops}
-    own = [op.name for op in net.operators if op.name in placed]
+    placed = {op for ops in candidates(net.space).values() for op in ops}
+    own = [op.name for op in getattr(net.space, "operators", ()) if op.name in placed]
     if own:
         raise ValueError(f"operator {own[0]!r} is not built in and has no quantised form: leave it out of the space.")
 

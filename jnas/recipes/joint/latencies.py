@@ -6,6 +6,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from jnas.files.locks import exclusive
 from jnas.files.reading import json_of
 from jnas.files.schemas import Positive
 from jnas.nets.layers import Conv, DepthwiseConv, Linear
@@ -24,7 +25,8 @@ def measured(path: pathlib.Path) -> costs.Latency:
 
     A layer with at most 8 bits on both sides is one of int8, its inputs rounded and its sums scaled as
     `integer.integer_apply` does it, whatever its widths are: this device has no narrower product. Any other is one of
-    float32. Each is measured once; who shares the run, or takes it up again, reads what was measured.
+    float32. Each is measured once, by one process at a time; who shares the run, or takes it up again, reads what was
+    measured.
 
     Args:
       path: of the run.
@@ -33,7 +35,8 @@ def measured(path: pathlib.Path) -> costs.Latency:
       The function for `costs.cost_model`.
     """
     file = path / LATENCIES
-    known = json_of(file, dict[str, Positive]) if file.exists() else {}
+    read = lambda: json_of(file, dict[str, Positive]) if file.exists() else {}
+    known = read()
 
     def latency(layer: LayerShape, method: Method) -> float:
         narrow = max(method.weight_bits, method.activation_bits) <= 8
@@ -41,9 +44,12 @@ def measured(path: pathlib.Path) -> costs.Latency:
         name = f"{layer.kind.__name__} {layer.size} {layer.stride} {layer.dilation} {'-'.join(sizes)} " + (
             "int8" if narrow else "float32"
         )
-        if name not in known:
-            known[name] = 1e3 * _seconds(layer, narrow)
-            run_folder.write_json(file, known)
+        if name not in known:  # a layer of a chain is met in the search, too
+            with exclusive(path / ".latencies"):
+                known.update(read())
+                if name not in known:
+                    known[name] = 1e3 * _seconds(layer, narrow)
+                    run_folder.write_json(file, known)
         return known[name]
 
     return latency

@@ -9,30 +9,32 @@ from jax.sharding import Mesh
 
 from jnas import data, nets, spaces
 from jnas.errors import UserError
+from jnas.nets.chain import ChainNetwork, FoundNetwork
 from jnas.nets.quant.units import UnitOf, Units, units
-from jnas.recipes import costs, run_folder, train_network
+from jnas.recipes import chains, costs, run_folder
 from jnas.recipes.joint import rewards
 from jnas.recipes.joint.latencies import MEASURED, measured
 from jnas.recipes.joint.settings import QuantisedSearch
 from jnas.recipes.quantised import UNITS_OF
 from jnas.recipes.settings import share
-from jnas.spaces.cell import CellSpace
+from jnas.spaces import networks
+from jnas.spaces.chain import ChainSpace
 from jnas.spaces.policy import EIGHT, UNQUANTISED, Method, PolicySpace, method_of
 
 
 class Plan(NamedTuple):
     """What all parts share, built and checked before anything is written."""
 
-    space: CellSpace
+    space: networks.NetworkSpace
     methods: tuple[Method, ...]  # what columns index: those of the policy, 8 bits, no quantisation
     splits: data.Splits
     training: data.Dataset
     validation: data.Dataset
     augment: data.Augment
-    net: nets.Network
+    net: FoundNetwork
     unit_of: UnitOf
     units: Units
-    final: nets.Network  # a supernet as wide and deep as the networks that are trained in the end
+    final: FoundNetwork  # a supernet as wide and deep as the networks that are trained in the end
     latency: costs.Latency | None  # milliseconds of a layer; where it is measured, 1 until it is
     costs: costs.CostModel  # of networks as they are trained in the end
     reward: Callable[[Mapping[str, float]], float]
@@ -46,15 +48,15 @@ def make_plan(config: QuantisedSearch, mesh: Mesh | None = None) -> Plan:
     """
     if mesh is not None:
         raise UserError("a quantised search runs on one device: leave out --mesh")
-    whole = spaces.by_name(config.space)
-    if not isinstance(whole, CellSpace):
-        raise UserError(f"{config.space} is no space of cells: choose nasbench201 or darts, say")
+    whole = networks.network_space(config.space)
     named = config.operators.split()
     for op in named:
         if op not in whole.ops:
-            raise UserError(f"operators: {op!r} is not in {config.space}: choose among {', '.join(whole.ops)}")
-    rows = {cell: [[op for op in edge.ops if op in named] for edge in whole.edges(cell)] for cell in whole.cells}
-    space = spaces.narrow(whole, rows) if named else whole
+            raise UserError(
+                f"operators: {op!r} is not in {config.space}: choose among {', '.join(whole.ops)}, or write operators= "
+                "for all of them"
+            )
+    space = networks.narrow(whole, dict.fromkeys(networks.candidates(whole), named)) if named else whole
     own = tuple(dict.fromkeys(method_of(text) for text in (config.policy or config.methods).split()))
     methods = (*own, *(method for method in (EIGHT, UNQUANTISED) if method not in own))
     splits = run_folder.load_data(config.data, config.image_size)
@@ -63,12 +65,9 @@ def make_plan(config: QuantisedSearch, mesh: Mesh | None = None) -> Plan:
     augment = config.augmentation.of(splits.train)
     data.supervised_source(training, batch_size=config.supernet.batch_size, augment=augment)  # checks the size
     shape, classes = splits.train.shape, splits.train.num_classes
-    net, final = (
-        nets.network_for(space, channels=part.channels, depth=part.depth, num_classes=classes)
-        for part in (config.supernet, config.train)
-    )
+    net, final = (_supernet(space, part.channels, part.depth, classes) for part in (config.supernet, config.train))
     unit_of = UNITS_OF[config.units]
-    if config.units == "edges" and config.supernet.depth != config.train.depth:
+    if config.units == "edges" and not isinstance(space, ChainSpace) and config.supernet.depth != config.train.depth:
         raise UserError(
             f"units are edges of blocks, and the supernet has depth {config.supernet.depth} and the training "
             f"{config.train.depth}: set both alike, or units=shared"
@@ -82,8 +81,14 @@ def make_plan(config: QuantisedSearch, mesh: Mesh | None = None) -> Plan:
     model = costs.cost_model(final, shape, of.names, unit_of, methods, latency=latency)
     reward = rewards.reward_of(config.reward, costs.largest(model))
     for arch in spaces.sample(space, jax.random.key(0), 1):  # before minutes are spent
-        train_network.prepare(space, arch, splits, config.train)
+        chains.prepare(space, arch, splits, config.train)
     return Plan(space, methods, splits, training, validation, augment, net, unit_of, of, final, latency, model, reward)
+
+
+def _supernet(space: networks.NetworkSpace, channels: int, depth: int, num_classes: int) -> FoundNetwork:
+    if isinstance(space, ChainSpace):
+        return ChainNetwork(space, channels, num_classes, depth)
+    return nets.network_for(space, channels=channels, depth=depth, num_classes=num_classes)
 
 
 def _latency(config: QuantisedSearch, own: Sequence[Method], methods: Sequence[Method]) -> costs.Latency:

@@ -13,7 +13,7 @@ from jax.sharding import Mesh
 from jnas import data
 from jnas.files.locks import exclusive
 from jnas.nets.quant.units import Units
-from jnas.recipes import quantised, run_folder, train_network, trainer
+from jnas.recipes import chains, quantised, run_folder, train_network, trainer
 from jnas.recipes.joint import weight_sharing
 from jnas.recipes.joint.plan import Plan, make_plan, own_policies, policies_of, with_latencies
 from jnas.recipes.joint.search import JOINT, searches, spread
@@ -111,7 +111,7 @@ def supernet(config: QuantisedSearch, plan: Plan, folder: pathlib.Path):
 
 
 def _train(config: QuantisedSearch, plan: Plan, chosen: dict[str, Any], folder: pathlib.Path) -> dict[str, Any]:
-    prepared = train_network.prepare(plan.space, jnp.array(chosen["arch"], jnp.int32), plan.splits, config.train)
+    prepared = chains.prepare(plan.space, jnp.array(chosen["arch"], jnp.int32), plan.splits, config.train)
     policy = {name: str(plan.methods[column]) for name, column in zip(plan.units.names, chosen["columns"], strict=True)}
     quantisation = {"units": config.units, "policy": policy}
     return quantised.train(

@@ -16,7 +16,8 @@ from jnas.recipes.joint.plan import Plan, policies_of
 from jnas.recipes.joint.settings import QuantisedSearch
 from jnas.searchers.base import Evaluation, Searcher, beginning
 from jnas.searchers.front import estimates, undominated
-from jnas.spaces.cell import CellSpace
+from jnas.spaces import networks
+from jnas.spaces.networks import NetworkSpace
 from jnas.spaces.policy import EIGHT, PolicySpace
 from jnas.spaces.products import product
 from jnas.study import Progress, Trial, close_study, open_study, search, trials_progress
@@ -27,7 +28,7 @@ JOINT, EIGHTS, BEFORE, AFTER, THEN = "joint", "eight", "architecture", "policy",
 
 
 def searches(
-    config: QuantisedSearch, plan: Plan, space: CellSpace, policies: PolicySpace, score, path: pathlib.Path
+    config: QuantisedSearch, plan: Plan, space: NetworkSpace, policies: PolicySpace, score, path: pathlib.Path
 ) -> dict[str, dict[str, Any]]:
     """What each search found, by name: the joint one, and with `compare` the two that it has to beat.
 
@@ -50,7 +51,7 @@ def searches(
     if config.compare and not config.policy:
         half = total // 2
         first = _search(config, plan, BEFORE, plan.space, eight, half, judge, path)
-        alone = only(plan.space, np.array(first["arch"], np.int32))
+        alone = networks.fix(plan.space, np.array(first["arch"], np.int32))
         second = _search(config, plan, AFTER, alone, policies, total - half, judge, path)
         found[THEN] = {**second, "evaluations": first["evaluations"] + second["evaluations"]}
     return found
@@ -129,14 +130,8 @@ def uniform(both: Any, key: Key, count: int) -> np.ndarray:
     return both.join(np.asarray(spaces.sample(space, key, count)), np.round(shares[:, None] * (most - 1)))
 
 
-def only(space: CellSpace, arch: np.ndarray) -> CellSpace:
-    """The space of one architecture `[num_choices]`, its choices and edges being those of the whole space."""
-    fixed = spaces.fix(space, arch)
-    return spaces.narrow(space, {cell: [edge.ops for edge in fixed.edges(cell)] for cell in space.cells})
-
-
 def _search(
-    config: QuantisedSearch, plan: Plan, name: str, space: CellSpace, policies: PolicySpace, total: int, judge,
+    config: QuantisedSearch, plan: Plan, name: str, space: NetworkSpace, policies: PolicySpace, total: int, judge,
     path: pathlib.Path,
 ) -> dict[str, Any]:  # fmt: skip
     """One search, or what it found before; of the processes that share it the first to end says what that is."""
@@ -210,7 +205,7 @@ def _trials(
 
     def parts(code: np.ndarray) -> tuple[np.ndarray, np.ndarray, dict[str, float]]:
         arch, policy = (np.asarray(part) for part in both.split(code))
-        arch = arch if whole else np.asarray(spaces.encode(plan.space, spaces.fix(space, arch)), np.int32)
+        arch = arch if whole else np.asarray(networks.from_string(plan.space, networks.to_string(space, arch)))
         columns = policies.columns(policy)
         return arch, columns, costs.costs(plan.costs, costs.operators(plan.costs, arch), columns)
 

@@ -14,7 +14,8 @@ from jnas.nets.quant.units import UnitOf, Units, shared_operator
 from jnas.recipes import costs, run_folder
 from jnas.recipes.joint.plan import Plan, costs_of, own_policies, units_of
 from jnas.recipes.joint.settings import QuantisedSearch
-from jnas.spaces.cell import CellSpace, op_mask
+from jnas.spaces import networks
+from jnas.spaces.networks import NetworkSpace
 from jnas.spaces.policy import Method, PolicySpace, method_of
 
 SENSITIVITY = "sensitivity.json"
@@ -148,40 +149,29 @@ def filter_methods(policies: PolicySpace, found: Sensitivity, metric: str, rule:
     return PolicySpace(policies.units, policies.methods, allowed, policies.name)
 
 
-def filter_operators(space: CellSpace, losses: Mapping[str, Mapping[str, float]], rule: Rule) -> CellSpace:
-    """Leaves each edge the operators that bear a policy: the space of structures that belongs to the policy.
+def filter_operators(space: NetworkSpace, losses: Mapping[str, Mapping[str, float]], rule: Rule) -> NetworkSpace:
+    """Leaves each edge or layer the operators that bear a policy: the space of structures that belongs to the policy.
 
     Args:
       space: the space to narrow.
-      losses: for `cell/source_target`, for each operator with weights there its loss under the policy's method (the
-        units of `nets.units.shared_operator`, cut at the last slash). Others, `none` among them, lose nothing.
-      rule: which of each edge's stay, see `passing` and `ranking`.
+      losses: by places of `networks.candidates`, for each operator with weights there its loss under the policy's
+        method (the units of `nets.units.shared_operator`, cut at the last slash). Others, `none` among them, lose
+        nothing.
+      rule: which of each place's stay, see `passing` and `ranking`.
 
     Returns:
       The narrowed space.
 
     Raises:
-      ValueError: if a name is no edge of the space.
+      ValueError: if a name is no place of the space.
     """
-    edges = {
-        f"{cell}/{source}_{target}": (cell, row)
-        for cell in space.cells
-        for row, (source, target) in enumerate(space.endpoints)
-    }
-    mask = op_mask(space)
-    table = {cell: np.where(mask[cell], 0.0, np.nan) for cell in space.cells}
-    for edge, each in losses.items():
-        if edge not in edges:
-            raise ValueError(f"{edge!r} is no edge of {space.name!r}: name them cell/source_target.")
-        cell, row = edges[edge]
-        for op, value in each.items():
-            if op in space.edges(cell)[row].ops:
-                table[cell][row, space.ops.index(op)] = value
-    left: dict[str, Any] = {}
-    for cell in space.cells:
-        passes = rule(table[cell])
-        left[cell] = [[op for op, stays in zip(space.ops, row, strict=True) if stays] for row in passes]
-    return spaces.narrow(space, left)
+    there = networks.candidates(space)
+    if unknown := losses.keys() - there.keys():
+        raise ValueError(f"{min(unknown)!r} is no edge or layer of {space.name!r}: choose among {', '.join(there)}.")
+    of_place = lambda place, ops: [losses.get(place, {}).get(op, 0.0) if op in ops else np.nan for op in space.ops]
+    passes = rule(np.array([of_place(place, ops) for place, ops in there.items()]))
+    left = ([op for op, stays in zip(space.ops, row, strict=True) if stays] for row in passes)
+    return networks.narrow(space, dict(zip(there, left, strict=True)))
 
 
 def to_json(found: Sensitivity) -> dict[str, Any]:
@@ -199,7 +189,7 @@ def from_json(stored: Mapping[str, Any]) -> Sensitivity:
     return Sensitivity(tuple(stored["units"]), methods, dict(stored["reference"]), losses)
 
 
-def filtered(config: QuantisedSearch, plan: Plan, score, path: pathlib.Path) -> tuple[CellSpace, PolicySpace]:
+def filtered(config: QuantisedSearch, plan: Plan, score, path: pathlib.Path) -> tuple[NetworkSpace, PolicySpace]:
     """The spaces that thresholds and ranks leave, and the sensitivities written for the report.
 
     An option stays that passes every rule, the threshold on accuracy first, those on costs next, ranks last: of what
@@ -234,34 +224,28 @@ def filtered(config: QuantisedSearch, plan: Plan, score, path: pathlib.Path) -> 
         of = units_of(plan.net, plan.training.shape, shared_operator)
         table = table_of("operators", found_by, of, shared_operator, probes)
         for metric, rule in found_by:
-            space = filter_operators(space, _by_edge(table, metric, shares(plan.space, probes)), rule)
+            space = filter_operators(space, _by_place(table, metric, shares(plan.space, probes)), rule)
     if stored:
         run_folder.write_json(path / SENSITIVITY, stored)
     return space, policies
 
 
-def shares(space: CellSpace, archs: np.ndarray) -> dict[tuple[str, str], float]:
-    """The share of architectures that hold an operator on an edge, by `("cell/0_1", operator)`."""
+def shares(space: NetworkSpace, archs: np.ndarray) -> dict[tuple[str, str], float]:
+    """The share of architectures that hold an operator at a place, by `("cell/0_1", operator)`."""
     found: dict[tuple[str, str], float] = {}
     for arch in archs:
-        fixed = spaces.fix(space, arch)
-        for cell in fixed.cells:
-            for edge in fixed.edges(cell):
-                for op in edge.ops:
-                    at = f"{cell}/{edge.source}_{edge.target}", op
-                    found[at] = found.get(at, 0.0) + 1 / len(archs)
+        for at in _placed(networks.fix(space, arch)):
+            found[at] = found.get(at, 0.0) + 1 / len(archs)
     return found
 
 
-def covering(space: CellSpace, archs: np.ndarray, key) -> np.ndarray:
-    """The architectures, and further random ones until every operator of every edge is in one: else it has no loss."""
-    wanted = {
-        (f"{cell}/{edge.source}_{edge.target}", op)
-        for cell in space.cells
-        for edge in space.edges(cell)
-        for op in edge.ops
-    }
-    missing = wanted - shares(space, archs).keys()
+def _placed(space: NetworkSpace) -> set[tuple[str, str]]:
+    return {(place, op) for place, ops in networks.candidates(space).items() for op in ops}
+
+
+def covering(space: NetworkSpace, archs: np.ndarray, key) -> np.ndarray:
+    """The architectures, and further random ones until every operator of every place is in one: else it has no loss."""
+    missing = _placed(space) - shares(space, archs).keys()
     for round_ in range(100):
         if not missing:
             break
@@ -301,12 +285,12 @@ def _measured(
     return measure(evaluate, of.names, plan.methods, reference)
 
 
-def _by_edge(found: Sensitivity, metric: str, held: Mapping[tuple[str, str], float]) -> dict[str, dict[str, float]]:
-    """The loss of each operator of each edge under the policy's method, the first one."""
+def _by_place(found: Sensitivity, metric: str, held: Mapping[tuple[str, str], float]) -> dict[str, dict[str, float]]:
+    """The loss of each operator of each place under the policy's method, the first one."""
     losses: dict[str, dict[str, float]] = {}
     for unit, row in zip(found.units, found.losses[metric], strict=True):
-        edge, _, op = unit.rpartition("/")
-        if edge.count("/") == 1:  # an operator of an edge, and not a projection or a residual block
+        place, _, op = unit.rpartition("/")
+        if (place, op) in held:  # an operator, and not a projection or a residual block
             # The mean is over all probes, of which only some hold the operator.
-            losses.setdefault(edge, {})[op] = float(row[0]) / held[edge, op]
+            losses.setdefault(place, {})[op] = float(row[0]) / held[place, op]
     return losses

@@ -37,11 +37,11 @@ class QuantisedSearch:
     data: str = "fashion-mnist-slice"
     image_size: int | None = None  # side to which the images of a folder are resized
     space: str = "nasbench201"
-    operators: str = "skip_connect nor_conv_1x1 nor_conv_3x3"  # left on every edge; empty: all of the space
+    operators: str = "skip_connect nor_conv_1x1 nor_conv_3x3"  # left at every edge or layer; empty: all of the space
     seed: int = 0
     # what a policy is made of
     methods: str = "w2a8 w4a8 w8a8"  # each wWaA or wWaA-pow2
-    units: Literal["shared", "edges"] = "shared"  # one policy for all blocks of a cell, or one a block
+    units: Literal["shared", "edges"] = "shared"  # one for all blocks of a cell, or one a block; in chains a layer
     policy: str = ""  # a method for all units, or one for each: then only the architecture is searched
     # What filters leave: the largest relative loss of validation accuracy, null: no filter; then the largest relative
     # growth of each cost, latency, size or compute, such as {latency: 0.0}; then how many, the least sensitive, by rank

@@ -8,15 +8,17 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 
-from jnas import data, nets, spaces
+from jnas import data, spaces
+from jnas.nets.chain import FoundNetwork
 from jnas.nets.quant.units import Units, rules
 from jnas.recipes.classification import training_loss
-from jnas.spaces.cell import CellSpace
+from jnas.spaces import networks
+from jnas.spaces.networks import NetworkSpace
 from jnas.spaces.policy import Method, PolicySpace
 from jnas.types import Array, Context, Examples, Loss, PyTree, Source
 
 
-def single_path(net: nets.Network, of: Units, policies: PolicySpace, space: CellSpace) -> Loss:
+def single_path(net: FoundNetwork, of: Units, policies: PolicySpace, space: NetworkSpace) -> Loss:
     """The loss of a supernet that has one uniformly random architecture and one random policy at every step.
 
     One program serves them all: the operators not drawn are multiplied by 0.
@@ -40,7 +42,7 @@ def single_path(net: nets.Network, of: Units, policies: PolicySpace, space: Cell
 
     def loss(weights, alpha, batch: Examples, context: Context):
         arch_key, policy_key = jax.random.split(jax.random.key(0) if context.key is None else context.key)
-        mix = spaces.one_hot_alpha(space, spaces.sample(space, arch_key, 1)[0])
+        mix = networks.one_hot(space, spaces.sample(space, arch_key, 1)[0])
         drawn = jax.random.randint(policy_key, counts.shape, 0, counts, jnp.int32)
         columns = jnp.asarray(allowed)[np.arange(len(counts)), drawn]
         quant = rules(of, policies.methods, columns)
@@ -61,11 +63,11 @@ class Tuning(NamedTuple):
 
 
 def judge(
-    net: nets.Network,
+    net: FoundNetwork,
     variables: PyTree,
     of: Units,
     methods: Sequence[Method],
-    space: CellSpace,
+    space: NetworkSpace,
     validation: data.Dataset,
     augment: data.Augment,
     *,
@@ -98,7 +100,7 @@ def judge(
     """
     image = data.augment(augment, None, jnp.asarray(validation.images), validation.shape)
     labels = jnp.asarray(validation.labels)
-    mixes = jax.jit(jax.vmap(lambda arch: spaces.one_hot_alpha(space, arch)))
+    mixes = jax.jit(jax.vmap(lambda arch: networks.one_hot(space, arch)))
 
     @jax.jit
     def summed(variables: PyTree, mixes: PyTree, columns: Array, image: Array, labels: Array, arrays: PyTree) -> Array:
@@ -125,7 +127,7 @@ def judge(
     return score
 
 
-def _tuned(net: nets.Network, variables: PyTree, quant: PyTree, mix: PyTree, tuning: Tuning, arrays: PyTree) -> PyTree:
+def _tuned(net: FoundNetwork, variables: PyTree, quant: PyTree, mix: PyTree, tuning: Tuning, arrays: PyTree) -> PyTree:
     """The weights after the steps of one candidate under its rules."""
     key = jax.random.key(0)
 

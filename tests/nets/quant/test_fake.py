@@ -8,8 +8,10 @@ import numpy as np
 import pytest
 
 from jnas import nets, spaces
+from jnas.nets.chain import ChainNetwork
 from jnas.nets.quant import fake, sizes, units
 from jnas.nets.stacking import per_edge
+from jnas.spaces import networks
 from jnas.spaces.policy import EIGHT, UNQUANTISED, Method, method_of
 
 WIDTHS = (2, 3, 4, 5, 6, 7, 8)
@@ -188,6 +190,32 @@ def test_a_supernet_s_edge_is_quantised_as_that_of_the_found_network(found_netwo
     own = {name: part(shape, edges[name]) for name, shape in zip(("params", "batch_stats"), shapes, strict=True)}
     own["quant"] = units.rules(of, METHODS, np.array([policy[name] for name in of.names]))
     right = jax.jit(functools.partial(net.apply, train=False))(own, images).main
+    np.testing.assert_allclose(left, right, rtol=1e-5, atol=1e-6)
+
+
+def test_a_supernet_s_layer_is_quantised_as_that_of_the_found_chain():
+    space = networks.network_space("chain-2:conv_3x3-g2,conv_1x1-e2")  # of one width, so that kernels are not cut
+    supernet, arch = ChainNetwork(space, 2, 3), np.array([0, 1])
+    net = ChainNetwork(networks.fix(space, arch), 2, 3)
+    params, stats = nets.initialise(supernet, jax.random.key(0), (6, 6, 1))
+    wide, names = units.units(supernet, params), ("layer_0", "layer_1", "reduce_1", "reduce_2")
+    columns = np.array([0, 2, 1, 0])
+    of = units.units(net, nets.shapes(net, (6, 6, 1))["params"])
+    assert wide.names == of.names == names
+    each = ("conv_1x1-e2", "conv_3x3-g2")
+    fine = [f"{layer}/{word}" for layer in names[:2] for word in each]
+    assert units.units(supernet, params, units.per_operator).names == (*fine, *names[2:])
+    renamed = {"layer_0": "layer_0_conv_3x3-g2", "layer_1": "layer_1_conv_1x1-e2"}
+    own = nets.shapes(net, (6, 6, 1))
+    cut = lambda tree, part: {name: tree[renamed.get(name, name)] for name in own[part]}
+
+    def logits(net, of, params, stats, *mix):
+        variables = {"params": params, "batch_stats": stats, "quant": units.rules(of, METHODS, columns)}
+        apply = jax.jit(functools.partial(net.apply, train=True, mutable=["batch_stats"]))
+        return apply(variables, values((4, 6, 6, 1), 1), *mix)[0].main
+
+    left = logits(supernet, wide, params, stats, networks.one_hot(space, arch))
+    right = logits(net, of, cut(params, "params"), cut(stats, "batch_stats"))
     np.testing.assert_allclose(left, right, rtol=1e-5, atol=1e-6)
 
 

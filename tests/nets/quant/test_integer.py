@@ -9,7 +9,9 @@ import pytest
 from jax import export
 
 from jnas import nets, spaces
+from jnas.nets.chain import ChainNetwork
 from jnas.nets.quant import integer, units
+from jnas.spaces.networks import network_space
 from jnas.spaces.policy import method_of
 
 METHODS = tuple(map(method_of, ("w8a8", "w4a4", "w4a8-pow2", "w32a32", "w2a16", "w5a8-pow2")))
@@ -33,12 +35,21 @@ def random_tree(tree, seed):
     return jax.tree_util.tree_map_with_path(leaf, tree)
 
 
-@pytest.fixture(scope="module")
-def network():
+def cells():
     edges = (("nor_conv_3x3",), ("skip_connect",), ("sep_conv_3x3",))
     ops = ("none", "skip_connect", "nor_conv_3x3", "sep_conv_3x3")
     space = spaces.CellSpace("small", ("cell",), 1, 2, ops, (edges,), None, "last")
-    net = nets.Network(space, ("cell",), 4, 3, stem_multiplier=1, project_inputs=False, normalise_features=True)
+    return nets.Network(space, ("cell",), 4, 3, stem_multiplier=1, project_inputs=False, normalise_features=True)
+
+
+def layers():
+    words = "chain:conv_3x3-g2+conv_3x3-e2-g2+conv_3x3-dw-w2+conv_3x3-e2-dw-w2+fc_5"
+    return ChainNetwork(network_space(words), 2, 3)
+
+
+@pytest.fixture(scope="module", params=[cells, layers])
+def network(request):
+    net = request.param()
     params, stats = (
         random_tree(tree, seed) for seed, tree in enumerate(nets.initialise(net, jax.random.key(0), (6, 6, 1)))
     )
@@ -75,18 +86,19 @@ def test_a_factorised_reduction_is_folded_in_halves():
 def test_integers_give_what_fake_quantisation_does(network, policy):
     net, _, _, (params, stats), of, images, apply, seen = network
     ranges = {path: {"activation_range": row} for path, row in seen.items()}
-    rules = units.rules(of, METHODS, np.array(policy, np.int32), extra=ranges)
+    eights, policy = 3 not in policy, np.resize(np.array(policy, np.int32), len(of.names))
+    rules = units.rules(of, METHODS, policy, extra=ranges)
     expected = apply({"params": params, "batch_stats": stats, "quant": rules}, images).main
-    layers = integer.integer_layers(params, of, METHODS, np.array(policy), seen)
+    layers = integer.integer_layers(params, of, METHODS, policy, seen)
     assert all(layer.weights.dtype == np.int8 for layer in layers.values())
-    assert len(layers) == (len(of.layers) if 3 not in policy else len(of.layers) - 1)
+    assert len(of.layers) - len(layers) == sum(policy[at] == 3 for layer in of.layers for at in layer.units if at >= 0)
     run = jax.jit(integer.integer_apply(net, params, stats, layers))
     found = run(images)
     # A value at the middle of two levels may go either way in the two orders of computation: one level of one input.
     close = np.isclose(found, expected, rtol=1e-3, atol=1e-3)
     assert close.mean() > 0.95
     np.testing.assert_array_equal(np.argmax(found, 1), np.argmax(expected, 1))
-    if policy == (1, 2):
+    if eights:
         text = run.lower(images).as_text()
         assert text.count("xi8>") > 4
         exported = export.export(run)(jax.ShapeDtypeStruct(images.shape, jnp.float32))
@@ -98,4 +110,4 @@ def test_what_has_no_int8_product_is_refused(network):
     _, _, _, (params, _), of, _, _, seen = network
     for column in (4, 5):
         with pytest.raises(ValueError, match="which has no product of int8: choose"):
-            integer.integer_layers(params, of, METHODS, np.array([0, column]), seen)
+            integer.integer_layers(params, of, METHODS, np.resize([0, column], len(of.names)), seen)
