@@ -94,13 +94,10 @@ def searches(settings, plan, judge):
             score = float(judge(arch[None], columns[None])[0])
             return Evaluation(score, {"size": size(code), "arch": arch.tolist(), "columns": columns.tolist()})
 
-        breeding = searchers.front(
-            both, lambda codes: np.array([[size(code)] for code in codes]), num_initial=settings.population
-        )
-        searcher = (
-            draw(both) if draw else beginning(breeding, uniform(both, jax.random.fold_in(key, 1), settings.population))
-        )
         count = min(count, spaces.size(both))
+        first = min(settings.population, max(count // 2, 2))
+        breeding = searchers.front(both, lambda codes: np.array([[size(code)] for code in codes]), num_initial=first)
+        searcher = draw(both) if draw else beginning(breeding, uniform(both, jax.random.fold_in(key, 1), first))
         trials = jnas.search(searcher, objective, key=key, num_evaluations=count, batch_size=10).trials
         codes, scores = (np.array(each) for each in zip(*[(one.code, one.scores[0]) for one in trials], strict=True))
         smooth = zip(trials, estimates(both, codes, scores).tolist(), strict=True)
