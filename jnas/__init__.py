@@ -13,7 +13,7 @@ if TYPE_CHECKING:
     from jnas.study import search
     from jnas.train import fit
 
-__version__ = "0.13.0"
+__version__ = "0.14.0"
 _LOOPS = {"fit": "jnas.train", "search": "jnas.study"}
 __all__ = ["bilevel", "data", "fit", "nets", "search", "searchers", "spaces"]
 

@@ -41,7 +41,7 @@ def words(found: dict[str, dict[str, Any]]) -> list[str]:
     """Whether the network found together is at least as good in accuracy and size as each other one, in sentences."""
     joint, sentences = found["joint"], []
     for name, other in found.items():
-        if name == "joint":
+        if name == "joint" or name not in NAMES:  # of its own front
             continue
         better = joint["test_accuracy"] >= other["test_accuracy"], joint["size"] <= other["size"]
         equal = (joint["test_accuracy"], joint["size"]) == (other["test_accuracy"], other["size"])
@@ -117,13 +117,14 @@ def widths_chart(policy: dict[str, str], name: str) -> Chart:
 def progress_chart(found: dict[str, dict[str, Any]]) -> Chart:
     """The best reward so far, over evaluations, of the search that ended each network's."""
     title = "Best reward so far"
+    searched = {name: one for name, one in found.items() if name in NAMES}
     with axes_of(3.9) as axes:
-        for name, one in found.items():
+        for name, one in searched.items():
             offset = one["evaluations"] - len(one["curve"])
             axes.plot(offset + 1 + np.arange(len(one["curve"])), one["curve"], label=NAMES.get(name, name))
         axes.set(title=title, xlabel="evaluations", ylabel="reward")
         axes.legend(loc="lower right")
-        ends = ", ".join(f"{NAMES.get(name, name)} {one['reward']:.4f}" for name, one in found.items())
+        ends = ", ".join(f"{NAMES.get(name, name)} {one['reward']:.4f}" for name, one in searched.items())
         return Chart(title, f"{title}, at the end: {ends}.", to_svg(axes.figure))
 
 

@@ -80,7 +80,7 @@ JOINT = (
     "search", "joint", DATA, "space=cell-2:skip_connect,nor_conv_1x1", "operators=", "methods=w4a8 w8a8",
     "method_threshold=0.9", "validation=0.25", "probes=1", "supernet.channels=2", "supernet.depth=1",
     "supernet.epochs=1", "supernet.batch_size=12", "augmentation.crop=1", "num_evaluations=4", "at_once=2",
-    "compare=false", *TRAIN,
+    "compare=false", "searcher=reinforce", "score=accuracy", "networks=1", "beside=[]", *TRAIN,
 )  # fmt: skip
 LAYER = ("train", "chain:nor_conv_1x1", "space=chain-1:skip_connect,nor_conv_1x1", "channels=2", "stem=small_image")
 DETECTION = (

@@ -56,7 +56,7 @@ def trained(prepared, quantisation, *_):
 def made_up(judge=pretended, score=None):
     """Inside the block a joint search trains nothing, and `judge`, or that of `score(units)`, scores its candidates."""
     with (
-        mock.patch.object(joint, "_supernet", return_value=score or (lambda *_, **__: judge)),
+        mock.patch.object(joint, "supernet", return_value=score or (lambda *_, **__: judge)),
         mock.patch.object(quantised, "train", trained),
     ):
         yield

@@ -7,6 +7,7 @@ import pytest
 from jnas import searchers, spaces
 from jnas.recipes.generated.model_search import centre_and_scale
 from jnas.searchers import base, predictor
+from jnas.searchers.front import estimates, undominated
 from jnas.searchers.gp import kernels, regression
 
 SPACE = spaces.nasbench201()
@@ -26,6 +27,7 @@ def searcher_of(space):
         "random": searchers.random(space),
         "evolution": searchers.evolution(space, population=6, tournament=3),
         "genetic": searchers.genetic(space, population=8),
+        "front": searchers.front(space, lambda codes: codes.sum(1, keepdims=True), num_initial=6, num_candidates=64),
         "reinforce": searchers.reinforce(space, batch_size=3, hidden=8, learning_rate=0.01, repeats=2),
         "gaussian_process": searchers.gaussian_process(
             space, kernel=kernels.hamming(6, tied=True), num_initial=6, num_candidates=32, num_restarts=1, num_steps=8
@@ -189,3 +191,46 @@ def test_normal_scores_are_those_of_a_sorted_normal_sample():
     found = searchers.normal_scores(10.0 + np.exp(values))
     assert np.max(np.abs(found - values)[np.abs(values) < 1.5]) < 0.15
     assert np.unique(searchers.normal_scores(np.array([2.0, 1.0, 2.0]))).size == 2
+
+
+class TestFront:
+    """Scores are sums over choices and noise; the cost is how many convolutions there are."""
+
+    costs = staticmethod(lambda codes: (codes > 1).sum(1, keepdims=True).astype(float))
+
+    def test_the_model_finds_the_sums_behind_the_noise(self):
+        rng = np.random.default_rng(0)
+        gains = rng.normal(size=(6, 5))
+        codes = np.asarray(spaces.sample(SPACE, jax.random.key(0), 200))
+        true = gains[np.arange(6), codes].sum(1)
+        smooth = estimates(SPACE, codes, true + rng.normal(size=200))
+        assert np.std(smooth - true) < 0.5  # of 1
+        sure, hopeful = (estimates(SPACE, codes, true, codes[:3], optimism=much) for much in (0.0, 1.0))
+        assert np.all(hopeful > sure)
+
+    def test_it_finds_a_better_front_than_random_draws(self):
+        rng = np.random.default_rng(0)
+
+        def volume(searcher):
+            state = searcher.init()
+            for step in range(10):
+                codes = searcher.ask(state, jax.random.key(step), 6)
+                state = searcher.tell(state, codes, score(codes) + rng.normal(0, 0.3, 6))
+            known = state.codes[: state.count]
+            kept = undominated(estimates(SPACE, known, state.values[: state.count]), self.costs(known))
+            best = np.full(7, -6.0)
+            for code in known[kept]:
+                cost = int(self.costs(code[None])[0, 0])
+                best[cost:] = np.maximum(best[cost:], score(code[None])[0])
+            return best.sum()
+
+        assert volume(searchers.front(SPACE, self.costs, num_initial=12)) > volume(searchers.random(SPACE)) + 2
+
+    def test_several_objectives_are_told_and_the_first_is_the_score(self):
+        searcher = searchers.front(SPACE, self.costs, num_initial=4)
+        codes = np.asarray(spaces.sample(SPACE, jax.random.key(0), 8))
+        both = searcher.tell(searcher.init(), codes, np.stack([score(codes), self.costs(codes)[:, 0]], 1))
+        alone = searcher.tell(searcher.init(), codes, score(codes))
+        asked = [searcher.ask(state, jax.random.key(1), 5) for state in (both, alone)]
+        np.testing.assert_array_equal(*asked)
+        assert len(np.unique(np.concatenate([asked[0], codes]), axis=0)) == 13

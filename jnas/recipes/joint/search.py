@@ -202,6 +202,7 @@ def _trials(
     """The trials of one search on the trial loop, and whether its reward stood still."""
     space, policies = both.factors
     whole = space == plan.space
+    several = config.searcher in ("nsga2", "front") and config.beside
 
     def parts(code: np.ndarray) -> tuple[np.ndarray, np.ndarray, dict[str, float]]:
         arch, policy = (np.asarray(part) for part in both.split(code))
@@ -217,7 +218,7 @@ def _trials(
         arch, columns, own = parts(code)
         metrics = {"accuracy": float(judge(arch[None], columns[None])[0]), **own}
         reward = plan.reward(metrics)
-        scores = (metrics["accuracy"], *(metrics[cost] for cost in config.beside)) if config.beside else reward
+        scores = (metrics["accuracy"], *(metrics[cost] for cost in config.beside)) if several else reward
         return Evaluation(scores, {"reward": reward, **metrics, "arch": arch.tolist(), "columns": columns.tolist()})
 
     def stop(progress: Progress) -> None:
@@ -235,7 +236,7 @@ def _trials(
 
     study = open_study(
         path / TRIALS, name=name, choices=both.choices, about={"space": both.name, "seed": config.seed},
-        objectives={"accuracy": "maximize", **dict.fromkeys(config.beside, "minimize")} if config.beside else None,
+        objectives={"accuracy": "maximize", **dict.fromkeys(config.beside, "minimize")} if several else None,
     )  # fmt: skip
     settled: list[tuple[Trial, ...]] = []
     try:

@@ -67,7 +67,7 @@ class QuantisedSearch:
         "reinforce"  # asks for candidates
     )
     order: Literal["structure", "policy", "together"] = "structure"  # what is drawn first in a candidate
-    beside: list[str] = dataclasses.field(default_factory=list)  # costs: nsga2 and front then find a front
+    beside: list[str] = dataclasses.field(default_factory=list)  # costs, for a front
     num_evaluations: int = 300  # candidates that are scored, at most
     at_once: int = 10  # candidates an iteration
     learning_rate: float = 3e-3  # of the controller; published: 1e-4
@@ -105,10 +105,8 @@ class QuantisedSearch:
                 )
         if len(set(self.beside)) < len(self.beside):
             raise ValueError(f"beside is {self.beside}: name each cost once")
-        if bool(self.beside) != (self.searcher == "front") and self.searcher != "nsga2":
-            raise ValueError(
-                f"beside is {self.beside} and searcher {self.searcher}: name costs for searcher=front, or nsga2, alone"
-            )
+        if self.searcher == "front" and not self.beside:
+            raise ValueError("searcher is front and beside is empty: name a cost, such as beside=[size]")
         if self.networks > 1 and not self.beside:
             raise ValueError(f"networks is {self.networks} and beside is empty: name a cost, such as beside=[size]")
         if self.reward.latency and not self.latency:

@@ -77,6 +77,26 @@ def test_rewards_are_those_of_accuracy_and_size(whole):
     assert ratio == pytest.approx((joint["size"] / eight["size"]) ** -0.07)
 
 
+def test_a_front_is_searched_by_a_model_and_networks_of_it_are_trained(images, tmp_path):
+    """The score is one of sums and noise; what is trained is what the model takes for the front."""
+    noise = np.random.default_rng(0)
+    words = {"searcher": "front", "beside": ["size"], "population": 8, "num_evaluations": 40, "networks": 3}
+    with made_up(lambda archs, columns: pretended(archs, columns) + noise.normal(0, 0.02, len(archs))):
+        result = driver.run(joint, settings(images, **words, method_threshold=None, compare=False), tmp_path / "run")
+    found = result["quantised"]
+    best = found.pop("joint")
+    front = [(one["size"], one["accuracy"]) for one in best["front"]]
+    assert set(found) <= {"front-1", "front-2", "front-3"}
+    assert {(one["size"], one["accuracy"]) for one in found.values()} <= set(front)
+    assert min(front)[0] in {one["size"] for one in (best, *found.values())}
+    for one in (best, *found.values()):
+        true = pretended(*(np.array(one[name])[None] for name in ("arch", "columns")))[0]
+        assert one["accuracy"] == pytest.approx(true, abs=0.05)
+    page = (tmp_path / "run" / "report.html").read_text()
+    assert "front-1" in page
+    assert "could not be read" not in page
+
+
 def test_a_population_begins_with_uniform_policies():
     space, methods = spaces.nasbench201(), [Method(bits, 8) for bits in (2, 4, 8)]
     both = product(space, policies(["a", "b"], methods), order=joint_search.order_of("together", 6, 2))
@@ -268,7 +288,8 @@ def test_a_device_without_integer_products_is_named(cells, monkeypatch):
         ({"operator_threshold": 0.1}, "policy is ''"),
         ({"operator_growth": {"size": 0.1}}, "policy is ''"),
         ({"method_growth": {"speed": 0.1}}, "'speed' is no cost"),
-        ({"beside": ["size"]}, "only searcher=nsga2"),
+        ({"searcher": "front"}, "name a cost, such as"),
+        ({"networks": 2}, "name a cost, such as"),
         ({"searcher": "nsga2", "beside": ["latency"]}, "give latency=measured or"),
         ({"searcher": "nsga2", "beside": ["size", "size"]}, "name each cost once"),
         ({"method_growth": {"size": float("nan")}}, "give a finite number"),
