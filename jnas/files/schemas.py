@@ -152,7 +152,9 @@ Quantised = TypedDict("Quantised", {
     "policy": Required[dict[str, str]], "curve": Required[Numbers], "integer": InIntegers, "points": Points,
 }, total=False)  # fmt: skip
 AllQuantised = TypedDict("AllQuantised", {
-    "joint": Required[Quantised], "eight": Quantised, "then": Quantised,
+    "joint": Required[Quantised], "eight": Quantised, "then": Quantised, "front-1": Quantised, "front-2": Quantised,
+    "front-3": Quantised, "front-4": Quantised, "front-5": Quantised, "front-6": Quantised, "front-7": Quantised,
+    "front-8": Quantised, "front-9": Quantised,
 }, total=False)  # fmt: skip
 
 

@@ -28,7 +28,7 @@ class Supernet:
     tuning_steps=(0, MANY),
     tuning_rate=(POSITIVE, LARGE),
     num_evaluations=(2, MANY),
-    networks=(1, 20),
+    networks=(1, 9),
     **dict.fromkeys(("method_rank", "operator_rank"), (1, 100)),
 )
 class QuantisedSearch:
