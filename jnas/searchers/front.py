@@ -101,3 +101,51 @@ def undominated(scores: np.ndarray, costs: np.ndarray) -> np.ndarray:
     """
     points = np.column_stack([-scores, costs])
     return np.array([not ((points <= one).all(1) & (points < one).any(1)).any() for one in points], bool)
+
+
+def hypervolume(scores: np.ndarray, costs: np.ndarray, least: float, most: float) -> float:
+    """What architectures dominate, in score times octaves of a cost.
+
+    That is the area between them and the reference point, the cost on a scale of log2.
+
+    >>> round(hypervolume(np.array([0.8, 0.9, 0.85]), np.array([1024, 2048, 2048]), 0.7, 4096), 6)  # .1 x 2 + .1 x 1
+    0.3
+
+    Args:
+      scores: `[n]`, larger is better.
+      costs: `[n]`, positive.
+      least: the score of the reference point; what is below it dominates nothing.
+      most: its cost, likewise.
+
+    Returns:
+      The area.
+    """
+    total, best = 0.0, least
+    for score, cost in sorted(zip(scores, costs, strict=True), key=lambda one: one[1]):
+        if cost < most and score > best:
+            total += float((score - best) * np.log2(most / cost))
+            best = score
+    return total
+
+
+def representatives(scores: np.ndarray, costs: np.ndarray, count: int, *, least: float, most: float) -> list[int]:
+    """A few architectures that stand for a front: each adds most to the hypervolume of those before it.
+
+    >>> representatives(np.array([0.3, 0.75, 0.8, 0.81]), np.array([1, 8, 10, 32]), 2, least=0.1, most=64)
+    [1, 0]
+
+    Args:
+      scores: `[n]`.
+      costs: `[n]`, positive.
+      count: at most so many.
+      least: score of the reference point, such as that of guessing.
+      most: cost of the reference point.
+
+    Returns:
+      Their positions, the one that alone dominates most first.
+    """
+    taken: list[int] = []
+    for _ in range(min(count, len(scores))):
+        left = [n for n in range(len(scores)) if n not in taken]
+        taken.append(max(left, key=lambda n: hypervolume(scores[[*taken, n]], costs[[*taken, n]], least, most)))
+    return taken

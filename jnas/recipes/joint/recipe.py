@@ -16,7 +16,7 @@ from jnas.nets.quant.units import Units
 from jnas.recipes import chains, quantised, run_folder, train_network, trainer
 from jnas.recipes.joint import weight_sharing
 from jnas.recipes.joint.plan import Plan, make_plan, own_policies, policies_of, with_latencies
-from jnas.recipes.joint.search import JOINT, searches, spread
+from jnas.recipes.joint.search import JOINT, few, searches
 from jnas.recipes.joint.sensitivity import filtered
 from jnas.recipes.joint.settings import QuantisedSearch
 from jnas.recipes.optimisers import optimiser_of
@@ -55,7 +55,7 @@ def finish(
     config: QuantisedSearch, plan: Plan, found: dict[str, Any], path: pathlib.Path, mesh: Mesh | None = None
 ) -> dict[str, Any]:
     """What each search found, trained from scratch under its policy, see `driver.Recipe`."""
-    by_name = {**found["searches"], **_others(config, found["searches"][JOINT])}
+    by_name = {**found["searches"], **_others(config, plan, found["searches"][JOINT])}
     trained = {name: _train(config, plan, chosen, path / "train" / name) for name, chosen in by_name.items()}
     main = trained[JOINT]
     return {
@@ -67,12 +67,12 @@ def finish(
     }  # fmt: skip
 
 
-def _others(config: QuantisedSearch, joint: dict[str, Any]) -> dict[str, dict[str, Any]]:
+def _others(config: QuantisedSearch, plan: Plan, joint: dict[str, Any]) -> dict[str, dict[str, Any]]:
     """What is trained of the front of the joint search beside its best by reward."""
     if config.networks == 1:
         return {}
     shared = {name: joint[name] for name in ("evaluations", "converged", "curve")}
-    chosen = spread(joint["front"], config.beside[0], config.networks)
+    chosen = few(joint["front"], config.beside[0], config.networks, plan)
     alike = [all(one[name] == joint[name] for name in ("arch", "columns")) for one in chosen]
     return {f"front-{n}": {**shared, **one} for n, one in enumerate(chosen, 1) if not alike[n - 1]}
 

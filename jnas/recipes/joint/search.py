@@ -15,7 +15,7 @@ from jnas.recipes.joint import rewards
 from jnas.recipes.joint.plan import Plan, policies_of
 from jnas.recipes.joint.settings import QuantisedSearch
 from jnas.searchers.base import Evaluation, Searcher, beginning
-from jnas.searchers.front import estimates, undominated
+from jnas.searchers.front import estimates, representatives, undominated
 from jnas.spaces import networks
 from jnas.spaces.networks import NetworkSpace
 from jnas.spaces.policy import EIGHT, PolicySpace
@@ -173,27 +173,22 @@ def _outcome(
     return found
 
 
-def spread(front: Sequence[Mapping[str, Any]], cost: str, count: int) -> list[dict[str, Any]]:
-    """So many candidates of a front, evenly in the logarithm of a cost.
-
-    >>> [one["size"] for one in spread([{"size": size} for size in (1, 2, 90, 100, 10_000)], "size", 3)]
-    [1, 100, 10000]
+def few(front: Sequence[Mapping[str, Any]], cost: str, count: int, plan: Plan) -> list[dict[str, Any]]:
+    """So many candidates that stand for a front, from cheap to dear.
 
     Args:
       front: candidates.
-      cost: a name in each, above 0.
-      count: of them, at least 1; a smaller front is taken whole.
+      cost: a name in each.
+      count: of them; a smaller front is taken whole.
+      plan: of the search; beyond a network that guesses and is the largest one at 8 bits nothing counts.
 
     Returns:
-      The smallest first.
+      Those of `searchers.front.representatives`.
     """
-    left = sorted(map(dict, front), key=lambda one: one[cost])
-    logs = np.log([one[cost] for one in left])
-    taken: list[int] = []
-    for target in np.linspace(logs[0], logs[-1], count):
-        rest = [n for n in range(len(left)) if n not in taken]
-        taken += sorted(rest, key=lambda n: abs(logs[n] - target))[:1]
-    return [left[n] for n in sorted(taken)]
+    scores, prices = (np.array([one[name] for one in front]) for name in ("accuracy", cost))
+    least, most = 1 / plan.splits.train.num_classes, costs.largest(plan.costs)[cost]
+    taken = representatives(scores, prices, count, least=least, most=most)
+    return [dict(front[n]) for n in sorted(taken, key=lambda n: prices[n])]
 
 
 def _trials(

@@ -80,7 +80,7 @@ class QuantisedSearch:
     tolerance: float | None = None  # null: only the number of evaluations ends the search
     # afterwards
     compare: bool = True  # with 8 bits everywhere, and with an architecture search followed by one for its policy
-    networks: int = 1  # that are trained: the best by reward; from 2 on so many of the front as well, evenly by size
+    networks: int = 1  # that are trained: the best by reward; from 2 on so many that stand for the front as well
     train: Training = _TRAINING
     # the machine
     steps_per_call: int | None = None
