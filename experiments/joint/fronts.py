@@ -157,7 +157,7 @@ def main():
             front = search()
             networks = [trained(settings, plan, one) for one in few(front, "size", NETWORKS, plan)]
             line = {
-                "data": name, "seed": seed, "row": row, "networks": networks, "front": front,
+                "data": name, "seed": seed, "row": row, "networks": networks,
                 "reference": [REFERENCE[name], costs.largest(plan.costs)["size"]],
             }  # fmt: skip
             with arguments.out.open("a") as file:
