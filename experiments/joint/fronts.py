@@ -2,7 +2,7 @@
 
 Command:  python experiments/joint/fronts.py [--seeds 10 11 ...] [--data cifar10.npz] [--out F.jsonl] [key=value ...]
           python experiments/joint/fronts.py --table fronts.jsonl [...]
-Time:     20 minutes a seed, on one core.
+Time:     25 minutes a seed, on one core.
 
 Seven searches a seed with as many evaluations each, by `searchers.front` (the last one draws at random), the candidates
 of all scored with the weights of one supernet on the validation images. Of each front, the scores smoothed by the model
@@ -217,6 +217,8 @@ def draw(lines, path):
                 points = [(one["size"] / 1e3, 100 * one["test_accuracy"]) for line in mine for one in line["networks"]]
                 axis.scatter(*np.transpose(points), marker=marker, label=row, alpha=0.8)
             axis.set(xscale="log", xlabel="kilobytes of weights", ylabel="test accuracy [%]", title=name)
+            axis.set_xticks((4, 8, 16, 32), ("4", "8", "16", "32"))
+            axis.minorticks_off()
         panels[0].legend(fontsize=7)
         figure.savefig(path, metadata={"Date": None})
 

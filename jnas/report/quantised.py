@@ -12,7 +12,8 @@ from jnas.report.trials import front_chart
 from jnas.spaces.policy import method_of
 
 SENSITIVITY = "sensitivity.json"  # in the run folder
-NAMES = {"joint": "found together", "eight": "8 bits everywhere", "then": "architecture, then policy"}
+SEARCHED = {"joint": "found together", "eight": "8 bits everywhere", "then": "architecture, then policy"}
+NAMES = SEARCHED | {f"front-{number}": f"of its front, {number}" for number in range(1, 10)}
 
 
 def quantised_section(run: Run) -> str:
@@ -41,7 +42,7 @@ def words(found: dict[str, dict[str, Any]]) -> list[str]:
     """Whether the network found together is at least as good in accuracy and size as each other one, in sentences."""
     joint, sentences = found["joint"], []
     for name, other in found.items():
-        if name == "joint" or name not in NAMES:  # of its own front
+        if name == "joint" or name not in SEARCHED:  # of its own front
             continue
         better = joint["test_accuracy"] >= other["test_accuracy"], joint["size"] <= other["size"]
         equal = (joint["test_accuracy"], joint["size"]) == (other["test_accuracy"], other["size"])
@@ -117,7 +118,7 @@ def widths_chart(policy: dict[str, str], name: str) -> Chart:
 def progress_chart(found: dict[str, dict[str, Any]]) -> Chart:
     """The best reward so far, over evaluations, of the search that ended each network's."""
     title = "Best reward so far"
-    searched = {name: one for name, one in found.items() if name in NAMES}
+    searched = {name: one for name, one in found.items() if name in SEARCHED}
     with axes_of(3.9) as axes:
         for name, one in searched.items():
             offset = one["evaluations"] - len(one["curve"])

@@ -163,7 +163,7 @@ def _outcome(
         each = [{**one, "reward": plan.reward(one)} for one in each]
     found = {
         "evaluations": len(trials), "converged": converged, **max(each, key=lambda one: one["reward"]),
-        "curve": np.maximum.accumulate([trial.metrics["reward"] for trial in trials]).round(6).tolist(),
+        "curve": np.maximum.accumulate([one["reward"] for one in each]).round(6).tolist(),
     }  # fmt: skip
     if config.beside:
         values = np.array([[one[name] for name in ("accuracy", *config.beside)] for one in each])

@@ -92,7 +92,7 @@ def test_a_front_is_searched_by_a_model_and_networks_of_it_are_trained(images, t
         true = pretended(*(np.array(one[name])[None] for name in ("arch", "columns")))[0]
         assert one["accuracy"] == pytest.approx(true, abs=0.05)
     page = (tmp_path / "run" / "report.html").read_text()
-    assert "front-1" in page
+    assert "of its front, 1" in page
     assert "could not be read" not in page
 
 
