@@ -122,7 +122,7 @@ def main():
     )
     parser.add_argument("--candidates", type=pathlib.Path, default=HERE / "candidates.jsonl")
     parser.add_argument("--out", type=pathlib.Path, default=HERE / "evaluators.jsonl")
-    arguments = parser.parse_args()
+    arguments = parser.parse_intermixed_args()
     {"train": train, "score": score, "table": table}[arguments.what](arguments)
 
 

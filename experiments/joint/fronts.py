@@ -1,6 +1,6 @@
 """The fronts of accuracy and size that a joint search finds, against those of its rivals at equal cost.
 
-Command:  python experiments/joint/fronts.py [--seeds 10 11 ...] [--data cifar10.npz] [--out F.jsonl] [key=value ...]
+Command:  python experiments/joint/fronts.py [key=value ...] [--seeds 15 16 ...] [--data cifar10.npz] [--out F.jsonl]
           python experiments/joint/fronts.py --table fronts.jsonl [...]
 Time:     25 minutes a seed, on one core.
 
