@@ -81,21 +81,11 @@ def network_for(
         stage = (plain[0],) * depth
         layout = (*stage, RESIDUAL, *stage, RESIDUAL, *stage)
     return Network(
-        space,
-        layout,
-        channels,
-        num_classes,
-        stem_kind=stem,
-        stem_multiplier=stem_multiplier or (3 if reduces else 1),
+        space, layout, channels, num_classes, stem_kind=stem, stem_multiplier=stem_multiplier or (3 if reduces else 1),
         project_inputs=reduces or space.num_inputs > 1 or space.output == "concat",
-        affine=space.is_fixed if affine is None else affine,
-        normalise_pools=reduces and not space.is_fixed,
-        normalise_features=not reduces,
-        auxiliary=auxiliary,
-        remat=remat,
-        edge_strategy=edge_strategy,
-        dtype=dtype,
-    )
+        affine=space.is_fixed if affine is None else affine, normalise_pools=reduces and not space.is_fixed,
+        normalise_features=not reduces, auxiliary=auxiliary, remat=remat, edge_strategy=edge_strategy, dtype=dtype,
+    )  # fmt: skip
 
 
 @functools.lru_cache(maxsize=8)

@@ -7,7 +7,7 @@ import jax
 import jax.numpy as jnp
 from flax import linen as nn
 
-from jnas.nets.edges import Along, MixedEdge, Stack, Strategy, path_of, run_stack, schedule
+from jnas.nets.edges import Along, MixedEdge, Stack, Strategy, keeps, path_of, run_stack, schedule
 from jnas.nets.layers import ConvNorm
 from jnas.nets.ops import FactorizedReduce, Identity, apply_operator, noise_key, operator_of
 from jnas.spaces.cell import NONE, CellSpace
@@ -43,6 +43,21 @@ def _apply_edge(module: MixedEdge, train: bool, along: Along, x: jax.Array) -> t
     keys = {} if along.key is None else {"drop_path": along.key}
     y, changed = module.apply(variables, x, along.weights, train, rngs=keys, mutable=["batch_stats"])
     return y if along.scale is None else along.scale * y, changed.get("batch_stats", {})
+
+
+def _apply_chosen(module: MixedEdge, train: bool, along: Along, x: jax.Array) -> tuple[jax.Array, Any]:
+    """What `_apply_edge` gives under a one-hot mixture, or one of zeros; what is not chosen keeps its statistics."""
+
+    def alone(op: Operator):
+        def apply(along, x):
+            one = along._replace(weights=along.weights.max(keepdims=True))
+            return _apply_edge(module.clone(ops=(op,)), train, one, x)
+
+        return jax.checkpoint(apply, policy=keeps)  # else every branch would store zeros for what the others store
+
+    none = lambda along, x: (jnp.zeros_like(x[:, :: module.stride, :: module.stride]), along.stats)
+    chosen = jnp.where(along.weights.any(), jnp.argmax(along.weights), len(module.ops))
+    return jax.lax.switch(chosen, [*map(alone, module.ops), none], along, x)
 
 
 class Cell(nn.Module):
@@ -161,27 +176,17 @@ class Cell(nn.Module):
         offset = first if self.reduction else 0
         for stack in schedule(self.space.edges(self.kind), first, self.reduction, self.operators):
             module = MixedEdge(
-                stack.candidates,
-                self.channels,
-                stack.stride,
-                self.affine,
-                self.normalise_pools,
-                self.dtype,
+                stack.candidates, self.channels, stack.stride, self.affine, self.normalise_pools, self.dtype,
                 parent=None,
-            )
+            )  # fmt: skip
             along = self._along(stack, module, inputs[0], mix, scales, train)
-            edge = functools.partial(_apply_edge, module, train)
+            switch = self.edge_strategy == "switch"
+            edge = functools.partial(_apply_chosen if switch else _apply_edge, module, train)
             outside = given if stack.stride == 2 else None
             states, stats = run_stack(
-                stack,
-                edge,
-                along,
-                outside,
-                states,
-                (0 if outside is not None else offset, offset),
-                strategy=self.edge_strategy,
-                remat=self.remat,
-            )
+                stack, edge, along, outside, states, (0 if outside is not None else offset, offset),
+                strategy=self.edge_strategy, remat=self.remat and not switch,
+            )  # fmt: skip
             updates = train and not self.is_initializing() and self.is_mutable_collection("batch_stats")
             if updates and jax.tree.leaves(stats):
                 self.put_variable("batch_stats", stack.name, stats)

@@ -19,9 +19,9 @@ from jnas.nets.reading import add_at, take
 from jnas.spaces.cell import NONE, Edge
 from jnas.spaces.operators import Operator
 
-Strategy = Literal["scan", "unroll", "merge"]
+Strategy = Literal["scan", "unroll", "merge", "switch"]
 STACKED = "edges_"  # what the names of stacks start with
-STRATEGIES = ("scan", "unroll", "merge")
+STRATEGIES = ("scan", "unroll", "merge", "switch")
 
 
 def path_of(source: int, target: int, op: Operator) -> str:
@@ -143,7 +143,7 @@ class Along(NamedTuple):
     quant: Any = None  # rules of quantisation
 
 
-def _keeps(primitive: Any, *_: Any, **__: Any) -> bool:
+def keeps(primitive: Any, *_: Any, **__: Any) -> bool:
     """What is stored even under remat: dense convolutions and statistics cost far more time than memory."""
     return primitive.name in ("conv2d", "name")
 
@@ -168,8 +168,7 @@ def run_stack(
       sources: `[num_sources, batch, height, width, channels]` to read from; None stands for `states` itself.
       states: `[num_states, ...]` to read from and to add to.
       offsets: the numbers of the first source and of the first state.
-      strategy: "scan" is a loop if all candidates say that they are fast in one; "unroll" writes the edges out; "merge"
-        computes the edges that leave one state together, as wider operations, which suits matrix units.
+      strategy: see `Network`; of "switch" it is `edge` that computes one operator alone.
       remat: recompute an edge in the backward pass, except for its dense convolutions.
 
     Returns:
@@ -178,12 +177,12 @@ def run_stack(
     read = [source - offsets[0] for source in stack.sources]
     write = [target - offsets[1] for target in stack.targets]
     if strategy == "merge":
-        edge = jax.checkpoint(edge, policy=_keeps) if remat else edge
+        edge = jax.checkpoint(edge, policy=keeps) if remat else edge
         return _merged(edge, along, sources, states, read, write)
-    looped = strategy == "scan" and len(stack.rows) > 1 and all(op.loops for op in stack.candidates)
+    looped = strategy in ("scan", "switch") and len(stack.rows) > 1 and all(op.loops for op in stack.candidates)
     if remat:
         # In a loop nothing can merge the recomputation with the first one; elsewhere that has to be prevented.
-        edge = jax.checkpoint(edge, prevent_cse=not looped, policy=_keeps)
+        edge = jax.checkpoint(edge, prevent_cse=not looped, policy=keeps)
 
     def body(carry, row):
         sources, states = carry

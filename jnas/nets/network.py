@@ -51,7 +51,8 @@ class Network(nn.Module):
         of a found network. None: supernets do, for it takes a tenth of the memory and, on a CPU, less time.
       edge_strategy: how the mixed edges of a cell are computed, with the same weights: "scan" is a loop over them if
         all candidates say that they are fast in one (`Operator.loops`), "unroll" writes them out, "merge" joins those
-        that leave one state into wider operations, which suits matrix units.
+        that leave one state into wider operations, which suits matrix units. "switch" is "scan" for a mix that is
+        one-hot on every edge, or zero: the chosen operators alone are computed, and the others keep their statistics.
       dtype: of the computation, float32 or bfloat16; parameters, statistics and logits are float32.
       operators: those of the space that are the user's own, taken from it. Equal spaces may carry other ones; networks
         with other ones are not equal, and share no compiled program.

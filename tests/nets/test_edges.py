@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 
 from jnas.nets import Cell, Network, operator
+from jnas.nets.edges import schedule
 from jnas.nets.stacking import per_edge
 from jnas.spaces.cell import CellSpace, narrow
 
@@ -173,6 +174,26 @@ def test_remat_is_in_the_program_and_keeps_dense_convolutions(x64, remat):
     text = str(jax.make_jaxpr(gradient)(*where))
     assert (("checkpoint" in text) or ("remat" in text)) == remat
     assert len([line for line in text.splitlines() if " conv2d[" in line]) == 1  # one edge, never recomputed
+
+
+def test_a_switch_computes_of_a_one_hot_mix_what_is_chosen(x64):
+    """Value and gradient are those of the mixture, for one program; the statistics of what is not chosen stay."""
+    (params, mix, inputs), stats, _ = point("reduce")
+    switch, scan = (
+        jax.jit(jax.value_and_grad(functools.partial(loss_of, make("reduce", way), stats), (0, 2), has_aux=True))
+        for way in ("switch", "scan")
+    )
+    for seed in range(3):
+        drawn = np.random.default_rng(seed).integers(0, len(OPS) + 1, len(mix))  # the last one: no operator at all
+        chosen = np.eye(len(OPS) + 1)[drawn][:, :-1]
+        ((value, changed), found), ((mixed, whole), expected) = (way(params, chosen, inputs) for way in (switch, scan))
+        assert_close((value, found), (mixed, expected))
+        cell = make("reduce")
+        for stack in schedule(cell.space.edges("reduce"), 1, True):
+            for op, own in changed[stack.name].items():
+                there = chosen[list(stack.rows), OPS.index(op)][:, None] > 0
+                at = whole[stack.name][op], stats[stack.name][op]
+                assert_close(own, jax.tree.map(lambda new, old, there=there: jnp.where(there, new, old), *at))
 
 
 def gradient(strategy):

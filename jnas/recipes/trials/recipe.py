@@ -168,7 +168,9 @@ def _objective(config: TrialSearch, plan: Plan, path: pathlib.Path) -> Objective
             )  # fmt: skip
         judge = objectives.shared_weights(supernet, plan.validation)
     else:
-        make = objectives.short_training if config.objective == "training" else objectives.own_training
+        steps = config.trial.epochs * (len(plan.train) // config.trial.batch_size)
+        short = config.objective == "training" and steps <= objectives.LONGEST
+        make = objectives.short_training if short else objectives.own_training
         judge = make(plan.space, plan.train, plan.validation, config.trial)
     if config.beside:
         return objectives.beside(judge, plan.costs)

@@ -1,5 +1,7 @@
 """What architectures are worth, on a space of two operators and images of 8 x 8 pixels."""
 
+import dataclasses
+import functools
 import gzip
 import itertools
 import os
@@ -11,10 +13,13 @@ import pytest
 
 from jnas import data, nets, spaces
 from jnas.errors import UserError
+from jnas.nets.stacking import per_edge
 from jnas.recipes.classification import accuracy, cross_entropy
 from jnas.recipes.settings import Augmentation, Training
 from jnas.recipes.trials import objectives, truth_table
 from jnas.searchers.base import Evaluation
+from jnas.train import fit
+from jnas.train.hooks import Hook
 
 OPS = ("skip_connect", "nor_conv_1x1")
 SPACE = spaces.CellSpace("tiny", ("normal", "reduce"), 2, 1, OPS, ((OPS, OPS),) * 2, None, "concat")  # "reduce" is used
@@ -47,30 +52,53 @@ def test_a_short_training_learns_and_repeats_itself(trained):
     assert first.metrics["loss"] != trained(CONVOLUTION, jax.random.key(1)).metrics["loss"]
 
 
-def test_in_the_supernet_as_alone(trained, monkeypatch):
-    """The same steps from the same weights: those of the supernet, cut out for the network by itself."""
-    together, initialise = trained(CONVOLUTION, KEY), nets.initialise
-    supernet, _ = objectives._supernet(SPACE, TRAIN, TRAINING, affine=True)
+def curve(job):
+    """The loss of every step, and what they end with."""
+    losses = []
+    hook = Hook(steps=lambda event: losses.extend(event.metrics["loss"]))
+    state = fit(job.learner, job.source, key=KEY, num_steps=job.num_steps, hooks=[hook])
+    return losses, {"params": job.tree(state.point.weights), "batch_stats": state.variables}
 
-    def alone_of(block):
-        block = dict(block)
-        chosen = block.pop("edges_0")["nor_conv_1x1"]  # of all edges together
-        of = lambda edge: jax.tree.map(lambda leaf: leaf[edge], chosen)
-        return block | {"0_2_nor_conv_1x1": of(0), "1_2_nor_conv_1x1": of(1)}
 
-    def cut(net, key, shape):
-        assert net.space.is_fixed
-        own = initialise(net, key, shape)
-        found = tuple({**part, "block_0": alone_of(part["block_0"])} for part in initialise(supernet, key, shape))
-        assert jax.tree.structure(found) == jax.tree.structure(own)
-        return found
+def cut(own, tree):
+    """Of a supernet's variables, named edge by edge, those that a found network has."""
+    return {name: cut(value, tree[name]) for name, value in own.items()} if isinstance(own, dict) else tree
 
-    monkeypatch.setattr(nets, "initialise", cut)
-    with jax.numpy_dtype_promotion("standard"):
-        alone = objectives.own_training(SPACE, TRAIN, VALIDATION, TRAINING)(CONVOLUTION, KEY)
-    assert alone.score == together.score > 0.8
-    assert alone.metrics["loss"] == pytest.approx(together.metrics["loss"], rel=1e-3)
-    params, _ = initialise(objectives._network(spaces.fix(SPACE, CONVOLUTION), TRAIN, TRAINING), KEY, TRAIN.shape)
+
+def test_one_program_trains_each_cell_as_its_own_would(monkeypatch):
+    """Losses, statistics and logits after the same steps from the same weights, without and with an edge left out."""
+    ops = ("none", "skip_connect", "nor_conv_3x3", "avg_pool_3x3")
+    space = spaces.CellSpace("small", ("cell",), 1, 2, ops, ((ops,) * 3,), None, "last")
+    training = dataclasses.replace(TRAINING, epochs=3)
+    initialise, pixels = nets.initialise, jnp.asarray(VALIDATION.images.reshape(-1, 8, 8, 1), jnp.float32) / 255
+    supernet, augment = objectives._supernet(space, TRAIN, training, affine=True)
+    job = objectives._job(supernet, TRAIN, training, augment)
+    for code in ((2, 3, 1), (1, 0, 2), (0, 2, 0)):
+        mix = spaces.one_hot_alpha(space, jnp.array(code))
+        given = job.source._replace(arrays=(job.source.arrays[0], mix))
+        with jax.numpy_dtype_promotion("standard"):
+            losses, together = curve(job._replace(source=given))
+        net = objectives._network(spaces.fix(space, np.array(code)), TRAIN, training)
+        own = dict(zip(("params", "batch_stats"), initialise(net, KEY, TRAIN.shape), strict=True))
+        start = lambda net, key, shape, own=own: tuple(
+            cut(own[name], per_edge(supernet, part))
+            for name, part in zip(own, initialise(supernet, key, shape), strict=True)
+        )
+        with monkeypatch.context() as patch, jax.numpy_dtype_promotion("standard"):
+            patch.setattr(nets, "initialise", start)
+            alone_losses, alone = curve(objectives._job(net, TRAIN, training, augment))
+        np.testing.assert_allclose(losses, alone_losses, rtol=1e-5)
+        kept = {name: cut(own[name], per_edge(supernet, together[name])) for name in own}
+        close = functools.partial(np.testing.assert_allclose, rtol=1e-4, atol=1e-5)
+        jax.tree.map(close, kept, alone)
+        close(supernet.apply(together, pixels, mix, train=False).main, net.apply(alone, pixels, train=False).main)
+    assert min(losses) < losses[0]
+
+
+def test_by_itself_a_cell_scores_what_one_program_finds(trained):
+    alone = objectives.own_training(SPACE, TRAIN, VALIDATION, TRAINING)(CONVOLUTION, KEY)
+    assert alone.score == trained(CONVOLUTION, KEY).score > 0.8
+    params, _ = nets.initialise(objectives._network(spaces.fix(SPACE, CONVOLUTION), TRAIN, TRAINING), KEY, TRAIN.shape)
     assert alone.metrics["parameters"] == nets.count_parameters(params)
 
 
