@@ -30,7 +30,7 @@ GONE = {"entropy": 0.0, "temperature": 1.0, "statistics_groups": 1}  # settings 
 # Settings that older runs lack, and what those did.
 BEFORE = {
     "shrink": 1, "inner_steps": 1, "order": "structure", "tuning_steps": 0, "tuning_rate": 0.02, "patience": None,
-    "tolerance": 0.02, "score": "accuracy", "networks": 1,
+    "tolerance": 0.02, "score": "accuracy", "networks": 1, "rungs": 1, "eta": 3, "limits": {},
 }  # fmt: skip
 CHECKPOINTS_SINCE = (0, 9)  # the first version whose checkpoints this one can go on from
 

@@ -1,5 +1,6 @@
 """The training of a network's weights, on one level: what every recipe that trains one shares."""
 
+import itertools
 import pathlib
 from collections.abc import Callable, Mapping
 from typing import Any, NamedTuple
@@ -60,10 +61,15 @@ def classifier_loss(
     return loss
 
 
-def sgd_of(training: Training, num_steps: int) -> optax.GradientTransformation:
-    """The optimiser of a training: clip, weight decay, then SGD with its momentum and a cosine over `num_steps`."""
+def sgd_of(training: Training, *num_steps: int) -> optax.GradientTransformation:
+    """The optimiser of a training: clip, weight decay, then SGD with its momentum and a cosine over `num_steps`.
+
+    Of several numbers of steps each has a cosine of its own, one after another: Loshchilov and Hutter, "SGDR:
+    stochastic gradient descent with warm restarts", ICLR 2017.
+    """
     nesterov = training.nesterov and training.heavy_ball > 0
-    rate = rate_of(training, max(num_steps, 1))
+    rates = [rate_of(training, max(number, 1)) for number in num_steps]
+    rate = optax.join_schedules(rates, list(itertools.accumulate(num_steps))[:-1])
     return behind(training, optax.sgd(rate, training.heavy_ball or None, nesterov=nesterov))
 
 
@@ -103,6 +109,7 @@ def train(
     key: Key,
     *,
     folder: pathlib.Path | None = None,
+    saving: Saving | None = None,
     title: str = "train",
     shown: tuple[str, ...] = ("loss", "accuracy"),
     steps_per_call: int | None = None,
@@ -114,6 +121,7 @@ def train(
       job: from `job_of`.
       key: of weights, order and augmentation.
       folder: of metrics, curves and checkpoints, one an epoch; None: nothing is kept or shown.
+      saving: where checkpoints are kept without metrics and curves, in place of a folder; None: nowhere.
       title: of the progress line.
       shown: metrics in it.
       steps_per_call: see `train.chunks_of`.
@@ -127,7 +135,7 @@ def train(
       Diverged: if the loss is not finite.
       Interrupted: after a signal, when everything is saved.
     """
-    hooks, saving = chunks_of(steps_per_call), None
+    hooks = chunks_of(steps_per_call)
     if folder is not None:
         hooks = standard_hooks(folder, title, *shown, steps_per_call=steps_per_call)
         saving = Saving(folder / "checkpoints", job.steps_per_epoch)

@@ -1,7 +1,7 @@
 """Pure searchers over spaces, `(init, ask, tell)`, and the probability model of one of them."""
 
 from jnas.searchers import descriptors, gp
-from jnas.searchers.base import Evaluation, Objective, Observations, Searcher
+from jnas.searchers.base import Evaluation, Objective, Observations, Searcher, within
 from jnas.searchers.evolution import evolution, genetic
 from jnas.searchers.front import front
 from jnas.searchers.gp import acquisition, kernels
@@ -15,6 +15,7 @@ from jnas.searchers.gp.searcher import (
     standardised,
     surrogate,
 )
+from jnas.searchers.halving import budgeted, halving
 from jnas.searchers.pooled import Pooled, pooled
 from jnas.searchers.random import random
 from jnas.searchers.reinforce import reinforce
@@ -29,6 +30,7 @@ __all__ = [
     "Searcher",
     "Surrogate",
     "acquisition",
+    "budgeted",
     "by_improvement",
     "by_information",
     "descriptors",
@@ -38,6 +40,7 @@ __all__ = [
     "gaussian_process",
     "genetic",
     "gp",
+    "halving",
     "kernels",
     "normal_scores",
     "nsga2",
@@ -48,4 +51,5 @@ __all__ = [
     "surrogate",
     "tpe",
     "weighted",
+    "within",
 ]

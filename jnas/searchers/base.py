@@ -8,6 +8,7 @@ from typing import Any, NamedTuple
 import jax
 import numpy as np
 
+from jnas.errors import UserError
 from jnas.spaces.base import Space, num_options, sample, size
 from jnas.types import Key
 
@@ -42,6 +43,7 @@ class Evaluation(NamedTuple):
 Objective = Callable[[np.ndarray, Key], Evaluation]
 
 
+REFUSED = 200  # attempts to ask for allowed architectures
 ENUMERABLE = 2**16  # a space up to this size is listed where a draw would have to be lucky
 
 
@@ -234,6 +236,32 @@ def beginning(searcher: Searcher, codes: np.ndarray) -> Searcher:
         return np.concatenate([first, np.array(more, np.int32).reshape(-1, codes.shape[1])])[:num]
 
     return Searcher(lambda: (searcher.init(), frozenset()), ask, tell)
+
+
+def within(searcher: Searcher, allowed: Callable[[np.ndarray], bool], *, objectives: int = 1) -> Searcher:
+    """A searcher that asks for allowed architectures only; of the others it is told that they have no value.
+
+    Args:
+      searcher: any.
+      allowed: whether an architecture `[num_choices]` may be asked for.
+      objectives: how many scores the searcher is told.
+
+    Returns:
+      The searcher; its `ask` raises a UserError after `REFUSED` attempts.
+    """
+
+    def ask(state, key, num):
+        found = []
+        for attempt in range(REFUSED):
+            codes = searcher.ask(state, jax.random.fold_in(key, attempt), num - len(found))
+            found += [code for code in codes if allowed(code)]
+            if len(found) == num:
+                return np.array(found, np.int32)
+            unknown = np.full((len(codes), objectives), np.nan)
+            state = searcher.tell(state, codes, unknown[:, 0] if objectives == 1 else unknown)
+        raise UserError(f"{REFUSED} architectures in a row are not within the limits: raise one of them")
+
+    return searcher._replace(ask=ask)
 
 
 def padded(rows: np.ndarray, length: int) -> np.ndarray:

@@ -14,6 +14,8 @@ from jnas.recipes import trainer
 from jnas.recipes.classification import accuracy, cross_entropy, evaluate, training_loss
 from jnas.recipes.settings import Training
 from jnas.searchers.base import Evaluation, Objective
+from jnas.train import Saving
+from jnas.train.fit import MOST_STEPS_PER_CALL
 from jnas.types import Array, Aux, Context, Examples, Key, PyTree
 
 LONGEST = 600  # steps of a training that is not worth a program of its own, measured: see experiments/trials
@@ -36,8 +38,24 @@ class Supernet(NamedTuple):
     augment: data.Augment  # its normalisation
 
 
+class Rungs(NamedTuple):
+    """The budgets of successive halving: what is promoted goes on from its checkpoint, from the learning rate's top.
+
+    So every score is that of weights whose learning rate has come down, as it has at the end of a training. All
+    architectures have one key: they see the same batches, and one that is trained again comes to the same bits.
+    """
+
+    epochs: tuple[int, ...]  # in all, the fewest first
+    key: Key  # of weights, order and augmentation
+    folder: pathlib.Path  # of a folder of checkpoints for each architecture
+
+
 def short_training(
-    space: spaces.CellSpace, train: data.Dataset, validation: data.Dataset, training: Training
+    space: spaces.CellSpace,
+    train: data.Dataset,
+    validation: data.Dataset,
+    training: Training,
+    rungs: Rungs | None = None,
 ) -> Objective:
     """The validation accuracy after a training from scratch, of which one program serves every architecture.
 
@@ -50,29 +68,34 @@ def short_training(
       train: images to train on.
       validation: images that judge; not those of the test set.
       training: width, depth, epochs and optimiser; drop path, auxiliary head and label smoothing are not used.
+      rungs: in place of its epochs; then the last entry of a code says which, see `searchers.halving`.
 
     Returns:
-      An objective with metrics `accuracy` and `loss`; `Diverged` fails the trial.
+      An objective with metrics `accuracy` and `loss`, with rungs also `epochs`; `Diverged` fails the trial.
 
     Raises:
       ValueError: if a batch is larger than the data.
     """
     net, augment = _supernet(space, train, training, affine=True)
     net = net.clone(normalise_pools=False)  # as the network by itself
-    job = _job(net, train, training, augment)
+    job = _job(net, train, training, augment, rungs)
 
-    def objective(arch: np.ndarray, key: Key) -> Evaluation:
-        mix = spaces.one_hot_alpha(space, jnp.asarray(arch))
+    def objective(code: np.ndarray, key: Key) -> Evaluation:
+        mix = spaces.one_hot_alpha(space, jnp.asarray(code[: len(space.choices)]))
         given = job.source._replace(arrays=(job.source.arrays[0], mix))
-        weights = trainer.train(job._replace(source=given), key)
+        weights, about = _trained(job._replace(source=given), code, key, rungs)
         measured = evaluate(net, weights, validation, augment, mix=mix)
-        return Evaluation(measured["accuracy"], measured)
+        return Evaluation(measured["accuracy"], {**measured, **about})
 
     return objective
 
 
 def own_training(
-    space: spaces.CellSpace, train: data.Dataset, validation: data.Dataset, training: Training
+    space: spaces.CellSpace,
+    train: data.Dataset,
+    validation: data.Dataset,
+    training: Training,
+    rungs: Rungs | None = None,
 ) -> Objective:
     """The validation accuracy after training the network by itself, compiled for each architecture.
 
@@ -81,21 +104,22 @@ def own_training(
       train: images to train on.
       validation: images that judge; not those of the test set.
       training: as for `short_training`.
+      rungs: as for `short_training`.
 
     Returns:
-      An objective with metrics `accuracy`, `loss` and `parameters`; `Diverged` fails the trial.
+      An objective with metrics `accuracy`, `loss`, `parameters`, with rungs also `epochs`; `Diverged` fails the trial.
 
     Raises:
       ValueError: if a batch is larger than the data.
     """
     _, augment = _supernet(space, train, training, affine=True)
 
-    def objective(arch: np.ndarray, key: Key) -> Evaluation:
-        net = _network(spaces.fix(space, arch), train, training)
-        weights = trainer.train(_job(net, train, training, augment), key)
+    def objective(code: np.ndarray, key: Key) -> Evaluation:
+        net = _network(spaces.fix(space, code[: len(space.choices)]), train, training)
+        weights, about = _trained(_job(net, train, training, augment, rungs), code, key, rungs)
         measured = evaluate(net, weights, validation, augment)
         size = nets.count_parameters(weights["params"])
-        return Evaluation(measured["accuracy"], {**measured, "parameters": size})
+        return Evaluation(measured["accuracy"], {**measured, **about, "parameters": size})
 
     return objective
 
@@ -228,7 +252,21 @@ def _supernet(space, train, training, *, affine: bool) -> tuple[nets.Network, da
     return net, training.augmentation.of(train)
 
 
-def _job(net: nets.Network, train: data.Dataset, training: Training, augment: data.Augment) -> trainer.Job:
+def _trained(job: trainer.Job, code: np.ndarray, key: Key, rungs: Rungs | None) -> tuple[dict[str, PyTree], dict]:
+    """The weights, and with rungs the epochs that they have been trained for."""
+    if rungs is None:
+        return trainer.train(job, key), {}
+    *arch, rung = code.tolist()
+    lengths = [epochs * job.steps_per_epoch for epochs in rungs.epochs]
+    job, saving = job._replace(num_steps=lengths[rung]), Saving(rungs.folder / "-".join(map(str, arch)))
+    # One length of the calls, and one program for all rungs.
+    weights = trainer.train(job, rungs.key, saving=saving, steps_per_call=min(lengths[0], MOST_STEPS_PER_CALL))
+    return weights, {"epochs": rungs.epochs[rung]}
+
+
+def _job(
+    net: nets.Network, train: data.Dataset, training: Training, augment: data.Augment, rungs: Rungs | None = None
+) -> trainer.Job:
     """Training of weights under the mixture that comes with the arrays, or under one drawn for the step."""
     plain = data.supervised_source(train, batch_size=training.batch_size, augment=augment)
 
@@ -245,4 +283,8 @@ def _job(net: nets.Network, train: data.Dataset, training: Training, augment: da
         return training_loss(net, {"params": weights}, batch.examples, context, mix, rngs={"drop_path": key_noise})
 
     source = plain._replace(batch=batch, arrays=(plain.arrays, None))
-    return trainer.job_of(net, loss, functools.partial(trainer.sgd_of, training), source, train, training)
+    optimiser = functools.partial(trainer.sgd_of, training)
+    if rungs is not None:
+        steps = np.diff((0, *rungs.epochs)) * (len(train) // training.batch_size)
+        optimiser = lambda _: trainer.sgd_of(training, *steps.tolist())
+    return trainer.job_of(net, loss, optimiser, source, train, training)

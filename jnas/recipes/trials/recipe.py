@@ -8,6 +8,7 @@ import hashlib
 import json
 import pathlib
 import time
+from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import jax
@@ -21,6 +22,7 @@ from jnas.recipes.settings import held_out
 from jnas.recipes.trials import objectives, truth_table
 from jnas.recipes.trials.settings import COSTS, TrialSearch
 from jnas.searchers.base import Objective, Searcher
+from jnas.spaces.base import Space
 
 if TYPE_CHECKING:
     import optuna
@@ -28,7 +30,7 @@ if TYPE_CHECKING:
 KIND: str = "trials"  # of the run
 SHARED = True  # any number of processes take part
 SUPERNET, SEARCH = "supernet", "search"  # folders of a run
-JOURNAL, LINES = "trials.log", "trials.jsonl"  # of its search: the study, and what the report reads
+JOURNAL, LINES, RUNGS = "trials.log", "trials.jsonl", "rungs"  # of its search: the study, the report's, checkpoints
 # What a worker may set differently from another one: nothing of these changes what a trial is.
 _OWN = ("random_cells", "train", "steps_per_call", "max_failures", "num_evaluations")
 
@@ -37,6 +39,7 @@ class Plan(NamedTuple):
     """Everything that a search needs, built and checked before anything is written."""
 
     space: spaces.CellSpace
+    searched: Space  # the space, or with rungs one of its architectures with a rung each
     without: tuple[str, ...]  # operators that are not derived: none
     num_outer: int  # images that judge
     train: data.Dataset  # of the trials
@@ -53,23 +56,28 @@ def describe(config: TrialSearch) -> str:
         "training": "short trainings", "own_training": "short trainings", "shared_weights": "shared weights",
         "table": "a table",
     }[config.objective]  # fmt: skip
+    halved = f", halved {config.rungs - 1} times" if config.rungs > 1 else ""
+    within = "".join(f", {name} at most {most:g}" for name, most in config.limits.items())
     less = "".join(f", less {weight:g} {name}" for name, weight in config.costs.items())
     beside = "".join(f", beside {name}" for name in config.beside)
-    return f"trials by {config.searcher}, judged by {judged}{less}{beside}"
+    return f"trials by {config.searcher}, judged by {judged}{halved}{less}{beside}{within}"
 
 
-def searcher_of(config: TrialSearch, space: spaces.CellSpace) -> Searcher:
+def searcher_of(config: TrialSearch, space: spaces.CellSpace, costs: Mapping[str, objectives.Cost]) -> Searcher:
     """The searcher that the settings name; with several objectives all but NSGA-II see the first score alone."""
     number = 1 + len(config.beside)
-    if config.searcher == "nsga2":
-        return searchers.nsga2(space, objectives=number, population=config.population)
+    one = number if config.searcher == "nsga2" else 1
     plain = {
+        "nsga2": functools.partial(searchers.nsga2, objectives=number, population=config.population),
         "random": searchers.random,
         "evolution": functools.partial(searchers.evolution, population=config.population, tournament=3),
         "gaussian_process": functools.partial(searchers.gaussian_process, num_initial=config.population),
         "tpe": functools.partial(searchers.tpe, num_initial=config.population),
     }[config.searcher](space)
-    return plain if number == 1 else searchers.weighted(plain, np.eye(number)[0])
+    if config.limits:
+        allowed = lambda arch: all(costs[name](arch) <= most for name, most in config.limits.items())
+        plain = searchers.within(plain, allowed, objectives=one)
+    return plain if one == number else searchers.weighted(plain, np.eye(number)[0])
 
 
 def plan(
@@ -95,26 +103,33 @@ def plan(
     parts = held_out(splits.train, config.train_images, config.validation, key)
     shape, classes = splits.train.shape, splits.train.num_classes
 
-    def cost(name: str, arch: np.ndarray) -> float:
-        net = train_network.network(spaces.fix(space, arch), config.train, classes)
+    @functools.lru_cache(maxsize=2**16)
+    def cost(name: str, arch: tuple[int, ...]) -> float:
+        net = train_network.network(spaces.fix(space, np.array(arch, np.int32)), config.train, classes)
         return COSTS[name] * costs.OF_A_NETWORK[name](net, shape)
 
-    named = {name: functools.partial(cost, name) for name in (*config.costs, *config.beside)}
+    def cost_of(name: str, code: np.ndarray) -> float:
+        return cost(name, tuple(code[: len(space.choices)].tolist()))
+
+    named = {name: functools.partial(cost_of, name) for name in (*config.costs, *config.limits, *config.beside)}
     known = truth_table.table(config.table, space, column=config.table_column) if config.table else None
     if known is None:
         data.supervised_source(parts[0], batch_size=config.trial.batch_size, augment=data.Augment())  # checks the size
-    searcher = searcher_of(config, space)
+    searcher, searched = searcher_of(config, space, named), space
+    if config.rungs > 1:
+        searched = searchers.budgeted(space, epochs_of(config))
+        searcher = searchers.halving(searcher, searched, eta=config.eta)
     if storage is not None:  # one that is refused leaves no folder
-        study.close_study(_study(config, space, storage))
-    return Plan(space, (), len(parts[1]), *parts, searcher, named, known, storage)
+        study.close_study(_study(config, searched, storage))
+    return Plan(space, searched, (), len(parts[1]), *parts, searcher, named, known, storage)
 
 
 def search(config: TrialSearch, plan: Plan, path: pathlib.Path) -> dict[str, Any]:
     """The trials, see `driver.CellSearch`; the processes that share the study share them."""
     files.prepare_folder(path / SEARCH)
-    trials = _study(config, plan.space, plan.storage or path / SEARCH / JOURNAL)
+    trials = _study(config, plan.searched, plan.storage or path / SEARCH / JOURNAL)
     started = time.monotonic()
-    name = functools.partial(spaces.to_string, plan.space)
+    name = lambda code: spaces.to_string(plan.space, code[: len(plan.space.choices)])
     hooks = [study.trials_progress("trials"), study.trials_jsonl(path / SEARCH / LINES, name)]
     try:
         # One of the processes that share the folder draws the curves.
@@ -129,20 +144,27 @@ def search(config: TrialSearch, plan: Plan, path: pathlib.Path) -> dict[str, Any
             )  # fmt: skip
     finally:
         study.close_study(trials)
-    best = max(found.trials, key=lambda trial: trial.scores[0])  # the front's end: the best by the first score
+    rung = lambda trial: trial.code[len(plan.space.choices) :].tolist()
+    # Of those trained for longest, and there the front's end: the best by the first score.
+    best = max(found.trials, key=lambda trial: (rung(trial), trial.scores[0]))
     genotype = name(best.code)
     return {
-        "genotype": genotype, "connected": spaces.is_connected(plan.space, best.code),
+        "genotype": genotype, "connected": spaces.is_connected(plan.space, spaces.from_string(plan.space, genotype)),
         "evaluations": len(found.trials), "failed": len(found.failed), "score": best.scores[0],
         "scores": ["score", *config.beside],
         "front": [{"trial": trial.number, "architecture": name(trial.code), "scores": list(trial.scores)}
                   for trial in found.front],
-        "derivation": "the best score" + (" of the front" if config.beside else ""),
+        "derivation": "the best score" + " of the front" * bool(config.beside) + " of the last rung" * bool(rung(best)),
         "seconds": round(time.monotonic() - started, 2),
     }  # fmt: skip
 
 
-def _study(config: TrialSearch, space: spaces.CellSpace, storage: str | pathlib.Path) -> "optuna.Study":
+def epochs_of(config: TrialSearch) -> tuple[int, ...]:
+    """The epochs of each rung."""
+    return tuple(config.trial.epochs * config.eta**rung for rung in range(config.rungs))
+
+
+def _study(config: TrialSearch, space: Space, storage: str | pathlib.Path) -> "optuna.Study":
     about = {name: value for name, value in dataclasses.asdict(config).items() if name not in _OWN}
     network = {name: config.train.__dict__[name] for name in ("channels", "depth", "stem")}  # of which costs are
     digest = hashlib.sha256(json.dumps([about, network], sort_keys=True).encode()).hexdigest()[:8]
@@ -171,9 +193,11 @@ def _objective(config: TrialSearch, plan: Plan, path: pathlib.Path) -> Objective
         steps = config.trial.epochs * (len(plan.train) // config.trial.batch_size)
         short = config.objective == "training" and steps <= objectives.LONGEST
         make = objectives.short_training if short else objectives.own_training
-        judge = make(plan.space, plan.train, plan.validation, config.trial)
+        key = jax.random.fold_in(jax.random.key(config.seed), 5)
+        rungs = objectives.Rungs(epochs_of(config), key, path / SEARCH / RUNGS) if config.rungs > 1 else None
+        judge = make(plan.space, plan.train, plan.validation, config.trial, rungs)
     if config.beside:
-        return objectives.beside(judge, plan.costs)
-    if config.costs:
-        return objectives.minus(judge, {name: (plan.costs[name], weight) for name, weight in config.costs.items()})
+        return objectives.beside(judge, {name: plan.costs[name] for name in config.beside})
+    if plan.costs:
+        return objectives.minus(judge, {name: (cost, config.costs.get(name, 0.0)) for name, cost in plan.costs.items()})
     return judge

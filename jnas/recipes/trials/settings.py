@@ -8,7 +8,7 @@ from jnas.recipes.settings import LARGE, MANY, POSITIVE, Training, settings
 COSTS = {"parameters": 1e-6, "flops": 1e-6, "latency": 1e3, "memory": 1e-6}  # in the units of `TrialSearch.costs`
 
 
-@settings(max_retries=(0, MANY), lease_seconds=(POSITIVE, LARGE))
+@settings(max_retries=(0, MANY), lease_seconds=(POSITIVE, LARGE), rungs=(1, 5), eta=(2, 10), limits=(POSITIVE, LARGE))
 class TrialSearch:
     """A search by trials: what proposes architectures, what judges them, and how the best is trained afterwards."""
 
@@ -20,6 +20,8 @@ class TrialSearch:
     population: int = 8  # of evolution and NSGA-II; architectures drawn at random before a model is asked
     num_evaluations: int = 16  # complete trials
     ask_size: int = 1  # architectures asked at once
+    rungs: int = 1  # of successive halving: budgets, the first `trial.epochs`, each a trial that goes on; 1: no halving
+    eta: int = 3  # from rung to rung one in so many architectures is promoted, and trained for so many times the epochs
     # what judges an architecture
     objective: Literal["training", "own_training", "shared_weights", "table"] = "training"  # see README
     trial: Training = Training(channels=6, depth=1, epochs=1, batch_size=32)  # or of the supernet that trials share
@@ -29,6 +31,7 @@ class TrialSearch:
     table_column: str = "score"  # of that file, larger is better
     # what it costs: millions of parameters, millions of operations an image, milliseconds an image, megabytes at work
     costs: dict[str, float] = dataclasses.field(default_factory=dict)  # name -> weight, taken off the score
+    limits: dict[str, float] = dataclasses.field(default_factory=dict)  # name -> the most that what is tried may cost
     beside: list[str] = dataclasses.field(default_factory=list)  # names, minimised beside it: there is a Pareto front
     # trials that go wrong
     max_failures: int = 10  # at which the search ends
@@ -40,10 +43,12 @@ class TrialSearch:
     steps_per_call: int | None = None
 
     def __post_init__(self):
-        for name in (*self.costs, *self.beside):
+        for name in (*self.costs, *self.limits, *self.beside):
             if name not in COSTS:
                 raise ValueError(f"{name!r} is no cost: choose among {', '.join(COSTS)}")
         if self.costs and self.beside:
             raise ValueError("costs are taken off the score and beside stand next to it: set one of them")
+        if self.rungs > 1 and (self.beside or self.objective not in ("training", "own_training")):
+            raise ValueError(f"rungs is {self.rungs}: halve trainings by one score, without beside, or set it to 1")
         if (self.objective == "table") != bool(self.table):
             raise ValueError(f"objective is {self.objective} and table {self.table!r}: set both for a table, or none")

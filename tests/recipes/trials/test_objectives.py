@@ -14,6 +14,7 @@ import pytest
 from jnas import data, nets, spaces
 from jnas.errors import UserError
 from jnas.nets.stacking import per_edge
+from jnas.recipes import trainer
 from jnas.recipes.classification import accuracy, cross_entropy
 from jnas.recipes.settings import Augmentation, Training
 from jnas.recipes.trials import objectives, truth_table
@@ -100,6 +101,35 @@ def test_by_itself_a_cell_scores_what_one_program_finds(trained):
     assert alone.score == trained(CONVOLUTION, KEY).score > 0.8
     params, _ = nets.initialise(objectives._network(spaces.fix(SPACE, CONVOLUTION), TRAIN, TRAINING), KEY, TRAIN.shape)
     assert alone.metrics["parameters"] == nets.count_parameters(params)
+
+
+def test_a_promoted_architecture_goes_on_and_one_without_checkpoint_catches_up(tmp_path):
+    """To the same bits, whoever trained before and where; one program for all rungs."""
+    made = lambda name: objectives.short_training(
+        SPACE, TRAIN, VALIDATION, TRAINING, objectives.Rungs((1, 3, 6), KEY, tmp_path / name)
+    )
+    with jax.numpy_dtype_promotion("standard"):
+        whole, late = made("whole"), made("late")
+        at = lambda objective, rung, arch=CONVOLUTION: objective(np.append(arch, np.int32(rung)), jax.random.key(rung))
+        first = [at(whole, rung) for rung in range(3)]
+        assert at(whole, 0, SKIP) != first[0]
+        assert at(late, 2) == first[2]
+    assert [evaluation.metrics["epochs"] for evaluation in first] == [1, 3, 6]
+    assert first[0].metrics["loss"] > first[2].metrics["loss"]
+    assert sorted(path.name for path in (tmp_path / "whole").iterdir()) == ["0-0-0-0", "0-0-1-1"]
+
+
+def test_every_rung_begins_with_the_whole_learning_rate_and_ends_without():
+    training = dataclasses.replace(TRAINING, heavy_ball=0.0, weight_decay=0.0, clip=None)
+    optimiser, rates = trainer.sgd_of(training, 2, 4), []
+    state = optimiser.init(jnp.zeros(()))
+    with jax.numpy_dtype_promotion("standard"):
+        for _ in range(7):
+            update, state = optimiser.update(jnp.ones(()), state, jnp.zeros(()))
+            rates.append(-float(update))
+    shares = np.array([0, 1 / 2, 0, 1 / 4, 1 / 2, 3 / 4, 1])  # of the way down
+    halfway = training.learning_rate * (1 + np.cos(np.pi * shares)) / 2
+    np.testing.assert_allclose(rates, halfway, atol=1e-7)
 
 
 def test_shared_weights_are_those_of_the_supernet():

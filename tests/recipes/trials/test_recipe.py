@@ -17,11 +17,11 @@ from jnas import spaces
 from jnas.cli import main
 from jnas.distributed.environment import environment
 from jnas.errors import UserError
-from jnas.recipes import driver
+from jnas.recipes import costs, driver
 from jnas.recipes.config import build, read_preset
 from jnas.recipes.settings import Augmentation, Training
+from jnas.recipes.trials import objectives, truth_table
 from jnas.recipes.trials import recipe as trials
-from jnas.recipes.trials import truth_table
 from jnas.recipes.trials.settings import TrialSearch
 from jnas.report.trials import read_trials, trial_charts
 from jnas.searchers.base import Evaluation
@@ -114,6 +114,42 @@ def test_costs_are_taken_off_the_score(settings, tmp_path):
     for row in lines(tmp_path / "run"):
         assert row["scores"][0] == pytest.approx(worth(row["code"]) - 100 * row["metrics"]["parameters"])
         assert row["metrics"]["parameters"] > 0
+
+
+def test_nothing_above_a_limit_is_tried(settings, tmp_path, monkeypatch):
+    wide = lambda net, shape: 1e6 * sum(edge.ops == ("nor_conv_3x3",) for edge in net.space.edges("cell"))
+    monkeypatch.setitem(costs.OF_A_NETWORK, "parameters", wide)
+    config = dataclasses.replace(settings, limits={"parameters": 1.0}, searcher="random", num_evaluations=25)
+    driver.run(trials, config, tmp_path / "run", worker=True)
+    rows = lines(tmp_path / "run")
+    assert [row["metrics"]["parameters"] for row in rows] == [row["code"].count(3) for row in rows]
+    assert {row["code"].count(3) for row in rows} == {0, 1}
+    monkeypatch.setitem(costs.OF_A_NETWORK, "parameters", lambda net, shape: 2e6)
+    with pytest.raises(UserError, match="not within the limits: raise one of them"):
+        driver.run(trials, config, tmp_path / "none", worker=True)
+
+
+def test_the_best_of_the_last_rung_is_found_whichever_worker_had_it(settings, tmp_path, monkeypatch):
+    def judged(space, train, validation, training, rungs):
+        assert rungs.epochs == (2, 4, 8)
+        return lambda code, key: Evaluation(worth(code[:6]) - 10.0 * code[6], {"epochs": rungs.epochs[code[6]]})
+
+    monkeypatch.setattr(objectives, "short_training", judged)
+    halved = dataclasses.replace(
+        settings, objective="training", table="", rungs=3, eta=2, num_evaluations=10,
+        trial=dataclasses.replace(settings.train, epochs=2),
+    )  # fmt: skip
+    driver.run(trials, halved, tmp_path / "run", worker=True)
+    halved = dataclasses.replace(halved, num_evaluations=24)
+    storage = str(tmp_path / "run" / "search" / "trials.log")
+    with jax.numpy_dtype_promotion("standard"):
+        result = driver.run(trials, halved, tmp_path / "other", storage=storage)
+    rows = lines(tmp_path / "other")
+    assert rows[:10] == lines(tmp_path / "run")
+    last = [row for row in rows if row["metrics"]["epochs"] == 8]
+    assert result["genotype"] == max(last, key=lambda row: row["scores"])["architecture"]
+    assert result["found"]["genotype"] == result["genotype"]
+    assert max(row["scores"] for row in rows) > max(row["scores"] for row in last)
 
 
 def test_workers_with_folders_of_their_own_share_a_storage(settings, tmp_path):
@@ -220,6 +256,10 @@ class TestWords:
             ({"costs": {"size": 1.0}}, "'size' is no cost"),
             ({"costs": {"flops": 1.0}, "beside": ["flops"]}, "set one of them"),
             ({"objective": "table"}, "set both"),
+            ({"limits": {"size": 1.0}}, "'size' is no cost"),
+            ({"limits": {"latency": 0.0}}, "limits is 0.0: give a positive number"),
+            ({"rungs": 2, "beside": ["flops"]}, "halve trainings by one score"),
+            ({"rungs": 2, "objective": "shared_weights"}, "halve trainings by one score"),
             ({"lease_seconds": 0.0}, "positive"),
         ],
     )
