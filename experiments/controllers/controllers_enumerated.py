@@ -97,11 +97,13 @@ def rewards_of(path, data):
     table = np.empty((3**6, len(codes)))
     for row, arch in enumerate(enumerate_all(cells)):
         ops = costs.operators(model, arch)
-        sizes = model.sizes[np.arange(6), ops[:6]]
-        sizes = np.concatenate([sizes, model.sizes[6:7, -1]])
+        parts = costs.there(model, ops)
+        whole = np.zeros((len(names) + 1, 3), np.int64)
+        np.add.at(whole, parts.unit, parts.sizes)
+        sizes = whole[:-1]
         share = sizes[:, 1] / sizes[:, 1].sum()
         reached = (accuracy[tuple(arch)] - loss @ share) / 100
-        size = bits @ sizes[:, 0] / 8 + fixed_size(model, sizes)
+        size = bits @ sizes[:, 0] / 8 + fixed_size(whole)
         table[row] = reached * (size / reference) ** -0.07
         if row == 400:  # the array arithmetic is the library's own
             one = costs.costs(model, ops, codes[5])
@@ -110,9 +112,9 @@ def rewards_of(path, data):
     return table.reshape([3] * 13)
 
 
-def fixed_size(model, sizes):
-    """Bytes that do not depend on the policy."""
-    return model.sizes[-1, -1, 0] + 8 * (sizes[:, 2].sum() + model.sizes[-1, -1, 2])
+def fixed_size(sizes):
+    """Bytes that do not depend on the policy: the constants, and last what belongs to no unit."""
+    return sizes[-1, 0] + 8 * sizes[:, 2].sum()
 
 
 def contestants(both):

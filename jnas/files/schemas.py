@@ -23,7 +23,7 @@ NetworkSize = TypedDict("NetworkSize", {
     "channels": Some, "depth": Layers, "dimension": Some, "head_channels": Some, "head_depth": Layers,
     "most_boxes": Some, "height": Some | None, "width": Some | None, "image_size": Some | None,
 }, total=False)  # fmt: skip
-Quantisation = TypedDict("Quantisation", {"units": Literal["shared", "edges"], "policy": dict[str, str]})
+Quantisation = TypedDict("Quantisation", {"units": Literal["shared", "edges", "blocks"], "policy": dict[str, str]})
 Network = TypedDict("Network", {
     "task": str, "genotype": Required[str], "space": Required[str], "num_classes": Required[Some],
     "shape": Required[Annotated[list[Some], Len(3, 3)]], "class_names": Texts | None,

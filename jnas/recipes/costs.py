@@ -20,7 +20,7 @@ from jnas.files.reading import json_of
 from jnas.files.schemas import Positive
 from jnas.nets.chain import ChainNetwork, FoundNetwork
 from jnas.nets.quant.sizes import LayerShape, candidate_sizes, layer_shapes
-from jnas.nets.quant.units import UnitOf, place_of
+from jnas.nets.quant.units import Place, UnitOf, place_of, shared
 from jnas.spaces import networks
 from jnas.spaces.chain import ChainSpace
 from jnas.spaces.policy import EIGHT, Method
@@ -91,19 +91,26 @@ def _lowered(net: nn.Module, shape: Shape) -> jax.stages.Lowered:
 Latency = Callable[[LayerShape, Method], float]  # milliseconds of a layer for one image under a method
 
 
+class Parts(NamedTuple):
+    """What the candidate operators of a supernet add, a row each for every block, and what is there in any case."""
+
+    unit: np.ndarray  # [num_parts], indices of the model's units; their number for what belongs to none
+    place: np.ndarray  # [num_parts], indices of `networks.candidates`; -1: there in any case
+    op: np.ndarray  # [num_parts], indices of the space's operators
+    sizes: np.ndarray  # [num_parts, 3] int64, `Sizes`
+    latency: np.ndarray | None  # [num_parts, num_methods + 1] ms; the last of the fixed method
+
+
 class CostModel(NamedTuple):
     """The sizes of everything that an architecture may choose, and the methods it may be quantised by."""
 
     space: networks.NetworkSpace
     units: tuple[str, ...]
-    sizes: np.ndarray  # [num_units + 1, num_ops + 1, 3] int64; last row: no unit; last column: whatever the operator is
     methods: tuple[Method, ...]
-    latency: np.ndarray | None  # [num_units + 1, num_ops + 1, num_methods + 1] ms; the last of the fixed method
-    cells: Mapping[str, str]  # of each block
-    # Of chains, whose layers add more or less by the widths before them, the tables serve to find the largest one, and
-    # this counts: words of the layers -> sizes [num_units + 1, 3] int64, last of no unit, and, with latencies,
-    # [num_units + 1, num_methods + 1] ms.
-    of_chain: Callable[[tuple[str, ...]], tuple[np.ndarray, np.ndarray | None]] | None = None
+    parts: Parts
+    # Of chains, whose layers add more or less by the widths before them, the parts serve to find the largest one, and
+    # this gives those of a chain: words of the layers -> parts, all there in any case.
+    of_chain: Callable[[tuple[str, ...]], Parts] | None = None
 
 
 def cost_model(
@@ -117,7 +124,7 @@ def cost_model(
 ) -> CostModel:
     """Builds the model of a supernet's found networks.
 
-    What an operator of a cell adds is looked up in tables. What a layer of a chain adds depends on the widths before
+    What an operator of a cell adds is looked up. What a layer of a chain adds depends on the widths before
     it: the layers of each chain that is asked for are counted.
 
     Args:
@@ -131,33 +138,28 @@ def cost_model(
     Returns:
       The model.
     """
-    rows, own = {name: row for row, name in enumerate((*units, ""))}, (*methods, EIGHT)
-    measures: list[tuple[Callable[[LayerShape], Sequence[float]], int, Any]] = [(LayerShape.sizes, 3, np.int64)]
-    if latency is not None:
-        measures.append((lambda layer: [latency(layer, method) for method in own], len(own), np.float64))
+    rows = {name: row for row, name in enumerate((*units, None))}
+    places = {name: row for row, name in enumerate(networks.candidates(net.space))}
 
-    def table_of(measure: Callable[[LayerShape], Sequence[float]], width: int, dtype: Any) -> np.ndarray:
-        table = np.zeros((len(rows), len(net.space.ops) + 1, width), dtype)
-        for unit, ops in candidate_sizes(net, image_shape, unit_of, measure).items():
-            for op, sums in ops.items():
-                table[rows[unit], net.space.ops.index(op) if op else len(net.space.ops)] = sums
-        return table
+    def measure(layer: LayerShape) -> list[float]:
+        return [*layer.sizes(), *(() if latency is None else (latency(layer, own) for own in (*methods, EIGHT)))]
+
+    def parts_of(found: Sequence[tuple[Place, Any]], *, always: bool) -> Parts:
+        at = [-1 if always or not where.op else places[str(shared(where))] for where, _ in found]
+        op = [-1 if row < 0 else net.space.ops.index(where.op) for row, (where, _) in zip(at, found, strict=True)]
+        unit, sums = [rows[unit_of(where)] for where, _ in found], np.array([each for _, each in found])
+        times = None if latency is None else sums[:, 3:]
+        return Parts(np.array(unit), np.array(at), np.array(op), sums[:, :3].astype(np.int64), times)
 
     @functools.lru_cache(4096)
-    def of_chain(words: tuple[str, ...]) -> tuple[np.ndarray, np.ndarray | None]:
+    def of_chain(words: tuple[str, ...]) -> Parts:
         fixed = net.clone(space=ChainSpace(tuple((word,) for word in words)))
-        found = [np.zeros((len(rows), width), dtype) for _, width, dtype in measures]
-        for path, layer in layer_shapes(fixed, image_shape).items():
-            for sums, (measure, _, _) in zip(found, measures, strict=True):
-                sums[rows[unit_of(place_of(fixed, path)) or ""]] += np.asarray(measure(layer))
-        return found[0], found[1] if latency is not None else None
+        layers = layer_shapes(fixed, image_shape).items()
+        return parts_of([(place_of(fixed, path), measure(layer)) for path, layer in layers], always=True)
 
-    sizes = table_of(*measures[0])
-    times = table_of(*measures[1]) if latency is not None else None
-    model = CostModel(net.space, tuple(units), sizes, tuple(methods), times, {})
-    if isinstance(net, ChainNetwork):
-        return model._replace(of_chain=of_chain)
-    return model._replace(cells={f"block_{index}": cell for index, cell in enumerate(net.layout)})
+    parts = parts_of([*candidate_sizes(net, image_shape, measure).items()], always=False)
+    chains = of_chain if isinstance(net, ChainNetwork) else None
+    return CostModel(net.space, tuple(units), tuple(methods), parts, chains)
 
 
 def by_products(rates: Mapping[str, float], methods: Sequence[Method]) -> Latency:
@@ -194,25 +196,25 @@ def read_latency(path: str) -> dict[str, float]:
 
 
 def operators(model: CostModel, arch: np.ndarray) -> np.ndarray:
-    """Which operator an architecture has in each unit.
+    """Which operator an architecture has at each place.
 
     Args:
-      model: with the units.
+      model: of its space.
       arch: `[num_choices]` of the model's space.
 
     Returns:
-      `[num_units]` int32, indices of the space's operators; -1 where there is none.
+      `[num_places]` int32 in the order of `networks.candidates`, indices of the space's operators; -1 where is none.
     """
-    there = networks.candidates(networks.fix(model.space, arch))
-    result = []
-    for unit in model.units:
-        head, _, rest = unit.partition("/")
-        # A unit of one block, or of all blocks with the same cell; of a place, or of one operator there.
-        unit = "/".join(filter(None, (model.cells.get(head, head), rest)))
-        place, _, op = (unit, "", "") if unit in there else unit.rpartition("/")
-        found = there.get(place) or ("",)
-        result.append(model.space.ops.index(found[0]) if found[0] and op in ("", found[0]) else -1)
-    return np.array(result, np.int32)
+    there = networks.candidates(networks.fix(model.space, arch)).values()
+    return np.array([model.space.ops.index(found[0]) if found else -1 for found in there], np.int32)
+
+
+def there(model: CostModel, ops: np.ndarray) -> Parts:
+    """The parts that a candidate has, of those of a model; `ops` from `operators`."""
+    if model.of_chain is not None:
+        return model.of_chain(tuple(model.space.ops[op] for op in ops))
+    kept = (model.parts.place < 0) | (ops[model.parts.place] == model.parts.op)
+    return jax.tree.map(lambda rows: rows[kept], model.parts)
 
 
 def costs(model: CostModel, ops: np.ndarray, columns: np.ndarray) -> dict[str, float]:
@@ -223,40 +225,30 @@ def costs(model: CostModel, ops: np.ndarray, columns: np.ndarray) -> dict[str, f
 
     Args:
       model: from `cost_model`.
-      ops: `[num_units]`, from `operators`.
+      ops: `[num_places]`, from `operators`.
       columns: `[num_units]`, the method of each unit.
 
     Returns:
       `size` in bytes, `compute` in bit operations an image, `latency` in milliseconds if the model has a table.
     """
-    if model.of_chain is None:
-        sizes = _looked_up(model.sizes, ops)
-        times = None if model.latency is None else _looked_up(model.latency, ops)
-    else:  # a layer of no unit has no weights, and passes on as many channels as it is given
-        placed = zip(model.units, ops, strict=True)
-        words = {unit.partition("/")[0]: model.space.ops[op] for unit, op in placed if op >= 0}
-        places = networks.candidates(model.space)
-        sizes, times = model.of_chain(tuple(words.get(place, "skip_connect") for place in places))
-    table = (*model.methods, EIGHT)
-    rows = np.append(columns, len(model.methods))
-    bits = np.array([[m.weight_bits, m.activation_bits] for m in table], np.int64)[rows]
+    parts = there(model, ops)
+    rows = np.append(columns, len(model.methods))[parts.unit]
+    bits = np.array([[m.weight_bits, m.activation_bits] for m in (*model.methods, EIGHT)], np.int64)[rows]
     found = {
-        "size": float(np.sum(sizes[:, 0] * bits[:, 0]) / 8 + CONSTANTS * np.sum(sizes[:, 2])),
-        "compute": float(np.sum(sizes[:, 1] * bits[:, 0] * bits[:, 1])),
+        "size": float(np.sum(parts.sizes[:, 0] * bits[:, 0]) / 8 + CONSTANTS * np.sum(parts.sizes[:, 2])),
+        "compute": float(np.sum(parts.sizes[:, 1] * bits[:, 0] * bits[:, 1])),
     }
-    if times is not None:
-        found["latency"] = float(np.sum(times[np.arange(len(rows)), rows]))
+    if parts.latency is not None:
+        found["latency"] = float(np.sum(parts.latency[np.arange(len(rows)), rows]))
     return found
 
 
-def _looked_up(table: np.ndarray, ops: np.ndarray) -> np.ndarray:
-    """What there is in each unit, and last in none: in any case, and of the operator there."""
-    sums = table[:, -1].copy()
-    sums[:-1] += np.where(ops[:, None] >= 0, table[np.arange(len(ops)), np.maximum(ops, 0)], 0)
-    return sums
-
-
 def largest(model: CostModel) -> dict[str, float]:
-    """The costs of the network with the largest operator in every unit and 8 bits everywhere: those that count as 1."""
-    ops = np.argmax(model.sizes[:-1, :-1, 1], axis=1).astype(np.int32)
-    return costs(model, ops, np.full(len(model.units), len(model.methods), np.int32))
+    """The costs of the network with the largest operator at each place and 8 bits everywhere: those that count as 1."""
+    choices = networks.candidates(model.space).values()
+    products = np.zeros((len(choices), len(model.space.ops)))
+    at = model.parts.place >= 0
+    np.add.at(products, (model.parts.place[at], model.parts.op[at]), model.parts.sizes[at, 1])
+    named = [[model.space.ops.index(op) for op in ops] for ops in choices]
+    ops = [max(those, key=row.__getitem__) if those else -1 for those, row in zip(named, products, strict=True)]
+    return costs(model, np.array(ops, np.int32), np.full(len(model.units), len(model.methods), np.int32))

@@ -18,7 +18,7 @@ from jnas.nets.quant import integer
 from jnas.nets.quant.fake import quantise_affine
 from jnas.nets.quant.packed import packed
 from jnas.nets.quant.sizes import layer_sizes
-from jnas.nets.quant.units import Path, Units, calibrate, methods_of, per_edge, rules, shared, units
+from jnas.nets.quant.units import Path, Units, calibrate, methods_of, per_block, per_edge, rules, shared, units
 from jnas.recipes import train_network, trainer
 from jnas.recipes.classification import cross_entropy
 from jnas.recipes.costs import CONSTANTS, median_seconds
@@ -27,7 +27,7 @@ from jnas.spaces.policy import EIGHT, Method, method_of
 from jnas.types import Array, PyTree
 
 CALIBRATION = 256  # training images whose ranges are taken
-UNITS_OF = {"shared": shared, "edges": per_edge}  # by the word of the setting `units`
+UNITS_OF = {"shared": shared, "edges": per_edge, "blocks": per_block}  # by the word of the setting `units`
 
 
 class Quantised(NamedTuple):

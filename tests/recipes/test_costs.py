@@ -63,7 +63,7 @@ def test_costs_are_those_of_the_layers():
         costs.by_products({str(method): 1 for method in METHODS}, METHODS)
 
 
-def test_costs_of_edges_are_those_of_the_cell_of_their_block():
+def test_costs_of_edges_and_blocks_are_those_of_the_cell_of_their_block():
     """Blocks of two kinds of cell, whose edges bear the same names."""
     space = spaces.darts()
     some = ("none", "skip_connect", "sep_conv_3x3", "dil_conv_5x5")
@@ -71,17 +71,22 @@ def test_costs_of_edges_are_those_of_the_cell_of_their_block():
     supernet = nets.network_for(space, channels=4, depth=3, num_classes=3)
     assert len(set(supernet.layout)) == 2
     shapes, _ = jax.eval_shape(lambda key: nets.initialise(supernet, key, (8, 8, 1)), jax.random.key(0))
-    of = units.units(supernet, shapes, units.per_edge)
-    model = costs.cost_model(supernet, (8, 8, 1), of.names, units.per_edge, METHODS)
-    for arch in np.asarray(spaces.sample(space, jax.random.key(1), 2)):
+    for arch, unit_of in zip(
+        np.asarray(spaces.sample(space, jax.random.key(1), 2)), (units.per_edge, units.per_block), strict=True
+    ):
+        names = units.units(supernet, shapes, unit_of).names
+        columns = np.arange(len(names)) % 3
         net = nets.network_for(spaces.fix(space, arch), channels=4, depth=3, num_classes=3)
         size = compute = 0.0
         for path, layer in sizes.layer_sizes(net, (8, 8, 1)).items():
-            method = EIGHT if units.per_edge(units.place_of(net, path)) is None else METHODS[0]
+            unit = unit_of(units.place_of(net, path))
+            method = EIGHT if unit is None else METHODS[columns[names.index(unit)]]
             size += layer.weights * method.weight_bits / 8 + 8 * layer.channels
             compute += layer.products * method.weight_bits * method.activation_bits
-        found = costs.costs(model, costs.operators(model, arch), np.zeros(len(of.names), int))
-        assert found == pytest.approx({"size": size, "compute": compute})
+        model = costs.cost_model(supernet, (8, 8, 1), names, unit_of, METHODS)
+        assert costs.costs(model, costs.operators(model, arch), columns) == pytest.approx(
+            {"size": size, "compute": compute}
+        )
 
 
 @pytest.mark.parametrize("unit_of", [units.shared, units.per_edge, units.shared_operator])

@@ -10,7 +10,7 @@ from flax import linen as nn
 
 from jnas.nets.chain import FoundNetwork
 from jnas.nets.layers import Conv, DepthwiseConv, Linear
-from jnas.nets.quant.units import Path, UnitOf, check_built_in, place_of
+from jnas.nets.quant.units import Path, Place, check_built_in, place_of
 from jnas.spaces.cell import NONE, place
 from jnas.spaces.chain import ChainSpace
 from jnas.spaces.networks import NetworkSpace
@@ -80,10 +80,9 @@ def layer_sizes(net: FoundNetwork, image_shape: tuple[int, int, int]) -> dict[Pa
 def candidate_sizes(
     net: FoundNetwork,
     image_shape: tuple[int, int, int],
-    unit_of: UnitOf,
     measure: Callable[[LayerShape], Sequence[float]] = LayerShape.sizes,
-) -> dict[str, dict[str, np.ndarray]]:
-    """What every candidate operator would add to every unit of a supernet, and what is there in any case.
+) -> dict[Place, np.ndarray]:
+    """What every candidate operator of a supernet would add, and what is there in any case.
 
     What a layer of a chain adds depends on the widths before it. Here each operator is counted in the chain that has it
     in every layer that may have it, and in the others their first candidates.
@@ -91,22 +90,20 @@ def candidate_sizes(
     Args:
       net: a supernet.
       image_shape: `(height, width, channels)`.
-      unit_of: as for `units`.
       measure: of a layer; what it gives is summed over the layers of an operator.
 
     Returns:
-      `{unit: {operator: sums}}`; what does not depend on the cell, projections and residual blocks, is under "" in its
-      unit, and what belongs to no unit under the unit "".
+      The sums by where the layers stand; what does not depend on the cell, projections and residual blocks, is at
+      places without an operator.
     """
-    result: dict[str, dict[str, np.ndarray]] = {}
+    result: dict[Place, np.ndarray] = {}
     ops = [op for op in net.space.ops if op != NONE]
     for op in ops:
         fixed = net.clone(space=_everywhere(net.space, op))
         for path, layer in layer_shapes(fixed, image_shape).items():
             where = place_of(fixed, path)
-            unit = result.setdefault(unit_of(where) or "", {})
             if where.op == op or (not where.op and op == ops[0]):
-                unit[where.op] = np.asarray(measure(layer)) + unit.get(where.op, 0)
+                result[where] = np.asarray(measure(layer)) + result.get(where, 0)
     return result
 
 

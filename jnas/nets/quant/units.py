@@ -48,6 +48,11 @@ def per_edge(where: Place) -> str | None:
     return per_operator(where._replace(op=""))
 
 
+def per_block(where: Place) -> str | None:
+    """A unit a block, whatever its edges: early blocks have few weights and may be wide. Of a chain a unit a layer."""
+    return where.block
+
+
 def shared(where: Place) -> str | None:
     """A unit an edge of a cell, the same in all its blocks as the operators are, or a layer: the smallest policy."""
     return None if where.block is None else "/".join(filter(None, (where.kind, where.edge)))

@@ -67,9 +67,10 @@ def make_plan(config: QuantisedSearch, mesh: Mesh | None = None) -> Plan:
     shape, classes = splits.train.shape, splits.train.num_classes
     net, final = (_supernet(space, part.channels, part.depth, classes) for part in (config.supernet, config.train))
     unit_of = UNITS_OF[config.units]
-    if config.units == "edges" and not isinstance(space, ChainSpace) and config.supernet.depth != config.train.depth:
+    apart = config.units in ("edges", "blocks") and not isinstance(space, ChainSpace)
+    if apart and config.supernet.depth != config.train.depth:
         raise UserError(
-            f"units are edges of blocks, and the supernet has depth {config.supernet.depth} and the training "
+            f"units are {config.units}, and the supernet has depth {config.supernet.depth} and the training "
             f"{config.train.depth}: set both alike, or units=shared"
         )
     of = units_of(net, shape, unit_of)

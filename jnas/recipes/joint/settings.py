@@ -41,7 +41,7 @@ class QuantisedSearch:
     seed: int = 0
     # what a policy is made of
     methods: str = "w2a8 w4a8 w8a8"  # each wWaA or wWaA-pow2
-    units: Literal["shared", "edges"] = "shared"  # one for all blocks of a cell, or one a block; in chains a layer
+    units: Literal["shared", "edges", "blocks"] = "shared"  # an edge in all blocks, an edge of a block, or a block
     policy: str = ""  # a method for all units, or one for each: then only the architecture is searched
     # What filters leave: the largest relative loss of validation accuracy, null: no filter; then the largest relative
     # growth of each cost, latency, size or compute, such as {latency: 0.0}; then how many, the least sensitive, by rank
