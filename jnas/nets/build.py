@@ -14,6 +14,7 @@ from jnas.distributed.sharding import backend
 from jnas.nets.edges import STACKED, Strategy
 from jnas.nets.layers import fan_in
 from jnas.nets.network import REDUCE, RESIDUAL, Network
+from jnas.nets.ops import operator_of
 from jnas.spaces.cell import CellSpace
 from jnas.types import Key
 
@@ -48,7 +49,8 @@ def network_for(
       stem: "small_image" keeps the resolution, "imagenet" divides it by 8.
       stem_multiplier: channels of the stem in units of `channels`; None: 3 as DARTS, 1 as NAS-Bench-201.
       remat: recompute in the backward pass, see `Network`.
-      edge_strategy: of a supernet, see `Network`; "auto": "scan" on a CPU, and else "merge".
+      edge_strategy: of a supernet, see `Network`; "auto": "scan" on a CPU, and else "merge"; so is "switch" where an
+        operator says that it is slow in a loop.
       dtype: of the computation.
 
     Returns:
@@ -67,7 +69,9 @@ def network_for(
     Reference:
       Liu, Simonyan, Yang, "DARTS", ICLR 2019; Dong, Yang, "NAS-Bench-201", ICLR 2020.
     """
-    if edge_strategy == "auto":
+    # On a CPU the gradient of an ordinary convolution is slow inside a branch, as it is inside a loop.
+    loops = edge_strategy != "switch" or all(operator_of(op, space.operators).loops for op in space.ops)
+    if edge_strategy == "auto" or not loops:
         edge_strategy = "scan" if backend() == "cpu" else "merge"
     if depth < 1:
         raise ValueError(f"depth is {depth}: use at least 1 cell.")

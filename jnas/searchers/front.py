@@ -128,23 +128,25 @@ def hypervolume(scores: np.ndarray, costs: np.ndarray, least: float, most: float
     return total
 
 
-def representatives(scores: np.ndarray, costs: np.ndarray, count: int, *, least: float, most: float) -> list[int]:
-    """A few architectures that stand for a front: each adds most to the hypervolume of those before it.
+def representatives(scores: np.ndarray, costs: np.ndarray, count: int, *, most: float) -> list[int]:
+    """A few architectures that stand for a front, its knees: each adds most to the hypervolume of those before it.
 
-    >>> representatives(np.array([0.3, 0.75, 0.8, 0.81]), np.array([1, 8, 10, 32]), 2, least=0.1, most=64)
-    [1, 0]
+    The reference point has the lowest score. A lower one, such as that of guessing, would favour the cheapest
+    architectures, however much a little more cost buys.
+
+    >>> representatives(np.array([0.3, 0.75, 0.8, 0.81]), np.array([1, 8, 10, 32]), 2, most=64)
+    [1, 2]
 
     Args:
       scores: `[n]`.
       costs: `[n]`, positive.
       count: at most so many.
-      least: score of the reference point, such as that of guessing.
       most: cost of the reference point.
 
     Returns:
       Their positions, the one that alone dominates most first.
     """
-    taken: list[int] = []
+    taken, least = [], scores.min()
     for _ in range(min(count, len(scores))):
         left = [n for n in range(len(scores)) if n not in taken]
         taken.append(max(left, key=lambda n: hypervolume(scores[[*taken, n]], costs[[*taken, n]], least, most)))

@@ -8,6 +8,7 @@ import jax
 from jax.sharding import Mesh
 
 from jnas import data, nets, spaces
+from jnas.data.shrink import shrunk
 from jnas.errors import UserError
 from jnas.nets.chain import ChainNetwork, FoundNetwork
 from jnas.nets.quant.units import UnitOf, Units, units
@@ -63,6 +64,7 @@ def make_plan(config: QuantisedSearch, mesh: Mesh | None = None) -> Plan:
     key = jax.random.fold_in(jax.random.key(config.seed), 0)
     validation, training = data.split(splits.train, key, share(config.validation, len(splits.train)))
     augment = config.augmentation.of(splits.train)
+    validation, training = (shrunk(part, config.shrink) for part in (validation, training))
     data.supervised_source(training, batch_size=config.supernet.batch_size, augment=augment)  # checks the size
     shape, classes = splits.train.shape, splits.train.num_classes
     net, final = (_supernet(space, part.channels, part.depth, classes) for part in (config.supernet, config.train))
@@ -89,7 +91,7 @@ def make_plan(config: QuantisedSearch, mesh: Mesh | None = None) -> Plan:
 def _supernet(space: networks.NetworkSpace, channels: int, depth: int, num_classes: int) -> FoundNetwork:
     if isinstance(space, ChainSpace):
         return ChainNetwork(space, channels, num_classes, depth)
-    return nets.network_for(space, channels=channels, depth=depth, num_classes=num_classes)
+    return nets.network_for(space, channels=channels, depth=depth, num_classes=num_classes, edge_strategy="switch")
 
 
 def _latency(config: QuantisedSearch, own: Sequence[Method], methods: Sequence[Method]) -> costs.Latency:

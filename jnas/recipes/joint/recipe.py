@@ -10,7 +10,7 @@ import jax
 import jax.numpy as jnp
 from jax.sharding import Mesh
 
-from jnas import data
+from jnas import data, nets
 from jnas.files.locks import exclusive
 from jnas.nets.quant.units import Units
 from jnas.recipes import chains, quantised, run_folder, train_network, trainer
@@ -86,15 +86,19 @@ def describe(config: QuantisedSearch) -> str:
 
 def supernet(config: QuantisedSearch, plan: Plan, folder: pathlib.Path):
     """The trained weights as a function that scores candidates: `at_once -> judge`, see `weight_sharing.judge`."""
-    part = config.supernet
-    policies = own_policies(config, plan)
-    # The comparisons' 8 bits among them: the weights have to know what they are judged by.
-    drawn = tuple(m for m in plan.methods if m == EIGHT or any(m in left for left in policies.allowed))
-    loss = weight_sharing.single_path(plan.net, plan.units, policies_of(plan, drawn), plan.space)
+    part, key = config.supernet, jax.random.fold_in(jax.random.key(config.seed), 1)
     source = data.supervised_source(plan.training, batch_size=part.batch_size, augment=plan.augment)
-    job = trainer.job_of(plan.net, loss, functools.partial(optimiser_of, part.weights), source, plan.training, part)
-    key = jax.random.fold_in(jax.random.key(config.seed), 1)
-    variables = trainer.train(job, key, folder=folder, title="supernet", steps_per_call=config.steps_per_call)
+    if part.epochs:
+        policies = own_policies(config, plan)
+        # The comparisons' 8 bits among them: the weights have to know what they are judged by.
+        drawn = tuple(m for m in plan.methods if m == EIGHT or any(m in left for left in policies.allowed))
+        loss = weight_sharing.single_path(plan.net, plan.units, policies_of(plan, drawn), plan.space)
+        job = trainer.job_of(plan.net, loss, functools.partial(optimiser_of, part.weights), source, plan.training, part)
+        variables = trainer.train(job, key, folder=folder, title="supernet", steps_per_call=config.steps_per_call)
+    else:
+        variables = dict(
+            zip(("params", "batch_stats"), nets.initialise(plan.net, key, plan.training.shape), strict=True)
+        )
 
     tuning = None
     if config.tuning_steps:

@@ -180,14 +180,13 @@ def few(front: Sequence[Mapping[str, Any]], cost: str, count: int, plan: Plan) -
       front: candidates.
       cost: a name in each.
       count: of them; a smaller front is taken whole.
-      plan: of the search; beyond a network that guesses and is the largest one at 8 bits nothing counts.
+      plan: of the search; beyond the largest network at 8 bits nothing counts.
 
     Returns:
       Those of `searchers.front.representatives`.
     """
     scores, prices = (np.array([one[name] for one in front]) for name in ("accuracy", cost))
-    least, most = 1 / plan.splits.train.num_classes, costs.largest(plan.costs)[cost]
-    taken = representatives(scores, prices, count, least=least, most=most)
+    taken = representatives(scores, prices, count, most=costs.largest(plan.costs)[cost])
     return [dict(front[n]) for n in sorted(taken, key=lambda n: prices[n])]
 
 

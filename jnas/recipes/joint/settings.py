@@ -12,13 +12,13 @@ _AUGMENTATION, _TRAINING = Augmentation(), Training()
 _REWARD = Reward(size=0.07, scale="logarithmic", map="exp")  # MnasNet's form
 
 
-@settings()
+@settings(epochs=(0, MANY))
 class Supernet:
     """The weights that candidates share: trained on one random architecture and one random policy a step."""
 
     channels: int = 8
     depth: int = 1
-    epochs: int = 8
+    epochs: int = 8  # 0: every candidate begins from the same random weights, and `tuning_steps` train it
     batch_size: int = 32
     weights: Level = _WEIGHTS
 
@@ -36,6 +36,7 @@ class QuantisedSearch:
 
     data: str = "fashion-mnist-slice"
     image_size: int | None = None  # side to which the images of a folder are resized
+    shrink: int = 1  # by which the sides of the images that score candidates are less
     space: str = "nasbench201"
     operators: str = "skip_connect nor_conv_1x1 nor_conv_3x3"  # left at every edge or layer; empty: all of the space
     seed: int = 0
@@ -105,6 +106,13 @@ class QuantisedSearch:
                 )
         if len(set(self.beside)) < len(self.beside):
             raise ValueError(f"beside is {self.beside}: name each cost once")
+        if not self.supernet.epochs and not self.tuning_steps:
+            raise ValueError("supernet.epochs and tuning_steps are 0: candidates would be scored with random weights")
+        accuracy = "accuracy" in {**self.method_rank, **self.operator_rank}
+        if not self.supernet.epochs and (self.method_threshold or self.operator_threshold or accuracy):
+            raise ValueError(
+                "supernet.epochs is 0 and losses of accuracy filter: they are those of its weights; train it"
+            )
         if self.searcher == "front" and not self.beside:
             raise ValueError("searcher is front and beside is empty: name a cost, such as beside=[size]")
         if self.networks > 1 and not self.beside:

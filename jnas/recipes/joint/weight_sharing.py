@@ -9,7 +9,7 @@ import numpy as np
 import optax
 
 from jnas import data, spaces
-from jnas.nets.chain import FoundNetwork
+from jnas.nets.chain import ChainNetwork, FoundNetwork
 from jnas.nets.quant.units import Units, rules
 from jnas.recipes.classification import training_loss
 from jnas.spaces import networks
@@ -21,7 +21,7 @@ from jnas.types import Array, Context, Examples, Loss, PyTree, Source
 def single_path(net: FoundNetwork, of: Units, policies: PolicySpace, space: NetworkSpace) -> Loss:
     """The loss of a supernet that has one uniformly random architecture and one random policy at every step.
 
-    One program serves them all: the operators not drawn are multiplied by 0.
+    One program serves them all.
 
     Args:
       net: a supernet.
@@ -98,6 +98,10 @@ def judge(
     Returns:
       `(archs [n, num_choices], columns [n, num_units]) -> [n]`; each n compiles once.
     """
+    if tuning is None and not isinstance(
+        net, ChainNetwork
+    ):  # several at a time would compute every operator of a switch
+        net = net.clone(edge_strategy="scan")
     image = data.augment(augment, None, jnp.asarray(validation.images), validation.shape)
     labels = jnp.asarray(validation.labels)
     mixes = jax.jit(jax.vmap(lambda arch: networks.one_hot(space, arch)))

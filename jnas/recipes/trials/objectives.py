@@ -246,10 +246,7 @@ def _network(space: spaces.CellSpace, train: data.Dataset, training: Training, *
 
 
 def _supernet(space, train, training, *, affine: bool) -> tuple[nets.Network, data.Augment]:
-    # On a CPU the gradient of an ordinary convolution is slow inside a branch, as it is inside a loop.
-    alone = all(nets.operator_of(op, space.operators).loops for op in space.ops)
-    net = _network(space, train, training, affine=affine, edge_strategy="switch" if alone else "auto")
-    return net, training.augmentation.of(train)
+    return _network(space, train, training, affine=affine, edge_strategy="switch"), training.augmentation.of(train)
 
 
 def _trained(job: trainer.Job, code: np.ndarray, key: Key, rungs: Rungs | None) -> tuple[dict[str, PyTree], dict]:

@@ -240,8 +240,9 @@ def test_a_supernet_learns_under_random_policies_and_judges_many_at_once(cells):
     fresh = nets.initialise(net, jax.random.key(1), images.shape)
     fresh = dict(zip(("params", "batch_stats"), fresh, strict=True))
     tuning = weight_sharing.Tuning(3, optax.sgd(0.3, 0.9), source)
+    switch = net.clone(edge_strategy="switch")
     tuned = weight_sharing.judge(
-        net, fresh, of, policy.methods, space, images, data.Augment(), at_once=2, tuning=tuning
+        switch, fresh, of, policy.methods, space, images, data.Augment(), at_once=2, tuning=tuning
     )(archs, columns)
     for n, expected in enumerate(tuned):
         mix = spaces.one_hot_alpha(space, archs[n])
@@ -273,6 +274,24 @@ def test_a_device_without_integer_products_is_named(cells, monkeypatch):
     assert found == {"refused": sentence}
 
 
+def test_candidates_may_train_weights_of_their_own(images, tmp_path):
+    changes = {"supernet": {"channels": 2, "depth": 1, "epochs": 0, "batch_size": 32}, "method_threshold": None}
+    config = settings(images, **changes, tuning_steps=60, tuning_rate=0.2, units="blocks")
+    smaller = joint.plan(dataclasses.replace(config, shrink=2))
+    assert smaller.training.shape == smaller.validation.shape == (3, 3, 1)
+    plan = joint.plan(config)
+    assert plan.costs.parts.sizes.tolist() == smaller.costs.parts.sizes.tolist()  # of the networks in the end
+    assert plan.units.names == tuple(f"block_{index}" for index in range(5))
+    judge = joint.supernet(config, plan, tmp_path / "supernet")()
+    archs, columns = np.array([[1, 0, 0, 1, 0, 1]] * 2), np.array([[1] * 5, [0] * 5])
+    with jax.numpy_dtype_promotion("standard"):  # a cosine of optax
+        scores = judge(archs, columns)
+        np.testing.assert_allclose(judge(archs[::-1], columns[::-1]), scores[::-1], rtol=1e-6)
+    assert scores[0] > 0.3  # guessing: a quarter
+    assert scores[0] != scores[1]
+    assert not (tmp_path / "supernet").exists()
+
+
 @pytest.mark.parametrize(
     ("changes", "sentence"),
     [
@@ -296,6 +315,10 @@ def test_a_device_without_integer_products_is_named(cells, monkeypatch):
         ({"reward": {"latency": 0.1}}, "give latency=measured or"),
         ({"latency": "missing.json"}, "is no table of latencies"),
         ({"units": "edges", "supernet": {"depth": 2}}, "set both alike"),
+        ({"units": "blocks", "supernet": {"depth": 2}}, "units are blocks"),
+        ({"supernet": {"epochs": 0}, "method_threshold": None}, "scored with random weights"),
+        ({"supernet": {"epochs": 0}, "tuning_steps": 2}, "losses of accuracy filter"),
+        ({"shrink": 8}, "shrink is 8 and images are 7 x 7"),
     ],
 )
 def test_settings_that_do_not_fit_are_refused_and_leave_nothing(images, tmp_path, changes, sentence):
