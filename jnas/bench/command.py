@@ -24,6 +24,7 @@ from jnas import files, spaces
 from jnas.bench.roofline import Ceilings, Work
 from jnas.errors import Interrupted, UserError
 from jnas.files import reading, schemas
+from jnas.files.own import Own
 from jnas.files.text import shortened
 from jnas.recipes import config, run_folder
 from jnas.recipes.gradient.settings import Search
@@ -78,6 +79,10 @@ def plan(layers: Sequence[Mapping[str, Any]], sweep: Sequence[str], what: Sequen
         presets = [config.read_preset(text) for name, text in combination if name == "preset"]
         words = [f"{name}={text}" for name, text in combination if name not in ("preset", "devices")]
         settings = config.build(Search, *presets, *layers, config.read_words(words))
+        if isinstance(settings.space, Own) or isinstance(settings.data, Own):
+            raise UserError(
+                "jnas bench measures in processes that read no file of yours: name a space and data it knows"
+            )
         spaces.by_name(settings.space)
         if synthetic(settings.data) is None:
             loaded.setdefault(

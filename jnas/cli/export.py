@@ -3,6 +3,8 @@
 import argparse
 import os
 
+from jnas.cli import tasks
+
 
 def add(commands) -> None:
     """Add the command to the program."""
@@ -11,6 +13,7 @@ def add(commands) -> None:
     )
     parser.add_argument("run", metavar="RUN", help="folder of a run, or of one network in it (RUN/train/NAME)")
     parser.add_argument("--out", metavar="FILE", required=True, help="the file")
+    tasks.add_space(parser)
     parser.set_defaults(command=_run)
 
 
@@ -18,7 +21,7 @@ def _run(arguments: argparse.Namespace) -> int:
     from jnas.recipes import models
     from jnas.recipes.tasks import export
 
-    header = export.export_network(models.load_model(arguments.run), arguments.out)
+    header = export.export_network(models.load_model(arguments.run, space=tasks.space_of(arguments)), arguments.out)
     shown = ("task", "input", "outputs", "platforms", "class_names", "space", "genotype", "jax", "weights_bytes")
     said = {"file": arguments.out, **{name: header[name] for name in shown}}
     print(models.as_json({**said, "file_bytes": os.path.getsize(arguments.out)}))

@@ -32,7 +32,8 @@ def folder_of(given: str | None, settings: Any, kind: str, *words: str) -> pathl
         return pathlib.Path(given)
     usual = {field.name: field.default for field in dataclasses.fields(settings)}["data"]
     data = "" if settings.data == usual else pathlib.PurePath(settings.data).stem
-    parts = (*words, getattr(settings, "space", ""), data, str(settings.seed))
+    space = getattr(settings, "space", "").partition("@")[0]  # of the user's own: without its digest
+    parts = (*words, space, data, str(settings.seed))
     name = os.path.join("runs", "-".join(slug(part)[:LONGEST].strip("-") for part in parts if part))
 
     names = itertools.chain([name], (f"{name}-{number}" for number in itertools.count(2)))

@@ -141,12 +141,14 @@ def _parser() -> argparse.ArgumentParser:
     evaluate = commands.add_parser("evaluate", help="measure a trained network on a data set")
     evaluate.add_argument("run", metavar="RUN", help="folder of a run, or of one network in it (RUN/train/NAME)")
     evaluate.add_argument("--data", help="default: the data of the run")
+    tasks.add_space(evaluate)
     evaluate.add_argument("--split", choices=("test", "train"), default="test")
     evaluate.set_defaults(command=_evaluate)
 
     report = commands.add_parser("report", help="write the page of a run or of a benchmark, or compare several")
     report.add_argument("runs", nargs="+", metavar="RUN | FILE.jsonl", help="folders of runs, or files of jnas bench")
     report.add_argument("--format", choices=("text", "markdown", "html"), default="text", help="of the table")
+    tasks.add_space(report)
     report.set_defaults(command=_report)
 
     _add_bench(commands)
@@ -244,14 +246,18 @@ def _search(arguments: argparse.Namespace) -> int:
 
 
 def _train(arguments: argparse.Namespace) -> int:
-    from jnas.recipes import config, train_one
+    from jnas.recipes import config, own_parts, train_one
 
-    layers = [*_layers(arguments.words), *([] if arguments.data is None else [{"data": arguments.data}])]
+    layers = [
+        *_layers(arguments.words),
+        *([] if arguments.data is None else [own_parts.typed({"data": arguments.data})]),
+    ]
     what = _what(arguments.what)
     if arguments.task != "classification":
         return tasks.train(arguments, what, layers)
     more = train_one.further(arguments.what) if os.path.isdir(arguments.what) else {}
     settings = config.build(train_one.TrainOne, what | more, *layers)
+    own_parts.check_recorded(what, settings, arguments.what)
     return _run(arguments, train_one, settings, "train", ("train",))
 
 
@@ -276,22 +282,24 @@ def _run(
 
 def _evaluate(arguments: argparse.Namespace) -> int:
     from jnas.distributed.cache import enable_compilation_cache
-    from jnas.recipes import config, models, run_folder
+    from jnas.recipes import config, models, own_parts, run_folder
     from jnas.recipes.train_one import TrainOne
 
     path = pathlib.Path(arguments.run)
     network = models.network_folder(path)
     run = network.parent.parent if network == path else path
-    if (status := tasks.evaluate(network, arguments)) is not None:
+    given = own_parts.typed({"data": arguments.data} if arguments.data else {})
+    if (status := tasks.evaluate(network, arguments, given.get("data"))) is not None:
         return status
     known = config.read_yaml(run / run_folder.CONFIG)
     known = {name: value for name, value in known.items() if name in ("data", "image_size")}
-    stored = config.build(TrainOne, {"genotype": ""}, {"data": arguments.data} if arguments.data else known)
+    stored = config.build(TrainOne, {"genotype": ""}, given or known)
+    own_parts.check_recorded(known, stored, run)
     enable_compilation_cache()
     splits = run_folder.load_data(stored.data, stored.image_size)
     dataset = splits.test if arguments.split == "test" else splits.train
     said = {"network": str(network), "data": dataset.name, "split": arguments.split, "examples": len(dataset)}
-    print(json.dumps(said | models.measure(network, dataset)))
+    print(json.dumps(said | models.measure(network, dataset, space=tasks.space_of(arguments))))
     return 0
 
 
@@ -310,7 +318,7 @@ def _report(arguments: argparse.Namespace) -> int:
     if len(arguments.runs) > 1:
         print(render(report.compare(arguments.runs)))
         return 0
-    page = report.write_report(arguments.runs[0])
+    page = report.write_report(arguments.runs[0], space=tasks.space_of(arguments))
     print(render(report.trained_table(report.read_run(arguments.runs[0]))))
     print(printable(f"page: {page}"))
     return 0
@@ -343,12 +351,13 @@ def _predict(arguments: argparse.Namespace) -> int:
 
 def _spaces(arguments: argparse.Namespace) -> int:
     from jnas import spaces
+    from jnas.recipes import own_parts
     from jnas.spaces import networks
     from jnas.spaces.chain import ChainSpace
 
     names = [arguments.name] if arguments.name else ["darts", "nasbench201", "s1", "s2", "s3", "s4"]
     for name in names:
-        space = networks.network_space(name)
+        space = networks.network_space(own_parts.typed({"space": name})["space"])
         size = spaces.size(space)
         shown = f"{size:,}" if size < 10**7 else f"{decimal.Decimal(size):.2e}"  # a float ends at 10^308
         if isinstance(space, ChainSpace):
@@ -368,10 +377,10 @@ def _spaces(arguments: argparse.Namespace) -> int:
 
 
 def _layers(words: Sequence[str]) -> list[dict[str, Any]]:
-    from jnas.recipes import config
+    from jnas.recipes import config, own_parts
 
     files = [config.read_preset(word) for word in words if "=" not in word]
-    return [*files, config.read_words(word for word in words if "=" in word)]
+    return [*files, own_parts.typed(config.read_words(word for word in words if "=" in word))]
 
 
 def _what(text: str) -> dict[str, Any]:

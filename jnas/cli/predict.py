@@ -3,6 +3,7 @@
 import argparse
 import pathlib
 
+from jnas.cli import tasks
 from jnas.errors import UserError
 
 
@@ -14,6 +15,7 @@ def add(commands) -> None:
     parser.add_argument("--out", metavar="DIR", help="write pictures and predictions.jsonl here")
     parser.add_argument("--top", type=int, default=5, metavar="N", help="classes or neighbours of an answer (5)")
     parser.add_argument("--threshold", type=float, default=0.3, metavar="SCORE", help="least score of a box (0.3)")
+    tasks.add_space(parser)
     parser.set_defaults(command=_run)
 
 
@@ -30,7 +32,7 @@ def _run(arguments: argparse.Namespace) -> int:
     if arguments.out and pathlib.Path(arguments.out).resolve() in {file.parent.resolve() for file in files}:
         raise UserError(f"--out {arguments.out} holds images to ask about, which pictures would replace: name another")
     enable_compilation_cache()
-    network = predict.open_network(arguments.model)
+    network = predict.open_network(arguments.model, space=tasks.space_of(arguments))
     answers = []
     for said in predict.predict(network, files, top=arguments.top, threshold=arguments.threshold):
         print(models.as_json(said), flush=True)

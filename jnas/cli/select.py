@@ -25,7 +25,7 @@ def add(commands) -> None:
 
 def _run(arguments: argparse.Namespace) -> int:
     from jnas.distributed.cache import enable_compilation_cache
-    from jnas.recipes import config, driver
+    from jnas.recipes import config, driver, own_parts
     from jnas.recipes.zoo import selection
     from jnas.recipes.zoo.settings import Selection
 
@@ -34,7 +34,8 @@ def _run(arguments: argparse.Namespace) -> int:
     given = {name: value for name in names if (value := getattr(arguments, name)) is not None}
     files = [config.read_preset(word) for word in arguments.words if "=" not in word]
     words = config.read_words(word for word in arguments.words if "=" in word)
-    settings = config.build(Selection, {"data": arguments.data, "zoo": arguments.zoo}, *files, words, given)
+    named = own_parts.typed({"data": arguments.data})
+    settings = config.build(Selection, named | {"zoo": arguments.zoo}, *files, words, given)
     folder = folder_of(arguments.out, dataclasses.replace(settings, zoo=masked(settings.zoo)), "select", "select")
     enable_compilation_cache()
     result = driver.run(selection, settings, folder)

@@ -21,6 +21,19 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     )
 
 
+def add_space(parser: argparse.ArgumentParser) -> None:
+    """Add `--space` to a command that reads a run, for `space_of`."""
+    parser.add_argument("--space", metavar="FILE.py:NAME", help="the file with the space of the run, if it has its own")
+
+
+def space_of(arguments: argparse.Namespace) -> Any:
+    """The space that a user gave, or None."""
+    from jnas.recipes import own_parts
+    from jnas.spaces import networks
+
+    return arguments.space and networks.network_space(own_parts.typed({"space": arguments.space})["space"])
+
+
 def train(arguments: argparse.Namespace, what: Mapping[str, Any], layers: Sequence[Mapping[str, Any]]) -> int:
     """Train for recognition or detection.
 
@@ -37,7 +50,7 @@ def train(arguments: argparse.Namespace, what: Mapping[str, Any], layers: Sequen
     """
     from jnas import distributed
     from jnas.distributed.cache import enable_compilation_cache
-    from jnas.recipes import config, describe, driver
+    from jnas.recipes import config, describe, driver, own_parts
     from jnas.recipes.tasks import detect, recognise, training
     from jnas.recipes.tasks.settings import TrainDetector, TrainEmbedding
 
@@ -47,6 +60,7 @@ def train(arguments: argparse.Namespace, what: Mapping[str, Any], layers: Sequen
     kept = ("genotype", "space", "seed", *(() if task is detect else ("data", "image_size")))
     known = {name: what[name] for name in kept if name in what}
     settings = config.build(kind, known, *layers)
+    own_parts.check_recorded(known, settings, arguments.what)
     if arguments.show:
         print(describe.as_yaml(settings), end="")
         return 0
@@ -63,12 +77,13 @@ def train(arguments: argparse.Namespace, what: Mapping[str, Any], layers: Sequen
     return 0
 
 
-def evaluate(network: pathlib.Path, arguments: argparse.Namespace) -> int | None:
+def evaluate(network: pathlib.Path, arguments: argparse.Namespace, data: str | None) -> int | None:
     """Measure a network for recognition or detection.
 
     Args:
       network: its folder.
       arguments: of `jnas evaluate`.
+      data: to measure on, see `own_parts.typed`; None: those of the run.
 
     Returns:
       The exit status; None: the network is a classifier.
@@ -83,7 +98,7 @@ def evaluate(network: pathlib.Path, arguments: argparse.Namespace) -> int | None
     if models.read_facts(network).get("task", TASKS[0]) == TASKS[0]:
         return None
     enable_compilation_cache()
-    print(models.as_json(measure.of_folder(network, arguments.data, arguments.split)))
+    print(models.as_json(measure.of_folder(network, data, arguments.split, space=space_of(arguments))))
     return 0
 
 

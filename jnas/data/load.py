@@ -12,6 +12,7 @@ from jnas.data.folder import read_folder
 from jnas.data.npz import read_npz
 from jnas.data.tfds import read_tfds
 from jnas.errors import UserError
+from jnas.files import own
 from jnas.files.text import shortened
 
 EMBEDDED, SLICE = "fashion-mnist-5k", "fashion-mnist-slice"
@@ -37,6 +38,7 @@ def load(name: str, *, size: tuple[int, int] | None = None) -> Splits:
                                 image; also .jpg, .jpeg, .webp and .bmp
     `tfds:NAME`,                a data set of TensorFlow Datasets that is prepared as array_record, in its default
     `tfds:NAME:DATA_DIR`        place or in DATA_DIR; TensorFlow itself is not needed
+    `own.Own`                   of the user's own, which come with their name
     ==========================  ================================================================================
 
     Args:
@@ -54,10 +56,13 @@ def load(name: str, *, size: tuple[int, int] | None = None) -> Splits:
     >>> load("fashion-mnist-5k").test
     Dataset(name='fashion-mnist-5k', num_examples=10000, shape=(28, 28, 1), num_classes=10)
     """
+    part = own.part_of(name, "data")
     path = pathlib.Path(os.path.expanduser(name))
     is_folder = name not in ("", EMBEDDED, SLICE) and not name.startswith("tfds:") and os.path.isdir(path)
     if size is not None and not is_folder:
         raise UserError(f"size {size} resizes the images of a folder and {shortened(name)!r} is none: leave it out")
+    if part is not None:
+        return part
     if name in (EMBEDDED, SLICE):
         train, test = read_npz(pathlib.Path(__file__).with_name("fashion_mnist_5k.npz"), name)
         test = test.part(_smallest(test.labels, 100)) if name == SLICE else test

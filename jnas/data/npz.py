@@ -1,6 +1,7 @@
 """Data sets in one .npz file."""
 
 import pathlib
+from collections.abc import Mapping
 
 import numpy as np
 
@@ -28,7 +29,11 @@ def read_npz(path: pathlib.Path, name: str) -> Splits:
     Raises:
         UserError: The file is missing or damaged, or an array of it is missing or unfit.
     """
-    arrays = _arrays(path)
+    return splits_from(_arrays(path), name, path)
+
+
+def splits_from(arrays: Mapping[str, np.ndarray], name: str, path: object) -> Splits:
+    """The data sets of the arrays of `read_npz`, which come from `path`; raises a UserError where one is unfit."""
     train = _checked(arrays, "train", path)
     test = _checked(arrays, "test", path)
     if train[0].shape[1:] != test[0].shape[1:]:

@@ -4,7 +4,6 @@ from collections.abc import Mapping
 from typing import Any
 
 from jnas import data
-from jnas.errors import UserError
 from jnas.nets.chain import ChainNetwork, FoundNetwork
 from jnas.recipes import train_network
 from jnas.recipes.config import build
@@ -31,21 +30,18 @@ def network(fixed: NetworkSpace, training: Training, num_classes: int) -> FoundN
     return train_network.network(fixed, training, num_classes)
 
 
-def rebuild(facts: Mapping[str, Any], space: NetworkSpace | None = None) -> FoundNetwork:
+def rebuild(facts: Mapping[str, Any]) -> FoundNetwork:
     """The network that was trained, from its `network.json`.
 
     Args:
-      facts: what the file holds.
-      space: of the network; None: it is found by its name, which cannot be if it has operators of the user's own.
+      facts: what the file holds; a space with operators of the user's own comes with its name, see `own.Own`.
 
     Returns:
       The network.
 
     Raises:
-      UserError: if there is no space of that name, or the one given has another.
+      UserError: if there is no space of that name.
     """
-    if space is not None and space.name != facts["space"]:
-        raise UserError(f"the network is of space {facts['space']!r} and not {space.name!r}: give that space")
-    found = networks.network_space(facts["space"]) if space is None else space
-    fixed = networks.fix(found, networks.from_string(found, facts["genotype"]))
+    space = networks.network_space(facts["space"])
+    fixed = networks.fix(space, networks.from_string(space, facts["genotype"]))
     return network(fixed, build(Training, facts["training"]), facts["num_classes"])

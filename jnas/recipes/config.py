@@ -14,6 +14,7 @@ from typing import Any, TypeVar
 import yaml
 
 from jnas.errors import UserError
+from jnas.files.own import Own
 from jnas.files.plain_yaml import plain_yaml
 from jnas.files.reading import yaml_of
 from jnas.files.text import check_text
@@ -51,8 +52,10 @@ def build(kind: type[Settings], *layers: Mapping[str, Any]) -> Settings:
     for name, hint in typing.get_type_hints(kind).items():
         if typing.get_origin(hint) is dict and isinstance(values.get(name), Mapping):
             values[name] = dict(dotted(values[name]))
+    own = {name: value for name, value in values.items() if isinstance(value, Own)}  # of no type that pydantic reads
     try:
-        return _adapter(kind).validate_python(_read(kind, values, ""))
+        plain = {name: value for name, value in values.items() if name not in own}
+        return dataclasses.replace(_adapter(kind).validate_python(_read(kind, plain, "")), **own)
     except ValidationError as error:
         first = error.errors()[0]
         where = ".".join(str(part) for part in first["loc"])

@@ -15,8 +15,10 @@ from jnas import data, distributed, files, report, spaces
 from jnas.data.shrink import shrunk
 from jnas.errors import UserError
 from jnas.files.locks import exclusive
+from jnas.files.own import Own
 from jnas.files.urls import masked
 from jnas.recipes import reference, run_folder, train_network
+from jnas.spaces import networks
 from jnas.spaces.isomorphism import canonical
 from jnas.types import Array
 
@@ -94,7 +96,7 @@ def run(
         best on its own upper level is kept, and every other cell that was found is trained too.
       folder: of the run.
       mesh: of the devices, from `make_mesh`; a run that was cut off may go on over another one.
-      space: of cells, in place of the one that the settings name, such as one with operators of your own.
+      space: in place of the one that the settings name, such as one with operators of your own.
       storage: of trials, where they are, a URL or a path, see `open_study`; None: in the folder.
       worker: of a shared recipe only take part in the search.
 
@@ -114,8 +116,8 @@ def run(
             "apart, with one --out or one --storage"
         )
     if space is not None:
-        config = dataclasses.replace(config, space=space.name)
-    given = {name: value for name, value in (("space", space), ("storage", storage)) if value is not None}
+        config = dataclasses.replace(config, space=Own(space.name, space))
+    given = {} if storage is None else {"storage": storage}
     whole: Any = recipe if hasattr(recipe, "finish") else _whole(recipe)
     with run_folder.as_user_input():
         _check_batches(config, mesh)
@@ -132,7 +134,8 @@ def run(
                 result = whole.finish(config, plan, found, path, mesh)
                 run_folder.write_json(path / run_folder.RESULT, result)
         if getattr(recipe, "PAGE", True):  # also of a run that was cut off before its page
-            distributed.from_first(lambda: str(report.write_report(path, space=space)))
+            drawn = getattr(getattr(config, "space", None), "part", None)
+            distributed.from_first(lambda: str(report.write_report(path, space=drawn)))
         return result
 
 
@@ -159,10 +162,10 @@ def search(
     Raises:
       UserError, Diverged, Interrupted: as `run`.
     """
-    config = config if space is None else dataclasses.replace(config, space=space.name)
+    config = config if space is None else dataclasses.replace(config, space=Own(space.name, space))
     with run_folder.as_user_input():
         _check_batches(config, mesh)
-        _, plan = _planned(recipe, config, mesh, space)
+        _, plan = _planned(recipe, config, mesh)
     with run_folder.alone(folder, _without_passwords(config), recipe.KIND) as path:
         return _found(recipe, config, plan, path)
 
@@ -214,11 +217,11 @@ def _whole(recipe: Any) -> Any:
     )
 
 
-def _planned(
-    recipe: CellSearch, config: Any, mesh: Mesh | None, space: spaces.CellSpace | None, **given: Any
-) -> tuple[data.Splits, Any]:
+def _planned(recipe: CellSearch, config: Any, mesh: Mesh | None, **given: Any) -> tuple[data.Splits, Any]:
     """The data, and the recipe's own plan."""
-    space = spaces.by_name(config.space) if space is None else space
+    space = networks.network_space(config.space)
+    if not isinstance(space, spaces.CellSpace):
+        raise UserError(f"space is {config.space!r}, a chain: search it with jnas search joint, or give one of cells")
     splits = run_folder.load_data(config.data, config.image_size)
     if mesh is not None:
         distributed.check_mesh(mesh, getattr(config, "num_runs", None if getattr(recipe, "SHARED", False) else 1))
@@ -227,10 +230,8 @@ def _planned(
     return splits, recipe.plan(config, searched, space, mesh, **given)
 
 
-def _compare(
-    recipe: CellSearch, config: Any, mesh: Mesh | None, space: spaces.CellSpace | None = None, **given: Any
-) -> _Comparison:
-    splits, plan = _planned(recipe, config, mesh, space, **given)
+def _compare(recipe: CellSearch, config: Any, mesh: Mesh | None, **given: Any) -> _Comparison:
+    splits, plan = _planned(recipe, config, mesh, **given)
     key = jax.random.fold_in(jax.random.key(config.seed), 2)
     known = reference.cells(plan.space, splits, config.train)
     num_random = config.random_cells if config.random_cells is not None else 1 if known else 3

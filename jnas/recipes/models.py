@@ -14,7 +14,7 @@ import numpy as np
 
 from jnas import data
 from jnas.errors import UserError
-from jnas.files import reading
+from jnas.files import own, reading
 from jnas.files.urls import printable
 from jnas.nets.detection import detect as detect_boxes
 from jnas.recipes import chains, quantised, run_folder, train_network
@@ -77,20 +77,27 @@ def load_model(path: str | os.PathLike[str], *, space: networks.NetworkSpace | N
 
     Args:
       path: see `network_folder`.
-      space: of a classifier, see `chains.rebuild`.
+      space: of the network, if its name alone does not say what it is.
 
     Returns:
       The network.
 
     Raises:
-      UserError: if there is none, or its files are damaged.
+      UserError: if there is none, its files are damaged, or it is of another space.
     """
     folder = network_folder(path)
     facts = read_facts(folder)
+    if space is not None:
+        recorded = facts["space"] if facts.get("task", CLASSIFICATION) == CLASSIFICATION else facts["settings"]["space"]
+        own.check_unchanged(recorded, space.name, f"the network in {folder} was trained", "search again")
+        if recorded != space.name:
+            raise UserError(f"the network is of space {recorded!r} and not {space.name!r}: give that space")
+        for holder in (facts, facts.get("settings", {})):
+            holder["space"] = own.Own(space.name, space)
     task, shape, number = facts.get("task", CLASSIFICATION), tuple(facts["shape"]), facts["num_classes"]
     names = tuple(facts.get("class_names") or map(str, range(number)))
     with run_folder.as_user_input():
-        net = _rebuild(task, facts, space)
+        net = _rebuild(task, facts)
         one = quantised.of_facts(net, facts)
         abstract = quantised.shapes(one, net, shape)
     weights = quantised.variables(one, load_tree(folder / train_network.WEIGHTS, abstract))
@@ -192,14 +199,14 @@ def answer(model: Model) -> Callable[[PyTree, Array], dict[str, Array]]:
     return function
 
 
-def _rebuild(task: str, facts: dict[str, Any], space: networks.NetworkSpace | None) -> Any:
+def _rebuild(task: str, facts: dict[str, Any]) -> Any:
     if task == detect.TASK:
         return detect.build(build(TrainDetector, facts["settings"]), facts["num_classes"])
     if task == recognise.TASK:
         return recognise.build(build(TrainEmbedding, facts["settings"]), facts["num_classes"])
     if task != CLASSIFICATION:
         raise UserError(f"a network for {task!r} is not one that this version knows: use the version that wrote it")
-    return chains.rebuild(facts, space)
+    return chains.rebuild(facts)
 
 
 def as_json(value: Any) -> str:
@@ -215,7 +222,7 @@ def measure(
     Args:
       folder: of the network, `RUN/train/NAME`.
       dataset: images of the shape and classes that it was trained on.
-      space: of the network, see `chains.rebuild`.
+      space: see `load_model`.
 
     Returns:
       See `classification.evaluate`.

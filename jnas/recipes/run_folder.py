@@ -19,6 +19,7 @@ from jnas.data.load import load
 from jnas.distributed import from_first
 from jnas.distributed.environment import environment
 from jnas.errors import UserError
+from jnas.files import own
 from jnas.files.locks import exclusive
 from jnas.files.reading import json_of, yaml_of
 from jnas.files.writing import LEFT
@@ -70,13 +71,16 @@ def begin(folder: str | os.PathLike[str], settings: Any, kind: str) -> pathlib.P
 
 
 def is_free(folder: pathlib.Path, settings: Any, kind: str) -> bool:
-    """Whether `begin` would find this very run in a folder, or nothing."""
+    """Whether `begin` would find this very run in a folder, or nothing; raises `own.Changed` if but for a file."""
     if not (folder / CONFIG).is_file():
         return not folder.exists() or (folder.is_dir() and _is_empty(folder))
-    with contextlib.suppress(UserError):
+    try:
         _check_same(folder / CONFIG, yaml.safe_load(_asked(settings, kind)))
-        return True
-    return False
+    except own.Changed:
+        raise
+    except UserError:
+        return False
+    return True
 
 
 @contextlib.contextmanager
@@ -187,11 +191,15 @@ def _check_version(path: pathlib.Path) -> None:
 def _check_same(stored: pathlib.Path, wanted: dict[str, Any]) -> None:
     old, new = (dict(dotted(value)) for value in (renamed(yaml_of(stored, typed=True)), wanted))
     old = {key: value for key, value in BEFORE.items() if key in new} | old
+    changed = [key for key in new if own.is_changed(old.get(key), new[key])]
     for key in {**new, **old}:
         # Of a run that began before 0.7.0: what has gone, where it changed nothing, and what there was not.
         unknown = key not in old and key.startswith("adjoint.")
-        if old.get(key) != new.get(key) and not unknown and (key in new or old[key] != GONE.get(key, ...)):
+        same = old.get(key) == new.get(key) or unknown or (key not in new and old[key] == GONE.get(key, ...))
+        if not same and key not in changed:
             raise UserError(
                 f"{stored.parent} holds a run with {key}={old.get(key)} and not {new.get(key)}: "
                 "choose another folder with --out, or the settings of that run"
             )
+    for key in changed:
+        own.check_unchanged(old[key], new[key], f"the run in {stored.parent}", "choose another folder with --out")

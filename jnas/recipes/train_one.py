@@ -93,7 +93,7 @@ def further(run: str) -> dict[str, Any]:
 
 
 def _further(config: TrainOne, splits: data.Splits, mesh: Mesh | None) -> Plan:
-    model = models.load_model(config.genotype)
+    model = models.load_model(config.genotype, space=getattr(config.space, "part", None))
     if model.policy is None:
         raise UserError(f"{config.genotype} holds no quantised network to train further: give the genotype")
     if mesh is not None:

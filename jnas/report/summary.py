@@ -8,6 +8,7 @@ import numpy as np
 
 from jnas import spaces
 from jnas.errors import UserError
+from jnas.files import own
 from jnas.report.reading import Run, found_results, random_results, series
 from jnas.report.reference import RANDOM, reference_cells, reference_words
 from jnas.report.tables import accuracies, escaped, fact, spread, summarise, warning
@@ -118,7 +119,8 @@ def found_cell(run: Run, space: networks.NetworkSpace | None = None) -> Found:
         space = networks.network_space(fact(run, "space")) if space is None else space
     except UserError:
         note = (
-            f"Space {fact(run, 'space')} is not one that jnas knows by name, so neither cells nor mixtures are drawn."
+            f"Space {fact(run, 'space')} is not one that jnas knows by name, so neither cells nor mixtures are drawn; "
+            "jnas report with --space FILE.py:NAME draws them."
         )
         return Found(str(genotype), None, None, (note,))
     if isinstance(space, ChainSpace):  # drawn by itself
@@ -231,7 +233,7 @@ def _space_words(run: Run, found: Found) -> str:
         return fact(run, "space")
     space = found.space
     size = _large(spaces.size(space))
-    return f"{space.name}: {len(space.ops)} operators, {space.num_edges} edges a cell, {size} architectures"
+    return f"{own.shown(space.name)}: {len(space.ops)} operators, {space.num_edges} edges a cell, {size} architectures"
 
 
 def _large(number: int) -> str:

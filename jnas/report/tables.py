@@ -8,6 +8,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
+from jnas.files import own
 from jnas.report.reading import Run, found_results, random_results, read_run
 
 MISSING = "–"
@@ -143,7 +144,7 @@ def fact(run: Run, key: str) -> str:
         value = run.config.get(key)
     if isinstance(value, dict):
         value = value.get("name")
-    return MISSING if value is None or value == "" else str(value)
+    return MISSING if value is None or value == "" else own.shown(str(value))
 
 
 def as_text(table: Table) -> str:

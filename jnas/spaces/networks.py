@@ -7,6 +7,7 @@ import jax
 import jax.numpy as jnp
 
 from jnas.errors import UserError
+from jnas.files import own
 from jnas.spaces import cell, text
 from jnas.spaces.alpha import one_hot_alpha
 from jnas.spaces.base import quoted
@@ -26,7 +27,7 @@ def network_space(name: str) -> NetworkSpace:
     ('skip_connect', 'nor_conv_3x3')
 
     Args:
-      name: such as darts, cell-3:none,nor_conv_3x3, chain-4:nor_conv_3x3,skip_connect or chain:a+b+c.
+      name: such as darts, cell-3:none,nor_conv_3x3, chain-4:nor_conv_3x3,skip_connect or chain:a+b+c; or `own.Own`.
 
     Returns:
       The space.
@@ -34,6 +35,8 @@ def network_space(name: str) -> NetworkSpace:
     Raises:
       UserError: if there is none of that name.
     """
+    if (part := own.part_of(name, "space")) is not None:
+        return part
     return parse_chain(name) if name.strip().startswith("chain") else text.by_name(name)
 
 

@@ -12,15 +12,19 @@ from jnas.recipes.tasks import detect, recognise
 from jnas.recipes.tasks.average_precision import average_precision
 from jnas.recipes.tasks.retrieval import retrieval
 from jnas.recipes.tasks.settings import TrainDetector
+from jnas.spaces import networks
 
 
-def of_folder(folder: str | pathlib.Path, name: str | None, split: str) -> dict[str, Any]:
+def of_folder(
+    folder: str | pathlib.Path, name: str | None, split: str, *, space: networks.NetworkSpace | None = None
+) -> dict[str, Any]:
     """Measure a trained network.
 
     Args:
       folder: of the network.
       name: of the data; None: those it was trained on.
       split: "test" or "train"; with recognition "train" looks up nothing and is refused.
+      space: of the network, see `models.load_model`.
 
     Returns:
       What was measured, with network, data and split.
@@ -28,7 +32,7 @@ def of_folder(folder: str | pathlib.Path, name: str | None, split: str) -> dict[
     Raises:
       UserError: if the data do not fit the network.
     """
-    model = models.load_model(folder)
+    model = models.load_model(folder, space=space)
     if model.task == detect.TASK:
         measured, dataset = _detection(model, name, split)
     else:

@@ -17,6 +17,7 @@ from jnas.files.images import ENDINGS
 from jnas.recipes import models, run_folder
 from jnas.recipes.tasks import detect, recognise
 from jnas.recipes.tasks.retrieval import nearest
+from jnas.spaces import networks
 
 BATCH = 16  # photos at a time
 LINES = "predictions.jsonl"
@@ -33,11 +34,12 @@ class Predictor(NamedTuple):
     images: Callable[[np.ndarray], Sequence[np.ndarray]] | None  # the gallery's images by number; None: not at hand
 
 
-def open_network(path: str | os.PathLike[str]) -> Predictor:
+def open_network(path: str | os.PathLike[str], *, space: networks.NetworkSpace | None = None) -> Predictor:
     """A network from the folder of a run or of a network, or from an exported file.
 
     Args:
       path: of either.
+      space: of a run, see `models.load_model`.
 
     Returns:
       The network.
@@ -48,7 +50,7 @@ def open_network(path: str | os.PathLike[str]) -> Predictor:
     if pathlib.Path(path).is_file():
         network = exported.load(path)
         return Predictor(network.task, network.class_names, network.shape, network, network.gallery, None)
-    model = models.load_model(path)
+    model = models.load_model(path, space=space)
     function = jax.jit(models.answer(model))
 
     def ask(pixels):

@@ -198,6 +198,16 @@ def shared_weights(supernet: Supernet, validation: data.Dataset, *, batch_size: 
     return objective
 
 
+def with_metrics(objective: Callable[[np.ndarray, Key], Evaluation | float]) -> Objective:
+    """An objective that may return its score alone."""
+
+    def evaluated(arch: np.ndarray, key: Key) -> Evaluation:
+        found = objective(arch, key)
+        return found if isinstance(found, Evaluation) else Evaluation(float(found))
+
+    return evaluated
+
+
 def minus(objective: Objective, costs: Mapping[str, tuple[Cost, float]]) -> Objective:
     """One score, less the weighted costs: `score - sum over costs of weight * cost`.
 

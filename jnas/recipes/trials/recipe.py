@@ -16,6 +16,7 @@ import numpy as np
 from jax.sharding import Mesh
 
 from jnas import data, files, searchers, spaces, study
+from jnas.files import own
 from jnas.files.locks import exclusive
 from jnas.recipes import costs, train_network
 from jnas.recipes.settings import held_out
@@ -55,7 +56,7 @@ def describe(config: TrialSearch) -> str:
     judged = {
         "training": "short trainings", "own_training": "short trainings", "shared_weights": "shared weights",
         "table": "a table",
-    }[config.objective]  # fmt: skip
+    }.get(config.objective, own.shown(config.objective))  # fmt: skip
     halved = f", halved {config.rungs - 1} times" if config.rungs > 1 else ""
     within = "".join(f", {name} at most {most:g}" for name, most in config.limits.items())
     less = "".join(f", less {weight:g} {name}" for name, weight in config.costs.items())
@@ -189,6 +190,8 @@ def _objective(config: TrialSearch, plan: Plan, path: pathlib.Path) -> Objective
                 folder=path / SUPERNET,
             )  # fmt: skip
         judge = objectives.shared_weights(supernet, plan.validation)
+    elif (make := own.part_of(config.objective, "objective")) is not None:
+        judge = objectives.with_metrics(make(plan.space, plan.train, plan.validation, config.trial))
     else:
         steps = config.trial.epochs * (len(plan.train) // config.trial.batch_size)
         short = config.objective == "training" and steps <= objectives.LONGEST

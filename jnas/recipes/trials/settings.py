@@ -23,7 +23,7 @@ class TrialSearch:
     rungs: int = 1  # of successive halving: budgets, the first `trial.epochs`, each a trial that goes on; 1: no halving
     eta: int = 3  # from rung to rung one in so many architectures is promoted, and trained for so many times the epochs
     # what judges an architecture
-    objective: Literal["training", "own_training", "shared_weights", "table"] = "training"  # see README
+    objective: Literal["training", "own_training", "shared_weights", "table"] = "training"  # or FILE.py:NAME
     trial: Training = Training(channels=6, depth=1, epochs=1, batch_size=32)  # or of the supernet that trials share
     train_images: int = 1024  # of the training images, for the trials
     validation: float = 1000  # share of the training images that judges, none of those; from 2 on: so many of them

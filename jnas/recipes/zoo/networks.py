@@ -55,6 +55,8 @@ def add_network(
     """
     zoo_place.to_write(zoo_folder)
     folder = models.network_folder(trained)
+    if "@sha256:" in models.read_facts(folder)["space"]:
+        raise UserError(f"{folder} has operators of a file of yours, and a zoo holds no code: jnas export it instead")
     model = models.load_model(folder)
     if model.task != models.CLASSIFICATION:
         raise UserError(f"{folder} was trained for {model.task}: a zoo holds networks for classification")

@@ -1,0 +1,111 @@
+"""The user's own space, data and objective: of a Python file that the user names, or as values in Python."""
+
+import dataclasses
+import hashlib
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+
+from jnas.data.arrays import Splits
+from jnas.data.npz import KEYS, splits_from
+from jnas.errors import UserError
+from jnas.files.own import Own, check_unchanged, explained, is_typed, read
+from jnas.spaces.cell import CellSpace
+from jnas.spaces.chain import ChainSpace
+
+
+def typed(layer: Mapping[str, Any]) -> dict[str, Any]:
+    """Settings that a user typed or gives in Python, with the parts behind `space`, `data` and `objective`.
+
+    ==========  ========================================================================================================
+    setting     the part: itself, or for space and data a function without arguments that returns it
+    ==========  ========================================================================================================
+    space       a `CellSpace`, perhaps with operators of the user's own (`spaces.extend`), or a `ChainSpace`
+    data        `data.Splits`; or the arrays x_train, y_train, x_test and y_test of an .npz file, in this order or in a
+                mapping. A `Source` is for `jnas.fit`: a search divides and measures its images itself
+    objective   `make(space, train, validation, training)` that returns an objective, as `objectives.short_training`
+    ==========  ========================================================================================================
+
+    Args:
+      layer: settings; those named are text, such as `FILE.py:NAME`, or a part.
+
+    Returns:
+      The settings with every part as `own.Own`.
+
+    Raises:
+      UserError: if a file cannot be read, or a part is none.
+    """
+    found = dict(layer)
+    for setting, made in (("space", _space), ("data", _data), ("objective", _objective)):
+        value = found.get(setting)
+        if isinstance(value, str) and is_typed(value):
+            value = read(value)
+        if value is not None and (isinstance(value, Own) or not isinstance(value, str)):
+            found[setting] = made(value)
+    return found
+
+
+def check_recorded(recorded: Mapping[str, Any], given: Any, whose: object) -> None:
+    """Raises a UserError if the file of a part that is given again is not as a run had it.
+
+    Args:
+      recorded: names of the run's parts.
+      given: settings, whose parts may be those of the run or others.
+      whose: the run.
+    """
+    for setting in ("space", "data"):
+        name = getattr(given, setting, None)
+        check_unchanged(recorded.get(setting), name, f"the run in {whose}", "search again with it")
+
+
+def _space(given: Any) -> Own:
+    part = _made(given)
+    if not isinstance(part, CellSpace | ChainSpace):
+        raise UserError(f"space {_name(given)} is of type {type(part).__name__}: give a CellSpace, see spaces.extend")
+    if isinstance(given, Own) and isinstance(part, CellSpace):
+        part = dataclasses.replace(part, name=str(given))  # equal to no space but that of a file with this digest
+    return Own(_name(given, part.name), part)
+
+
+def _data(given: Any) -> Own:
+    name, part = _name(given, "data"), _made(given)
+    if isinstance(part, Splits):
+        splits = part
+    else:
+        arrays = part if isinstance(part, Mapping) else dict(zip(KEYS, part, strict=False)) if _are(part) else {}
+        if not set(KEYS) <= set(arrays):
+            raise UserError(f"{name} is of type {type(part).__name__}: give Splits, or the arrays {', '.join(KEYS)}")
+        splits = splits_from({key: np.asarray(value) for key, value in arrays.items()}, name.partition("@")[0], name)
+    if isinstance(given, Own):
+        return Own(name, splits)
+    digest = hashlib.sha256()
+    for array in (array for one in splits for array in (one.images, one.labels)):
+        digest.update(np.ascontiguousarray(array).data)
+    return Own(f"{splits.train.name}@sha256:{digest.hexdigest()}", splits)
+
+
+def _objective(given: Any) -> Own:
+    part = given.part if isinstance(given, Own) else given
+    name = _name(given, f"{getattr(part, '__module__', '')}.{getattr(part, '__qualname__', '')}")
+    if not callable(part):
+        raise UserError(f"objective {name} is of type {type(part).__name__}: give a function that makes an objective")
+    return Own(name, part)
+
+
+def _made(given: Any) -> Any:
+    part = given.part if isinstance(given, Own) else given
+    if not callable(part):
+        return part
+    if not isinstance(given, Own):
+        return part()
+    with explained(given.partition(":")[0]):
+        return part()
+
+
+def _are(part: Any) -> bool:
+    return isinstance(part, tuple | list) and len(part) == len(KEYS)
+
+
+def _name(given: Any, other: str = "given") -> str:
+    return str(given) if isinstance(given, Own) else other

@@ -1,0 +1,184 @@
+"""Spaces, data and objectives of a user's own file, from the command line: run where it is typed, and nowhere else."""
+
+import json
+import pathlib
+import shutil
+import subprocess
+import sys
+
+import jax
+import numpy as np
+import pytest
+from PIL import Image
+from tiny import refused
+
+from jnas import exported
+from jnas.cli.main import main
+from jnas.data.load import load
+from jnas.errors import UserError
+from jnas.files import own
+from jnas.recipes import own_parts
+
+OPS = pathlib.Path(__file__).parents[1] / "helpers" / "own_ops.py"
+TINY = (
+    "channels=2", "steps=4", "batch_size=20", "random_cells=0", "augmentation.crop=1", "checkpoint_every=1",
+    "estimator=first_order", "train.channels=2", "train.epochs=1", "train.batch_size=40", "train.augmentation.crop=1",
+)  # fmt: skip
+ASKED = "and a Python file is run only where you name it: give "
+
+
+def run(*words):
+    with jax.numpy_dtype_promotion("standard"):
+        return main([str(word) for word in words])
+
+
+def forget():
+    """As a new process, this one has run no file."""
+    for name in [name for name in sys.modules if name.startswith("_jnas_own_")]:
+        del sys.modules[name]
+
+
+@pytest.fixture(scope="module")
+def searched(tmp_path_factory):
+    """The folder with the user's file, and in it a finished run."""
+    folder = tmp_path_factory.mktemp("own")
+    shutil.copy(OPS, folder / "ops.py")
+    assert (
+        run("search", f"space={folder}/ops.py:SPACE", f"data={folder}/ops.py:images", *TINY, "--out", folder / "run")
+        == 0
+    )
+    return folder
+
+
+def test_name_and_digest_stand_in_the_settings_and_the_cell_is_drawn(searched):
+    digest = subprocess.check_output(["sha256sum", searched / "ops.py"], text=True).split()[0]
+    text = (searched / "run/config.yaml").read_text()
+    assert f"\nspace: ops.py:SPACE@sha256:{digest}\n" in text
+    assert f"\ndata: ops.py:images@sha256:{digest}\n" in text
+    assert str(searched) not in text
+    assert "squeeze_excite~0" in json.loads((searched / "run/result.json").read_text())["genotype"]
+    page = (searched / "run/report.html").read_text()
+    assert 'data-op="squeeze_excite"' in page
+    assert f"ops.py:SPACE@{digest[:8]}" in page
+
+
+def test_it_is_evaluated_trained_asked_and_exported(searched, capsys, tmp_path):
+    space, data = f"{searched}/ops.py:SPACE", f"{searched}/ops.py:images"
+    stored = json.loads((searched / "run/result.json").read_text())["found"]
+    assert run("evaluate", searched / "run", "--space", space, "--data", data) == 0
+    assert json.loads(capsys.readouterr().out)["accuracy"] == stored["test_accuracy"]
+    assert run("train", searched / "run", f"space={space}", f"data={data}", "--out", tmp_path / "again") == 0
+    again = json.loads((tmp_path / "again/result.json").read_text())
+    assert again["found"]["test_accuracy"] == stored["test_accuracy"]
+    capsys.readouterr()
+
+    image = own.read(data).part()[2][0]
+    Image.fromarray(image).save(tmp_path / "image.png")
+    assert run("predict", searched / "run", tmp_path / "image.png", "--space", space) == 0
+    said = json.loads(capsys.readouterr().out)
+    assert run("export", searched / "run", "--out", tmp_path / "net.jnas", "--space", space) == 0
+    forget()
+    answer = exported.load(tmp_path / "net.jnas")(image[None, :, :, None])["probability"][0]
+    assert not [name for name in sys.modules if name.startswith("_jnas_own_")]
+    np.testing.assert_allclose(answer.max(), said["probability"], atol=1e-5)
+    assert str(answer.argmax()) == said["class"]
+
+
+def test_nothing_but_what_the_user_types_runs_a_file(searched, capsys, tmp_path, monkeypatch):
+    monkeypatch.chdir(searched)  # where the name that the run keeps would be found
+    assert "read no file of yours" in refused(capsys, "bench", "space=ops.py:SPACE")
+    forget()
+    before = (searched / "ops.py.ran").read_text()
+    give = {name: f"{ASKED}{name}=PATH/ops.py:" for name in ("space", "data")}
+    assert give["data"] in refused(capsys, "evaluate", "run")
+    for words in (
+        ("predict", "run", "ops.py"),
+        ("export", "run", "--out", "x"),
+        ("evaluate", "run", "--data", "fashion-mnist-slice"),
+    ):
+        assert give["space"] in refused(capsys, *words)
+    assert give["data"] in refused(capsys, "train", "run")
+    assert give["space"] in refused(capsys, "train", "run", "data=fashion-mnist-slice")
+    assert give["space"] in refused(capsys, "search", "run/config.yaml")
+    (tmp_path / "mine.yaml").write_text("space: ops.py:SPACE\n")
+    assert give["space"] in refused(capsys, "search", tmp_path / "mine.yaml")
+    assert "a zoo holds no code" in refused(capsys, "zoo", "add", "zoo", "run")
+    assert run("report", "run") == 0
+    assert (searched / "ops.py.ran").read_text() == before
+    assert sorted(path.name for path in searched.iterdir()) == ["ops.py", "ops.py.ran", "run"]
+
+
+def test_a_file_that_has_changed_is_said(searched, capsys, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    changed = tmp_path / "ops.py"
+    changed.write_text(OPS.read_text() + "\n# another thought\n")
+    space, data = f"{changed}:SPACE", f"{searched}/ops.py:images"
+    sentence = "ops.py has changed since "
+    for words in (
+        ("search", f"space={space}", f"data={data}", *TINY, "--out", searched / "run"),
+        ("train", searched / "run", f"space={space}", f"data={data}"),
+        ("evaluate", searched / "run", "--space", space, "--data", data),
+        ("evaluate", searched / "run", "--space", f"{searched}/ops.py:SPACE", "--data", f"{changed}:images"),
+        ("export", searched / "run", "--space", space, "--out", "x"),
+    ):
+        said = refused(capsys, *words)
+        assert sentence in said
+        assert ": restore it, or " in said
+    # Found in the folder that is named after it, too; a setting that differs is said before.
+    shutil.copytree(searched / "run", tmp_path / "runs/search-first-order-ops-py-space-ops-0")
+    assert sentence in refused(capsys, "search", f"space={space}", f"data={data}", *TINY)
+    said = refused(capsys, "search", f"space={space}", f"data={data}", *TINY, "epochs=3", "--out", searched / "run")
+    assert "holds a run with epochs=8 and not 3" in said
+
+
+@pytest.mark.parametrize("name", ["ARRAYS", "NAMED", "SPLITS", "images"])
+def test_data_come_in_each_form(name, tmp_path):
+    shutil.copy(OPS, tmp_path / "ops.py")
+    found = load(own_parts.typed({"data": f"{tmp_path}/ops.py:{name}"})["data"])
+    wanted = own.read(f"{tmp_path}/ops.py:SPLITS").part
+    for one, other in zip(found, wanted, strict=True):
+        np.testing.assert_array_equal(one.images, other.images)
+        np.testing.assert_array_equal(one.labels, other.labels)
+
+
+@pytest.mark.parametrize(
+    ("word", "sentence"),
+    [
+        ("space=nowhere.py:SPACE", "there is no file nowhere.py: check the path"),
+        ("space=ops.py:NOTHING", "ops.py has no NOTHING: give one of "),
+        ("space=ops.py:NAMED", "is of type dict: give a CellSpace"),
+        ("data=ops.py:STREAM", "is of type Source: give Splits, or the arrays x_train"),
+        ("data=ops.py:fails", ": RuntimeError: ops.py; correct the file"),
+        ("objective=ops.py:LABELS", "is of type ndarray: give a function that makes an objective"),
+        ("space=bad.py:SPACE", "bad.py, line 2: ZeroDivisionError: division by zero; correct the file"),
+        ("space=torn.py:SPACE", "torn.py, line 1: SyntaxError: "),
+        ("space=chain.py:SPACE", "a chain: search it with jnas search joint"),
+    ],
+)
+def test_a_file_that_is_wrong_is_one_sentence(word, sentence, capsys, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    shutil.copy(OPS, tmp_path / "ops.py")
+    (tmp_path / "bad.py").write_text("x = 0\n1 / x\n")
+    (tmp_path / "torn.py").write_text("x = (")
+    (tmp_path / "chain.py").write_text(
+        "from jnas.spaces import networks\nSPACE = networks.network_space('chain-2:skip_connect,conv_3x3')\n"
+    )
+    assert sentence in refused(capsys, "search", word)
+    assert not (tmp_path / "runs").exists()
+
+
+def test_an_objective_of_trials(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    shutil.copy(OPS, tmp_path / "ops.py")
+    words = ["objective=ops.py:score", "data=ops.py:SPLITS", "space=ops.py:SPACE", "train_images=50", "validation=20"]
+    words += ["num_evaluations=6", "searcher=random", "trial.channels=2", "trial.batch_size=20", "train.batch_size=20"]
+    assert run("search", "trials", *words, "--worker", "--out", "run") == 0
+    rows = [json.loads(line) for line in (tmp_path / "run/search/trials.jsonl").read_text().splitlines()]
+    assert [row["scores"] for row in rows] == [[-float(sum(row["code"]))] for row in rows]
+
+
+def test_a_part_that_is_copied_or_written_is_its_name():
+    part = own.Own("ops.py:SPACE", object())
+    assert type(json.loads(json.dumps(part))) is type(part.__reduce__()[0](part)) is str
+    with pytest.raises(UserError, match="was given as a value in Python"):
+        own.part_of("data@sha256:" + 64 * "0", "data")
