@@ -1,8 +1,8 @@
 """Neural architecture search by gradient in JAX.
 
-`jnas.spaces` says what can be searched, `jnas.bilevel` how (hypergradients and recursive momentum over any pytrees),
-`jnas.nets` builds supernets and found networks, `jnas.data` feeds them, `jnas.fit` runs a learner, `jnas.search` a
-searcher of `jnas.searchers`.
+`jnas.search_architecture` does what the command does and `jnas.load` reads its runs. `jnas.spaces` says what can be
+searched, `jnas.bilevel` how (hypergradients and recursive momentum over any pytrees), `jnas.nets` builds supernets and
+found networks, `jnas.data` feeds them, `jnas.fit` runs a learner, `jnas.search` a searcher of `jnas.searchers`.
 """
 
 import importlib
@@ -10,18 +10,26 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from jnas import bilevel, data, nets, searchers, spaces
+    from jnas.recipes.commands import Run, evaluate, load, search_architecture, train_architecture
     from jnas.study import search
     from jnas.train import fit
 
 __version__ = "0.14.0"
-_LOOPS = {"fit": "jnas.train", "search": "jnas.study"}
-__all__ = ["bilevel", "data", "fit", "nets", "search", "searchers", "spaces"]
+_ROOMS = ("bilevel", "data", "distributed", "exported", "files", "nets", "searchers", "spaces", "study", "train")
+_COMMANDS = ("Run", "evaluate", "load", "search_architecture", "train_architecture")
+_HOMES = {"fit": "train", "search": "study", **dict.fromkeys(_COMMANDS, "recipes.commands")}
+__all__ = ["Run", "bilevel", "data", "evaluate", "fit", "load", "nets", "search", "search_architecture", "searchers",
+           "spaces", "train_architecture"]  # fmt: skip
+
+
+def __dir__() -> list[str]:
+    return sorted({*_ROOMS, *_HOMES, "__version__"})
 
 
 def __getattr__(name: str) -> Any:
     # When asked for and not before: `jnas.exported` runs where none of them is wanted.
-    if name in _LOOPS:
-        return getattr(importlib.import_module(_LOOPS[name]), name)
-    if name in (*__all__, "distributed", "files", "study", "train"):
+    if name in _HOMES:
+        return getattr(importlib.import_module(f"jnas.{_HOMES[name]}"), name)
+    if name in _ROOMS:
         return importlib.import_module(f"jnas.{name}")
     raise AttributeError(f"module 'jnas' has no attribute {name!r}")

@@ -68,7 +68,7 @@ print(json.dumps([sorted(operations), sorted(called)]))
 """
 
 
-@dataclasses.dataclass(frozen=True, eq=False)
+@dataclasses.dataclass(frozen=True, eq=False, repr=False)
 class ExportedNetwork:
     """A trained network read from a file; call it with images.
 
@@ -102,6 +102,11 @@ class ExportedNetwork:
         height, width, channels = self.header["input"]["shape"][1:]
         return height, width, channels
 
+    def __repr__(self) -> str:
+        names = self.class_names
+        shown = f"{', '.join(names[:3])}{', ...' * (len(names) > 3)}"
+        return f"ExportedNetwork(task={self.task!r}, shape={self.shape}, {len(names)} classes: {shown})"
+
     @functools.cached_property
     def _compiled(self):
         # On the device once, and not at every call.
@@ -122,10 +127,7 @@ class ExportedNetwork:
         Raises:
           ValueError: if the images have another shape or dtype.
         """
-        images = np.asarray(images)
-        if images.dtype != np.uint8 or images.shape[1:] != self.shape or not len(images):
-            sides = ", ".join(map(str, self.shape))
-            raise ValueError(f"images are {images.dtype} {images.shape}: give uint8 of shape (batch, {sides})")
+        images = checked(images, self.shape)
         try:
             said = {name: np.asarray(value) for name, value in self._compiled(images).items()}
         except ValueError as error:
@@ -134,6 +136,15 @@ class ExportedNetwork:
         if "label" in said and said["label"].max(initial=0) >= len(self.class_names):
             raise UserError(f"the network knows more classes than its {len(self.class_names)} names: export it again")
         return said
+
+
+def checked(images: np.ndarray, shape: tuple[int, int, int]) -> np.ndarray:
+    """Images that a network of this shape reads; raises a ValueError unless they are `[batch, *shape]` uint8."""
+    images = np.asarray(images)
+    if images.dtype != np.uint8 or images.shape[1:] != shape or not len(images):
+        sides = ", ".join(map(str, shape))
+        raise ValueError(f"images are {images.dtype} {images.shape}: give uint8 of shape (batch, {sides})")
+    return images
 
 
 def load(path: str | os.PathLike[str]) -> ExportedNetwork:

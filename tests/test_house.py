@@ -40,7 +40,7 @@ DOORS = {
     "types": set(),
     "errors": set(),
     "__main__": {"cli"},
-    "__init__": {"bilevel", "data", "nets", "searchers", "spaces", "study", "train"},
+    "__init__": {"bilevel", "data", "nets", "recipes", "searchers", "spaces", "study", "train"},
 }
 # Third parties with a home. Everything else of the heavy ones is imported inside functions.
 HOMES = {"flax": {"nets", "recipes"}, "orbax": {"train"}, "tensorflow_datasets": {"data"}, "matplotlib": {"report"}}

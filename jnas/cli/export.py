@@ -18,10 +18,9 @@ def add(commands) -> None:
 
 
 def _run(arguments: argparse.Namespace) -> int:
-    from jnas.recipes import models
-    from jnas.recipes.tasks import export
+    from jnas.recipes import commands, models
 
-    header = export.export_network(models.load_model(arguments.run, space=tasks.space_of(arguments)), arguments.out)
+    header = commands.load(arguments.run, space=arguments.space).export(arguments.out)
     shown = ("task", "input", "outputs", "platforms", "class_names", "space", "genotype", "jax", "weights_bytes")
     said = {"file": arguments.out, **{name: header[name] for name in shown}}
     print(models.as_json({**said, "file_bytes": os.path.getsize(arguments.out)}))

@@ -5,9 +5,7 @@ import codecs
 import contextlib
 import decimal
 import errno
-import importlib
 import io
-import json
 import os
 import pathlib
 import signal
@@ -16,13 +14,15 @@ import threading
 import traceback
 import types
 from collections.abc import Sequence
-from typing import Any, NoReturn
+from typing import TYPE_CHECKING, Any, NoReturn
 
 from jnas.cli import export, hosts, predict, select, tasks, zoo
-from jnas.cli.folders import folder_of
 from jnas.errors import Diverged, Interrupted, UserError
 from jnas.files.text import check_text, shortened
 from jnas.files.urls import masked, printable
+
+if TYPE_CHECKING:  # what imports JAX is imported where something runs
+    from jnas.recipes import commands
 
 EPILOG = (
     "Exit status: 2 after bad input, 1 if a run diverged, 143 or 130 after SIGTERM or Ctrl-C, with the state saved, "
@@ -215,96 +215,49 @@ def _add_bench(commands) -> None:
     bench.set_defaults(command=_bench)
 
 
-RECIPES = {
-    "search": ("gradient", "Search"), "grouped": ("grouped", "GroupedSearch"), "trials": ("trials", "TrialSearch"),
-    "space_search": ("generated", "SpaceSearch"), "quantised": ("joint", "QuantisedSearch"),
-}  # fmt: skip
-
-
-def recipe_of(kind: str) -> tuple[Any, type]:
-    """The recipe of a search of this kind, for `driver.run`, and the class of its settings."""
-    room, settings = RECIPES[kind]
-    recipe, of = (importlib.import_module(f"jnas.recipes.{room}.{name}") for name in ("recipe", "settings"))
-    return recipe, getattr(of, settings)
-
-
 def _search(arguments: argparse.Namespace) -> int:
-    from jnas.recipes import config
+    from jnas.recipes import commands
 
-    kinds = {config.kind_of(word) for word in arguments.words if "=" not in word} - {"search"}
-    if len(kinds) > 1:
-        raise UserError(f"the settings are of several kinds, {', '.join(sorted(kinds))}: name presets of one kind")
-    name = kinds.pop() if kinds else "search"
-    recipe, kind = recipe_of(name)
-    shared = {key: value for key in ("storage", "worker") if (value := getattr(arguments, key))}
-    for option in shared.keys() - {"trials": {"storage", "worker"}, "quantised": {"worker"}}.get(name, set()):
-        whose = {"storage": "searches by trials", "worker": "searches by trials and joint ones"}[option]
-        raise UserError(f"--{option} is for {whose} and this is of kind {name!r}: leave it out")
-    settings = config.build(kind, *_layers(arguments.words))
-    method = name if name != "search" else settings.estimator if settings.estimator != kind.estimator else ""
-    return _run(arguments, recipe, settings, name, ("search", method), **shared)
+    asked = commands.asked_search(*arguments.words, storage=arguments.storage, worker=arguments.worker)
+    return _run(arguments, asked)
 
 
 def _train(arguments: argparse.Namespace) -> int:
-    from jnas.recipes import config, own_parts, train_one
+    from jnas.recipes import commands
 
-    layers = [
-        *_layers(arguments.words),
-        *([] if arguments.data is None else [own_parts.typed({"data": arguments.data})]),
-    ]
-    what = _what(arguments.what)
-    if arguments.task != "classification":
-        return tasks.train(arguments, what, layers)
-    more = train_one.further(arguments.what) if os.path.isdir(arguments.what) else {}
-    settings = config.build(train_one.TrainOne, what | more, *layers)
-    own_parts.check_recorded(what, settings, arguments.what)
-    return _run(arguments, train_one, settings, "train", ("train",))
+    data = {} if arguments.data is None else {"data": arguments.data}
+    asked = commands.asked_training(arguments.what, *arguments.words, data, task=arguments.task)
+    if arguments.profile and arguments.task != tasks.TASKS[0]:
+        raise UserError("--profile traces classification and search: leave it out here")
+    return _run(arguments, asked)
 
 
-def _run(
-    arguments: argparse.Namespace, recipe: Any, settings: Any, kind: str, words: Sequence[str], **shared: Any
-) -> int:
-    """Run a recipe in the folder of the user or in one named by the words, or only show its settings."""
-    from jnas.distributed.cache import enable_compilation_cache
-    from jnas.recipes import describe, driver
+def _run(arguments: argparse.Namespace, asked: "commands.Asked") -> int:
+    """Run what was asked for in the folder of the user or in one named by it, or only show its settings."""
+    from jnas.recipes import describe
 
     if arguments.show:
-        print(describe.as_yaml(settings), end="")
+        print(describe.as_yaml(asked.settings), end="")
         return 0
-    enable_compilation_cache()
     with hosts.joined_mesh(arguments) as mesh:
-        folder = folder_of(arguments.out, settings, kind, *words)
+        folder = asked.folder(arguments.out)
         with _profiling(arguments, folder):
-            result = driver.run(recipe, settings, folder, mesh=mesh, **shared)
+            result = asked.run(folder, mesh).result
     _summary(result, folder)
     return 0
 
 
 def _evaluate(arguments: argparse.Namespace) -> int:
-    from jnas.distributed.cache import enable_compilation_cache
-    from jnas.recipes import config, models, own_parts, run_folder
-    from jnas.recipes.train_one import TrainOne
+    from jnas.recipes import commands, models
 
-    path = pathlib.Path(arguments.run)
-    network = models.network_folder(path)
-    run = network.parent.parent if network == path else path
-    given = own_parts.typed({"data": arguments.data} if arguments.data else {})
-    if (status := tasks.evaluate(network, arguments, given.get("data"))) is not None:
-        return status
-    known = config.read_yaml(run / run_folder.CONFIG)
-    known = {name: value for name, value in known.items() if name in ("data", "image_size")}
-    stored = config.build(TrainOne, {"genotype": ""}, given or known)
-    own_parts.check_recorded(known, stored, run)
-    enable_compilation_cache()
-    splits = run_folder.load_data(stored.data, stored.image_size)
-    dataset = splits.test if arguments.split == "test" else splits.train
-    said = {"network": str(network), "data": dataset.name, "split": arguments.split, "examples": len(dataset)}
-    print(json.dumps(said | models.measure(network, dataset, space=tasks.space_of(arguments))))
+    measured = commands.evaluate(arguments.run, data=arguments.data, split=arguments.split, space=arguments.space)
+    print(models.as_json(measured))
     return 0
 
 
 def _report(arguments: argparse.Namespace) -> int:
     from jnas import report
+    from jnas.recipes import commands
 
     render = {"text": report.as_text, "markdown": report.as_markdown, "html": report.as_html}[arguments.format]
     benchmarks = [name for name in arguments.runs if name.endswith(".jsonl")]
@@ -318,7 +271,7 @@ def _report(arguments: argparse.Namespace) -> int:
     if len(arguments.runs) > 1:
         print(render(report.compare(arguments.runs)))
         return 0
-    page = report.write_report(arguments.runs[0], space=tasks.space_of(arguments))
+    page = report.write_report(arguments.runs[0], space=commands.space_of(arguments.space))
     print(render(report.trained_table(report.read_run(arguments.runs[0]))))
     print(printable(f"page: {page}"))
     return 0
@@ -326,10 +279,11 @@ def _report(arguments: argparse.Namespace) -> int:
 
 def _bench(arguments: argparse.Namespace) -> int:
     from jnas.bench import command
+    from jnas.recipes import commands
 
     if arguments.topology:
         return _predict(arguments)
-    cases = command.plan(_layers(arguments.words), arguments.sweep, arguments.what.split(","))
+    cases = command.plan(commands.settings_of(*arguments.words), arguments.sweep, arguments.what.split(","))
     failed = command.run(
         cases, arguments.out, repeats=arguments.repeats, timeout=arguments.timeout, profile=arguments.profile
     )
@@ -338,26 +292,26 @@ def _bench(arguments: argparse.Namespace) -> int:
 
 def _predict(arguments: argparse.Namespace) -> int:
     from jnas.bench import command, topology
+    from jnas.recipes import commands
 
     if arguments.profile:
         raise UserError("--profile traces what runs, and --topology runs nothing: leave one of them out")
     slices = [topology.parse(name) for name in arguments.topology]
     said = any(word.startswith("dtype=") for word in (*arguments.words, *arguments.sweep))
     sweep = [*arguments.sweep, *([] if said else ["dtype=float32,bfloat16"])]
-    cases = command.plan(_layers(arguments.words), sweep, arguments.what.split(","))
+    cases = command.plan(commands.settings_of(*arguments.words), sweep, arguments.what.split(","))
     failed = topology.run(cases, slices, arguments.out, effort=arguments.effort, timeout=arguments.timeout)
     return 1 if failed else 0
 
 
 def _spaces(arguments: argparse.Namespace) -> int:
     from jnas import spaces
-    from jnas.recipes import own_parts
-    from jnas.spaces import networks
+    from jnas.recipes import commands
     from jnas.spaces.chain import ChainSpace
 
     names = [arguments.name] if arguments.name else ["darts", "nasbench201", "s1", "s2", "s3", "s4"]
     for name in names:
-        space = networks.network_space(own_parts.typed({"space": name})["space"])
+        space: Any = commands.space_of(name)
         size = spaces.size(space)
         shown = f"{size:,}" if size < 10**7 else f"{decimal.Decimal(size):.2e}"  # a float ends at 10^308
         if isinstance(space, ChainSpace):
@@ -374,47 +328,6 @@ def _spaces(arguments: argparse.Namespace) -> int:
                 for edge in space.edges(cell):
                     print(f"  {cell} {edge.source} -> {edge.target}: {', '.join(edge.ops)}")
     return 0
-
-
-def _layers(words: Sequence[str]) -> list[dict[str, Any]]:
-    from jnas.recipes import config, own_parts
-
-    files = [config.read_preset(word) for word in words if "=" not in word]
-    return [*files, own_parts.typed(config.read_words(word for word in words if "=" in word))]
-
-
-def _what(text: str) -> dict[str, Any]:
-    """What a run found, with its space, data and training; or a genotype."""
-    folder = pathlib.Path(text)
-    if text.startswith("chain:"):  # its genotype is the name of the space that holds it alone
-        return {"genotype": text, "space": text}
-    from jnas.files.reading import wrong
-    from jnas.recipes import config, run_folder
-    from jnas.spaces.base import quoted
-    from jnas.spaces.genotypes import PUBLISHED
-
-    if not os.path.isdir(text):  # a genotype may be longer than a path can be
-        if not set("(|") & set(text) and text.strip() not in PUBLISHED:
-            raise UserError(
-                f"there is no folder {quoted(text)}, and it is no genotype: name the folder of a run, or write "
-                f"Genotype(normal=[...], ...) in quotes or {', '.join(PUBLISHED)}"
-            )
-        return {"genotype": text, **({"space": "darts"} if "nor_conv" not in text and "~" not in text else {})}
-    result = run_folder.read_json(folder / run_folder.RESULT)
-    if result is None:
-        raise UserError(
-            f"{folder} holds no finished run ({run_folder.RESULT} is missing): finish it, or give a genotype"
-        )
-    known = config.read_yaml(folder / run_folder.CONFIG) | {
-        name: result[name] for name in ("genotype", "space") if name in result
-    }
-    # Trained for another task, or chosen from a zoo, it has other settings.
-    own = () if "task" in result else ("data", "image_size", *(() if "selection" in result else ("train",)))
-    wanted = ("genotype", "space", "seed", *own)
-    for name in wanted:
-        if name not in known:
-            raise wrong(folder / run_folder.CONFIG, name, "missing", "the setting of the run")
-    return {name: known[name] for name in wanted}
 
 
 def _add_profile(parser: argparse.ArgumentParser) -> None:
@@ -446,6 +359,9 @@ def _summary(result: dict[str, Any], folder: pathlib.Path) -> None:
         return
     if "note" in result:  # of a process that left the rest to another one
         print(result["note"])
+        return
+    if "task" in result:
+        print(*map(printable, tasks.summary(result, folder)), sep="\n")
         return
     found = result["found"]
     if "runs" in result:

@@ -21,7 +21,7 @@ def add(commands) -> None:
 
 def _run(arguments: argparse.Namespace) -> int:
     from jnas.distributed.cache import enable_compilation_cache
-    from jnas.recipes import models
+    from jnas.recipes import commands, models
     from jnas.recipes.tasks import predict
 
     if arguments.top < 1:
@@ -32,7 +32,7 @@ def _run(arguments: argparse.Namespace) -> int:
     if arguments.out and pathlib.Path(arguments.out).resolve() in {file.parent.resolve() for file in files}:
         raise UserError(f"--out {arguments.out} holds images to ask about, which pictures would replace: name another")
     enable_compilation_cache()
-    network = predict.open_network(arguments.model, space=tasks.space_of(arguments))
+    network = predict.open_network(arguments.model, space=commands.space_of(arguments.space))
     answers = []
     for said in predict.predict(network, files, top=arguments.top, threshold=arguments.threshold):
         print(models.as_json(said), flush=True)

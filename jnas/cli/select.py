@@ -4,7 +4,6 @@ import argparse
 import dataclasses
 
 from jnas.cli import zoo
-from jnas.cli.folders import folder_of
 from jnas.files.urls import masked, printable
 
 
@@ -25,17 +24,16 @@ def add(commands) -> None:
 
 def _run(arguments: argparse.Namespace) -> int:
     from jnas.distributed.cache import enable_compilation_cache
-    from jnas.recipes import config, driver, own_parts
+    from jnas.recipes import commands, config, driver
+    from jnas.recipes.folders import folder_of
     from jnas.recipes.zoo import selection
     from jnas.recipes.zoo.settings import Selection
 
     zoo.limits_of(arguments)  # says what is wrong with them
     names = ("max_params", "max_flops", "max_latency", "min_throughput", "min_training", "device", "budget")
     given = {name: value for name in names if (value := getattr(arguments, name)) is not None}
-    files = [config.read_preset(word) for word in arguments.words if "=" not in word]
-    words = config.read_words(word for word in arguments.words if "=" in word)
-    named = own_parts.typed({"data": arguments.data})
-    settings = config.build(Selection, named | {"zoo": arguments.zoo}, *files, words, given)
+    layers = ({"data": arguments.data, "zoo": arguments.zoo}, *arguments.words, given)
+    settings = config.build(Selection, *commands.settings_of(*layers))
     folder = folder_of(arguments.out, dataclasses.replace(settings, zoo=masked(settings.zoo)), "select", "select")
     enable_compilation_cache()
     result = driver.run(selection, settings, folder)

@@ -5,16 +5,6 @@ from jnas.data.augment import Augment, augment
 from jnas.data.sources import Padded, bilevel_runs_source, bilevel_source, padded, supervised_source
 
 __all__ = [
-    "Augment",
-    "Dataset",
-    "Padded",
-    "Splits",
-    "augment",
-    "bilevel_runs_source",
-    "bilevel_source",
-    "normalisation",
-    "padded",
-    "split",
-    "split_index",
-    "supervised_source",
-]
+    "Augment", "Dataset", "Padded", "Splits", "augment", "bilevel_runs_source", "bilevel_source", "normalisation",
+    "padded", "split", "split_index", "supervised_source",
+]  # fmt: skip

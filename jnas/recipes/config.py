@@ -24,7 +24,7 @@ Settings = TypeVar("Settings")
 NULLS = ("null", "Null", "NULL", "~", "")
 RENAMED = {"inner_fraction": "validation", "validation_images": "validation", "examples": "train_images"}
 PRESETS = pathlib.Path(__file__).parents[1] / "presets"
-KINDS = ("search", "grouped", "trials", "space_search", "quantised")  # of recipes; `cli.recipe_of` has their code
+KINDS = ("search", "grouped", "trials", "space_search", "quantised")  # of recipes; `commands.recipe_of` has their code
 
 
 def build(kind: type[Settings], *layers: Mapping[str, Any]) -> Settings:

@@ -41,6 +41,9 @@ class Model(NamedTuple):
     folder: pathlib.Path
     policy: quantised.Quantised | None = None  # the widths of its parts; None: floating-point numbers
 
+    def __repr__(self) -> str:
+        return f"Model({self.task!r}, shape={self.shape}, {len(self.class_names)} classes, folder={str(self.folder)!r})"
+
 
 def network_folder(path: str | os.PathLike[str]) -> pathlib.Path:
     """The folder of the trained network that a user means by that of a run or of a network.

@@ -4,7 +4,7 @@ from jnas.report.agreement import agreement, agreement_words
 from jnas.report.at_work import AT_WORK
 from jnas.report.benchmarks import benchmark_table, write_benchmarks
 from jnas.report.drawing import draw_cell
-from jnas.report.page import write_report
+from jnas.report.page import sketch, write_report
 from jnas.report.pictures import boxes_picture, row_picture
 from jnas.report.reading import Run, Trained, read_run
 from jnas.report.reference import reference_words
@@ -27,6 +27,7 @@ __all__ = [
     "read_run",
     "reference_words",
     "row_picture",
+    "sketch",
     "trained_table",
     "write_benchmarks",
     "write_report",

@@ -23,10 +23,10 @@ from jnas.report.summary import Found, found_cell, only_trains, summary
 from jnas.report.tables import Table, as_html, escaped, fact, trained_table, warning
 from jnas.report.trajectories import mixtures, trajectory_chart
 from jnas.report.trials import read_trials, trial_charts, trial_table
-from jnas.spaces import CellSpace
+from jnas.spaces import networks
 
 
-def write_report(folder: str | Path, *, space: CellSpace | None = None) -> Path:
+def write_report(folder: str | Path, *, space: networks.NetworkSpace | None = None) -> Path:
     """Write `report.html` into a run folder, from whatever the folder holds by now.
 
     Args:
@@ -49,7 +49,23 @@ def write_report(folder: str | Path, *, space: CellSpace | None = None) -> Path:
     return path
 
 
-def render(run: Run, *, space: CellSpace | None = None) -> str:
+def sketch(folder: str | Path, *, space: networks.NetworkSpace | None = None) -> str:
+    """What a notebook shows of a run: its cell or chain, and the curves of its search or of its training.
+
+    Args:
+      folder: the run folder.
+      space: see `write_report`.
+
+    Returns:
+      A part of an HTML document.
+    """
+    run = read_run(folder)
+    found = found_cell(run, space)
+    draw = lambda: figures([chain_chart(found.genotype), *(search_charts(run.search) or training_charts(run))[:2]])
+    return _drawn(lambda: _cells(found)) + _drawn(draw)
+
+
+def render(run: Run, *, space: networks.NetworkSpace | None = None) -> str:
     """Return the page of a run as HTML text; the same run gives the same text.
 
     Args:

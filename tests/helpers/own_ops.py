@@ -8,8 +8,9 @@ from flax import linen as nn
 from jnas import data, spaces
 from jnas.types import Source
 
-with open(f"{__file__}.ran", "a", encoding="utf-8") as ran:
-    ran.write("run\n")
+if __name__ != "own_ops":  # and not imported by a test
+    with open(f"{__file__}.ran", "a", encoding="utf-8") as ran:
+        ran.write("run\n")
 
 
 class SqueezeExcite(nn.Module):

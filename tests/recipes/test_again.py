@@ -22,9 +22,9 @@ import json, os, signal, sys
 import orbax.checkpoint
 from jnas import data, nets, report
 from jnas.cli import main as cli
-from jnas.recipes import config, run_folder
+from jnas.recipes import commands, config, run_folder
 
-plain, replace, loaded = run_folder.begin, os.replace, [cli.recipe_of(kind) for kind in config.KINDS]
+plain, replace, loaded = run_folder.begin, os.replace, [commands.recipe_of(kind) for kind in config.KINDS]
 kill = lambda: os.kill(os.getpid(), signal.SIGKILL)
 for number, words in enumerate(json.loads(sys.argv[1])):
     ended, left = [], list(range(number % 3))

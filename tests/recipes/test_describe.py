@@ -6,8 +6,8 @@ import typing
 import pytest
 import yaml
 
-from jnas.cli.main import recipe_of
 from jnas.recipes import config, describe
+from jnas.recipes.commands import recipe_of
 from jnas.recipes.tasks.settings import TrainDetector, TrainEmbedding
 from jnas.recipes.train_one import TrainOne
 from jnas.recipes.zoo.settings import Selection

@@ -5,11 +5,12 @@ import shutil
 import numpy as np
 import pytest
 
-from jnas.cli.main import main, recipe_of
+from jnas.cli.main import main
 from jnas.errors import UserError
 from jnas.files.locks import exclusive
 from jnas.files.writing import left_name
 from jnas.recipes import config, run_folder
+from jnas.recipes.commands import recipe_of
 from jnas.recipes.train_one import TrainOne
 from jnas.recipes.zoo.settings import Selection
 

@@ -6,8 +6,8 @@ import re
 
 import pytest
 
-from jnas.cli.folders import folder_of
 from jnas.recipes import run_folder
+from jnas.recipes.folders import folder_of
 from jnas.recipes.gradient.settings import Search
 from jnas.recipes.tasks.settings import TrainDetector
 from jnas.recipes.train_one import TrainOne

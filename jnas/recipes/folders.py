@@ -6,10 +6,14 @@ import os
 import pathlib
 from typing import Any
 
+from jnas import distributed
+from jnas.recipes import run_folder
+from jnas.recipes.zoo.entries import slug
+
 LONGEST = 40  # characters of a part of a name
 
 
-def folder_of(given: str | None, settings: Any, kind: str, *words: str) -> pathlib.Path:
+def folder_of(given: str | os.PathLike[str] | None, settings: Any, kind: str, *words: str) -> pathlib.Path:
     """The folder that a user gave, or `runs/WORDS-SPACE-DATA-SEED`, without the data where they are the default.
 
     Where another run has that folder a number is added, so that the same command always finds its own one. In a run of
@@ -24,10 +28,6 @@ def folder_of(given: str | None, settings: Any, kind: str, *words: str) -> pathl
     Returns:
       The folder.
     """
-    from jnas import distributed
-    from jnas.recipes import run_folder
-    from jnas.recipes.zoo.entries import slug
-
     if given:
         return pathlib.Path(given)
     usual = {field.name: field.default for field in dataclasses.fields(settings)}["data"]
