@@ -16,7 +16,7 @@ import types
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any, NoReturn
 
-from jnas.cli import export, hosts, predict, select, tasks, zoo
+from jnas.cli import explain, export, hosts, predict, select, tasks, zoo
 from jnas.errors import Diverged, Interrupted, UserError
 from jnas.files.text import check_text, shortened
 from jnas.files.urls import masked, printable
@@ -163,9 +163,10 @@ def _parser() -> argparse.ArgumentParser:
 
 def _add_search(commands) -> None:
     search = commands.add_parser(
-        "search", help="search for an architecture, train it, and write a report page", epilog=EPILOG
+        "search", help="search for an architecture, train it, and write a report page", epilog=EPILOG, add_help=False
     )
     add = search.add_argument
+    add("-h", "--help", action=explain.Explain, of=_settings_of_search)
     add("words", nargs="*", metavar="PRESET | FILE.yaml | key=value", help="settings, the later over the earlier")
     add("--out", metavar="DIR", help="folder of the run (runs/search-SPACE-SEED or so); an unfinished one goes on")
     add("--show", action="store_true", help="print the settings as YAML and stop")
@@ -180,8 +181,9 @@ def _add_search(commands) -> None:
 
 
 def _add_train(commands) -> None:
-    train = commands.add_parser("train", help="train a found or named architecture", epilog=EPILOG)
+    train = commands.add_parser("train", help="train a found or named architecture", epilog=EPILOG, add_help=False)
     add = train.add_argument
+    add("-h", "--help", action=explain.Explain, of=_settings_of_training)
     add("what", metavar="RUN | GENOTYPE", help="the folder of a finished search, DARTS_V2, or a genotype in quotes")
     add("words", nargs="*", metavar="FILE.yaml | key=value", help="settings, the later over the earlier")
     add("--out", metavar="DIR", help="folder of the run (runs/train-SPACE-SEED or so)")
@@ -213,6 +215,18 @@ def _add_bench(commands) -> None:
     )
     add("--effort", default="O1", help="of the compiler, with --topology: O0, O1 or O2 (O1)")
     bench.set_defaults(command=_bench)
+
+
+def _settings_of_search(arguments: argparse.Namespace) -> Any:
+    from jnas.recipes import commands
+
+    return commands.asked_search(*arguments.words).settings
+
+
+def _settings_of_training(arguments: argparse.Namespace) -> Any:
+    from jnas.recipes import commands
+
+    return commands.asked_training(arguments.what or "DARTS_V2", *arguments.words, task=arguments.task).settings
 
 
 def _search(arguments: argparse.Namespace) -> int:

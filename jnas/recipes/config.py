@@ -49,12 +49,13 @@ def build(kind: type[Settings], *layers: Mapping[str, Any]) -> Settings:
     for layer in map(renamed, layers):
         _check_keys(kind, layer, "", kind)
         values = _merge(values, layer)
-    for name, hint in typing.get_type_hints(kind).items():
+    hints = typing.get_type_hints(kind)
+    for name, hint in hints.items():
         if typing.get_origin(hint) is dict and isinstance(values.get(name), Mapping):
             values[name] = dict(dotted(values[name]))
-    own = {name: value for name, value in values.items() if isinstance(value, Own)}  # of no type that pydantic reads
+    own = {name: value for name, value in values.items() if isinstance(value, Own)}  # which pydantic would make plain
     try:
-        plain = {name: value for name, value in values.items() if name not in own}
+        plain = {k: str(v) if k in own else v for k, v in values.items() if k not in own or hints[k] is str}
         return dataclasses.replace(_adapter(kind).validate_python(_read(kind, plain, "")), **own)
     except ValidationError as error:
         first = error.errors()[0]

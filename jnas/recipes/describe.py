@@ -1,23 +1,29 @@
-"""Settings in words: what each of them means, from the comments beside them, for `--show`."""
+"""Settings in words: what each of them means, from the comments beside them, its unit, default and bounds."""
 
 import ast
 import dataclasses
+import difflib
 import inspect
 import io
 import re
 import textwrap
 import tokenize
+import types
 import typing
 from collections.abc import Iterator
-from typing import Any
+from typing import Any, NamedTuple
 
 import yaml
 
+from jnas import report
+from jnas.errors import UserError
+from jnas.recipes.settings import BELOW_ONE, LARGE, POSITIVE, bounds_of
+
 # What these names mean wherever the settings that have them say nothing else.
 COMMON = {
-    "data": "fashion-mnist-5k, fashion-mnist-slice, FILE.npz, a folder of class folders, or tfds:NAME[:DIR]",
+    "data": "fashion-mnist-5k, fashion-mnist-slice, FILE.npz, a folder of class folders, tfds:NAME[:DIR], FILE.py:NAME",
     "image_size": "side in pixels to which the images of a folder are resized; null: they are all of one size",
-    "space": "nasbench201, darts, s1 to s4, cell-3:OPERATORS, chain-4:OPERATORS, as jnas spaces lists them",
+    "space": "nasbench201, darts, s1 to s4, cell-3:OPERATORS, chain-4:OPERATORS or FILE.py:NAME, see jnas spaces",
     "genotype": "the architecture as text, or the name of a published one",
     "seed": "of every random draw, 0 to 2^32 - 1",
     "channels": "of the first cell or layer",
@@ -42,6 +48,95 @@ COMMON = {
     "steps_per_call": "steps in one call of the compiled program; null: as many as take a few seconds",
     "checkpoint_every": "steps between two checkpoints; null: an epoch",
 }
+
+# What these names count or measure, wherever they are numbers.
+UNITS = {
+    **dict.fromkeys(("image_size", "crop", "cutout", "height", "width", "kernels", "dilations", "strides"), "pixels"),
+    **dict.fromkeys(("steps", "inner_steps", "steps_per_call", "checkpoint_every", "record_every", "offset"), "steps"),
+    **dict.fromkeys(("batch_size", "train_images", "num_samples"), "images"), "tuning_steps": "steps",
+    **dict.fromkeys(("epochs", "eigenvalue_every"), "epochs"), "num_evaluations": "evaluations", "num_runs": "runs",
+    **dict.fromkeys(("channels", "head_channels"), "channels"), "random_cells": "networks", "lease_seconds": "s",
+    **dict.fromkeys(("max_latency", "target_latency"), "ms"), "target_size": "bytes",
+    "target_compute": "bit operations", "max_params": "10^6 parameters", "max_flops": "10^9 operations",
+    **dict.fromkeys(("min_throughput", "min_training"), "images/s"),
+}  # fmt: skip
+_WORDS = {int: "whole number", float: "number", str: "text", bool: "true or false", types.NoneType: "null"}
+_WORDS |= {list: "list", tuple: "list", dict: "table"}
+
+
+class Setting(NamedTuple):
+    """A setting, or a group of them, and everything that there is to say of it."""
+
+    name: str  # as the command takes it, such as train.epochs
+    value: str  # the default, as YAML; of a group empty
+    choices: str  # if it is one of several words
+    kind: str  # of value, in words; of a group empty
+    bounds: str  # in words, with the unit; empty: any
+    meaning: str
+
+
+def explained(settings: Any, prefix: str = "") -> Iterator[Setting]:
+    """Every setting in the order of the dataclass, a group before its parts.
+
+    Args:
+      settings: a dataclass, whose fields may be dataclasses; the defaults are its values.
+      prefix: of the names.
+
+    Yields:
+      The settings.
+    """
+    kind = type(settings)
+    known, hints = descriptions(kind), typing.get_type_hints(kind)
+    for field in dataclasses.fields(settings):
+        value, hint, name = getattr(settings, field.name), hints[field.name], f"{prefix}{field.name}"
+        meaning = known.get(field.name, "")
+        if dataclasses.is_dataclass(value):
+            yield Setting(name, "", "", "", "", meaning)
+            yield from explained(value, f"{name}.")
+            continue
+        plain = yaml.safe_dump(value, default_flow_style=True, allow_unicode=True, width=10**9)
+        plain = plain.removesuffix("...\n").rstrip("\n")
+        options = typing.get_args(hint) if isinstance(hint, types.UnionType) else (hint,)
+        choices = " | ".join(typing.get_args(hint)) if typing.get_origin(hint) is typing.Literal else ""
+        words = "text" if choices else " or ".join(_WORDS[typing.get_origin(one) or one] for one in options)
+        bounds = _bounds(kind, field.name) if re.search("int|float", str(hint)) else ""
+        yield Setting(name, plain, choices, words, bounds, meaning)
+
+
+def about(settings: Any, name: str) -> str:
+    """What there is to say of one setting, or of a group and its parts.
+
+    Args:
+      settings: see `explained`.
+      name: of the setting, such as weights.learning_rate.
+
+    Returns:
+      Lines of text.
+
+    Raises:
+      UserError: if there is no such setting.
+    """
+    every = list(explained(settings))
+    found = [one for one in every if f"{one.name}.".startswith(f"{name}.")]
+    if not found:
+        names = [one.name for one in every]
+        near = [one for one in names if one.endswith(f".{name}")] or difflib.get_close_matches(name, names, 1)
+        meant = f"did you mean {' or '.join(near)}?" if near else "jnas search --show prints all of them"
+        raise UserError(f"there is no setting {name!r}: {meant}")
+    lines = []
+    for one in found:
+        lines += [f"{one.name}{' = ' * bool(one.kind)}{one.value}", f"    {one.meaning}"]
+        lines += [f"    {', '.join(filter(None, (one.choices or one.kind, one.bounds)))}"] if one.kind else []
+    return "\n".join(lines) + "\n"
+
+
+def as_markdown(settings: Any) -> str:
+    """All settings as a table of a reference page: name, default, values with bounds and unit, meaning."""
+    rows = tuple(
+        (one.name, one.value, ", ".join(filter(None, (one.choices or one.kind, one.bounds))), one.meaning)
+        for one in explained(settings)
+    )
+    return report.as_markdown(report.Table("", ("setting", "default", "values", "meaning"), rows))
 
 
 def descriptions(kind: type) -> dict[str, str]:
@@ -85,7 +180,7 @@ def descriptions(kind: type) -> dict[str, str]:
 
 
 def as_yaml(settings: Any) -> str:
-    """The settings as YAML, each with what it means behind it; `config.read_yaml` reads them back.
+    """The settings as YAML, each with its choices, meaning and bounds behind it; `config.read_yaml` reads them back.
 
     Args:
       settings: a dataclass, whose fields may be dataclasses.
@@ -93,19 +188,20 @@ def as_yaml(settings: Any) -> str:
     Returns:
       The text, which ends with a newline.
     """
-    return "\n".join(_lines(settings, "")) + "\n"
+    lines = []
+    for one in explained(settings):
+        *parents, name = one.name.split(".")
+        said = ": ".join(filter(None, (one.choices, one.meaning)))
+        comment = "; ".join(filter(None, (said, one.bounds)))
+        value = f" {one.value}" if one.kind else ""
+        lines.append(f"{'  ' * len(parents)}{name}:{value}{'  # ' * bool(comment)}{comment}")
+    return "\n".join(lines) + "\n"
 
 
-def _lines(settings: Any, indent: str) -> Iterator[str]:
-    known, hints = descriptions(type(settings)), typing.get_type_hints(type(settings))
-    for field in dataclasses.fields(settings):
-        value, hint = getattr(settings, field.name), hints[field.name]
-        one_of = f"{' | '.join(typing.get_args(hint))}:" if typing.get_origin(hint) is typing.Literal else ""
-        comment = " ".join(filter(None, (one_of, known.get(field.name, "")))).removesuffix(":")
-        behind = f"  # {comment}" if comment else ""
-        if dataclasses.is_dataclass(value):
-            yield f"{indent}{field.name}:{behind}"
-            yield from _lines(value, f"{indent}  ")
-        else:
-            plain = yaml.safe_dump(value, default_flow_style=True, allow_unicode=True, width=10**9)
-            yield f"{indent}{field.name}: {plain.removesuffix('...' + chr(10)).rstrip(chr(10))}{behind}"
+def _bounds(kind: Any, name: str) -> str:
+    low, high = bounds_of(getattr(kind, "own_bounds", {}), name)
+    least = "above 0" if low == POSITIVE else f"at least {low:,}" if low > -LARGE else ""
+    most = "below 1" if high == BELOW_ONE else f"at most {high:,}" if high < LARGE else ""
+    both = least.startswith("at least") and most.startswith("at most")
+    words = f"{low:,} to {high:,}" if both else ", ".join(filter(None, (least, most)))
+    return " ".join(filter(None, (words, UNITS.get(name))))

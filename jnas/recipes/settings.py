@@ -5,7 +5,7 @@ Names are looked up in one place each (`learner_of`, `spaces.by_name`, `data.loa
 
 import dataclasses
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any, Literal, TypeVar, dataclass_transform
 
 import jax
@@ -36,10 +36,15 @@ BOUNDS: dict[str, tuple[float, float]] = {
 }  # fmt: skip
 
 
+def bounds_of(own: Mapping[str, tuple[float, float]], name: str) -> tuple[float, float]:
+    """The least and the greatest value of a setting, of a dataclass with bounds of its own."""
+    return own.get(name) or BOUNDS.get(name, (-LARGE, LARGE))
+
+
 def bounded(settings: Any, **own: tuple[float, float]) -> None:
     """Refuses numbers of a dataclass outside `BOUNDS` or its own ones, also inside lists and tables; null is none."""
     for name, value in vars(settings).items():
-        low, high = own.get(name) or BOUNDS.get(name, (-LARGE, LARGE))
+        low, high = bounds_of(own, name)
         for number in (leaf for leaf in jax.tree.leaves(value) if type(leaf) in (int, float)):
             if not low <= number <= high:  # as NaN
                 shown = number if isinstance(number, float) or abs(number) < 10**40 else "an integer of many digits"
@@ -62,7 +67,7 @@ def settings(**own: tuple[float, float]) -> Callable[[type[T]], type[T]]:
             bounded(self, **own)
             checks(self)
 
-        kind.__post_init__ = check
+        kind.__post_init__, kind.own_bounds = check, own
         return dataclasses.dataclass(frozen=True)(kind)
 
     return make
@@ -94,7 +99,7 @@ class Coefficient:
 
     initial: float = 0.9  # at the first step
     offset: float | None = None  # steps; null: a quarter of the planned ones, and at most 100
-    power: float = 2 / 3  # 0: the coefficient stays as it is
+    power: float = 2 / 3  # exponent of its fall; 0: it stays as it is
     floor: float = 0.0  # below which it never falls
 
 

@@ -17,7 +17,9 @@ from jnas.cli.main import main
 from jnas.data.load import load
 from jnas.errors import UserError
 from jnas.files import own
-from jnas.recipes import own_parts
+from jnas.recipes import config, own_parts
+from jnas.recipes.gradient.settings import Search
+from jnas.recipes.zoo.settings import Selection
 
 OPS = pathlib.Path(__file__).parents[1] / "helpers" / "own_ops.py"
 TINY = (
@@ -180,5 +182,7 @@ def test_an_objective_of_trials(tmp_path, monkeypatch):
 def test_a_part_that_is_copied_or_written_is_its_name():
     part = own.Own("ops.py:SPACE", object())
     assert type(json.loads(json.dumps(part))) is type(part.__reduce__()[0](part)) is str
+    assert config.build(Selection, {"data": part}).data is part  # whether there is a default or none
+    assert config.build(Search, {"data": part}).data is part
     with pytest.raises(UserError, match="was given as a value in Python"):
         own.part_of("data@sha256:" + 64 * "0", "data")

@@ -41,7 +41,7 @@ class Strategies:
     kernels: tuple[tuple[int, ...], ...] = ((3,), (3, 5))  # sides of a convolution, in pixels; a set a space
     widths: tuple[tuple[float, ...], ...] = ((1.0,), (0.5, 1.0))  # factors of the channels
     expansions: tuple[tuple[int, ...], ...] = ((1,), (1, 3))  # of an inverted bottleneck
-    groups: tuple[tuple[int | None, ...], ...] = ((1,), (1, None))  # null: one filter a channel
+    groups: tuple[tuple[int | None, ...], ...] = ((1,), (1, None))  # of channels; null: one filter a channel
     dilations: tuple[tuple[int, ...], ...] = ((1,), (1, 2))  # pixels between two taps
     operators: str = "skip_connect nor_conv_1x1 nor_conv_3x3 avg_pool_3x3"  # of the strategy topologies
     nodes: tuple[int, ...] = (2,)  # of its cells

@@ -23,7 +23,7 @@ class Search:
     depth: int = 1
     # the search
     epochs: int = 8
-    steps: int | None = None  # instead of epochs
+    steps: int | None = None  # in place of epochs; null: so many epochs
     batch_size: int = 16
     validation: float = 0.5  # share of the training images that is the upper level; from 2 on: so many of them
     augmentation: Augmentation = Augmentation(crop=2)
@@ -33,7 +33,7 @@ class Search:
         "first_order", "finite_difference", "unrolled", "neumann", "conjugate_gradient", "single_loop"
     ] = "single_loop"  # of the hypergradient
     terms: int = 2  # Neumann terms, steps of conjugate gradients, or unrolled steps
-    neumann_step: float | None = None  # null: by power iteration
+    neumann_step: float | None = None  # step size of the Neumann series; null: by power iteration
     damping: float = 1.0  # added to the diagonal of the curvature; single_loop adds more where that is too little
     curvature: Literal["hessian", "gauss_newton", "identity"] = "hessian"  # of the inner loss, that is inverted
     fresh_batches: bool = False  # another inner batch for each Neumann term
@@ -58,7 +58,7 @@ class Search:
     random_cells: int | None = None
     train: Training = Training(epochs=12)
     # the machine
-    remat: bool | None = None  # null: the supernet recomputes its edges, a found network nothing
+    remat: bool | None = None  # whether edges are recomputed for gradients; null: those of a supernet
     edges: Literal["auto", "scan", "unroll", "merge"] = "auto"  # scan on a CPU, else merge
     dtype: Literal["float32", "bfloat16"] = "float32"  # of the computation; parameters stay float32
     steps_per_call: int | None = None

@@ -30,7 +30,7 @@ class GroupedSearch:
     groups: str = "stacnas"  # stacnas, clustering, groups as in "a b, c d", or empty: one stage over the whole space
     # clustering
     supernet: Stage = Stage(16, 8, 10)  # whose feature maps are compared
-    num_groups: int | None = None  # null: chosen by the silhouette
+    num_groups: int | None = None  # of operators; null: chosen by the silhouette
     num_samples: int = 64  # images whose feature maps are correlated
     # the two stages; with 8 cells instead of 14 no skip connection survives the first one
     first: Stage = Stage(16, 14, 80)  # decides the group of an edge
@@ -48,7 +48,7 @@ class GroupedSearch:
     random_cells: int = 3  # drawn at random and trained in the same way
     train: Training = Training()
     # the machine
-    remat: bool | None = None  # null: the supernet recomputes its edges, a found network nothing
+    remat: bool | None = None  # whether edges are recomputed for gradients; null: those of a supernet
     edges: Literal["auto", "scan", "unroll", "merge"] = "auto"  # scan on a CPU, else merge
     dtype: Literal["float32", "bfloat16"] = "float32"
     steps_per_call: int | None = None

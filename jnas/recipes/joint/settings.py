@@ -44,14 +44,14 @@ class QuantisedSearch:
     methods: str = "w2a8 w4a8 w8a8"  # each wWaA or wWaA-pow2
     units: Literal["shared", "edges", "blocks"] = "shared"  # an edge in all blocks, an edge of a block, or a block
     policy: str = ""  # a method for all units, or one for each: then only the architecture is searched
-    # What filters leave: the largest relative loss of validation accuracy, null: no filter; then the largest relative
-    # growth of each cost, latency, size or compute, such as {latency: 0.0}; then how many, the least sensitive, by rank
-    method_threshold: float | None = None  # of each unit, quantised alone
-    method_growth: dict[str, float] = dataclasses.field(default_factory=dict)  # cost -> largest relative growth
+    # what filters leave: methods of each unit, quantised alone, and operators, quantised alone by `policy`
+    method_threshold: float | None = None  # largest relative loss of validation accuracy; null: no filter
+    # Latency, size or compute -> its largest relative growth, such as {latency: 0.0}.
+    method_growth: dict[str, float] = dataclasses.field(default_factory=dict)
     method_rank: dict[str, int] = dataclasses.field(default_factory=dict)  # accuracy or a cost -> how many stay
-    operator_threshold: float | None = None  # of each operator, quantised alone by `policy`
-    operator_growth: dict[str, float] = dataclasses.field(default_factory=dict)  # likewise
-    operator_rank: dict[str, int] = dataclasses.field(default_factory=dict)  # likewise
+    operator_threshold: float | None = None  # see method_threshold
+    operator_growth: dict[str, float] = dataclasses.field(default_factory=dict)  # see method_growth
+    operator_rank: dict[str, int] = dataclasses.field(default_factory=dict)  # see method_rank
     sensitivity_from: Literal["w32a32", "w8a8"] = "w32a32"  # what the others have, and what is lost or grows against
     probes: int = 4  # random architectures over which sensitivities are averaged
     # how candidates are scored
@@ -78,7 +78,7 @@ class QuantisedSearch:
     imitation: float = 3.0  # weight of that
     population: int = 100  # of genetic, evolution and nsga2; random candidates with which front begins
     window: int = 10  # converged: the best reward rose by at most `tolerance` of itself over so many iterations
-    tolerance: float | None = None  # null: only the number of evaluations ends the search
+    tolerance: float | None = None  # see window; null: only the number of evaluations ends the search
     # afterwards
     compare: bool = True  # with 8 bits everywhere, and with an architecture search followed by one for its policy
     networks: int = 1  # that are trained: the best by reward; from 2 on so many that stand for the front as well
