@@ -320,6 +320,7 @@ def _predict(arguments: argparse.Namespace) -> int:
 
 def _spaces(arguments: argparse.Namespace) -> int:
     from jnas import spaces
+    from jnas.files import own
     from jnas.recipes import commands
     from jnas.spaces.chain import ChainSpace
 
@@ -335,7 +336,7 @@ def _spaces(arguments: argparse.Namespace) -> int:
             continue
         kept = "all in-edges" if space.kept is None else f"{space.kept} in-edges a node"
         cells = ", ".join(space.cells)
-        print(f"{space.name}: {shown} architectures, cells {cells}, {space.num_nodes} nodes, keeps {kept}")
+        print(f"{own.shown(space.name)}: {shown} architectures, cells {cells}, {space.num_nodes} nodes, keeps {kept}")
         if arguments.name:
             print(f"  operators: {', '.join(space.ops)}")
             for cell in space.cells:

@@ -2,6 +2,7 @@
 
 import dataclasses
 import hashlib
+import os
 from collections.abc import Mapping
 from typing import Any
 
@@ -31,7 +32,7 @@ def typed(layer: Mapping[str, Any]) -> dict[str, Any]:
       layer: settings; those named are text, such as `FILE.py:NAME`, or a part.
 
     Returns:
-      The settings with every part as `own.Own`.
+      The settings with every part as `own.Own`: its name says the file's digest, of data that are a value their own.
 
     Raises:
       UserError: if a file cannot be read, or a part is none.
@@ -39,6 +40,8 @@ def typed(layer: Mapping[str, Any]) -> dict[str, Any]:
     found = dict(layer)
     for setting, made in (("space", _space), ("data", _data), ("objective", _objective)):
         value = found.get(setting)
+        if isinstance(value, os.PathLike):
+            value = found[setting] = os.fspath(value)
         if isinstance(value, str) and is_typed(value):
             value = read(value)
         if value is not None and (isinstance(value, Own) or not isinstance(value, str)):

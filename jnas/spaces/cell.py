@@ -85,6 +85,9 @@ class CellSpace:
                     f"the space carries {own} and names {self.ops}: carry each operator once, and name it."
                 )
 
+    def __repr__(self) -> str:
+        return f"CellSpace({self.name!r}, {', '.join(self.cells)}, {self.num_edges} edges, {len(self.ops)} operators)"
+
     @property
     def num_edges(self) -> int:
         """Edges of one cell, absent ones included: the rows of its alpha."""

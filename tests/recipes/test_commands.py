@@ -78,6 +78,7 @@ def test_spaces_and_data_may_be_values(tmp_path):
     settings = commands.asked_search({"space": own_ops.SPACE, "data": own_ops.ARRAYS}).settings
     assert settings.space.part is own_ops.SPACE
     np.testing.assert_array_equal(load(settings.data).train.images, own_ops.SPLITS.train.images)
+    assert commands.asked_search({"data": tmp_path}).settings.data == str(tmp_path)
     again = commands.asked_search({"space": own_ops.SPACE, "data": own_ops.NAMED}).settings
     other = commands.asked_search({"space": own_ops.SPACE, "data": own_ops.ARRAYS[2:] * 2}).settings
     run_folder.begin(tmp_path / "run", settings, "search")

@@ -16,6 +16,10 @@ def test_published_sizes():
     assert spaces.size(spaces.s4()) == (180 * 4**4) ** 2
 
 
+def test_a_space_prints_in_one_line():
+    assert repr(spaces.darts()) == "CellSpace('darts', normal, reduce, 14 edges, 8 operators)"
+
+
 def test_edges_come_by_target_then_source():
     assert spaces.darts().endpoints[:5] == ((0, 2), (1, 2), (0, 3), (1, 3), (2, 3))
     assert spaces.darts().num_edges == 14
