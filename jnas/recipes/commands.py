@@ -208,8 +208,8 @@ def search_architecture(
     ```
 
     Args:
-      *layers: presets (`config.presets()`), YAML files, `"key=value"`, or settings as mappings; the later over the
-        earlier.
+      *layers: presets (`config.presets()`) and YAML files, over them `"key=value"`, over these settings as mappings; of
+        each kind the later over the earlier.
       out: folder of the run, which an unfinished one goes on in; None: one named after the settings, in `runs`.
       mesh: of the devices, from `jnas.distributed.meshes.make_mesh`; None: the default device.
       storage: of a search by trials, where its workers share them, see `study.open_study`.
