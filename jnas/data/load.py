@@ -36,8 +36,8 @@ def load(name: str, *, size: tuple[int, int] | None = None) -> Splits:
     a folder                    `train/CLASS/*.png` and `test/CLASS/*.png` (or valid, val, validation in place of test),
                                 or `CLASS/*.png`, whose every fifth image (by name, within its class) is then a test
                                 image; also .jpg, .jpeg, .webp and .bmp
-    `tfds:NAME`,                a data set of TensorFlow Datasets that is prepared as array_record, in its default
-    `tfds:NAME:DATA_DIR`        place or in DATA_DIR; TensorFlow itself is not needed
+    `tfds:NAME`,                a data set of TensorFlow Datasets that is prepared, as tfrecord or array_record, in its
+    `tfds:NAME:DATA_DIR`        default place or in DATA_DIR; TensorFlow itself is not needed
     `own.Own`                   of the user's own, which come with their name
     ==========================  ================================================================================
 

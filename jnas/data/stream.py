@@ -11,7 +11,7 @@ import numpy as np
 from jnas.data.arrays import split_index
 from jnas.data.augment import Augment
 from jnas.data.sources import Rows, check_batch_size, check_levels, epoch_order, finish, level_keys
-from jnas.data.tfds import check_parts, explained, prepared
+from jnas.data.tfds import check_parts, explained, opened, prepared
 from jnas.types import Batches, Key, Source
 
 
@@ -147,7 +147,7 @@ def split_stream(data: Indexable, key: Key, fraction: float) -> tuple[Indexable,
 
 
 def open_tfds(name: str, part: str = "train") -> tuple[Indexable, int]:
-    """Opens one split of a data set that is prepared as array_record, and reads nothing of it yet.
+    """Opens one split of a data set that TensorFlow Datasets has prepared, and reads no example of it yet.
 
     When to use it: for `stream_source`, if the images do not fit into memory.
 
@@ -159,13 +159,12 @@ def open_tfds(name: str, part: str = "train") -> tuple[Indexable, int]:
         The examples, mappings with "image" and "label", and the number of classes.
 
     Raises:
-        UserError: The name is unknown, the data are not prepared as array_record, or they have no such split, image or
-            label.
+        UserError: The name is unknown, the data are not prepared, or they have no such split, image or label.
     """
     builder, words = prepared(name)
     check_parts(builder.info, words.name, (part.partition("[")[0],))
     with explained(words):
-        return builder.as_data_source(split=part), builder.info.features["label"].num_classes
+        return opened(builder, part), builder.info.features["label"].num_classes
 
 
 class _Part:

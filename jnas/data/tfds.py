@@ -12,10 +12,10 @@ from jnas.errors import UserError
 
 
 def read_tfds(name: str) -> Splits:
-    """Reads the splits train and test of a data set that is prepared on this machine as array_record.
+    """Reads the splits train and test of a data set that is prepared on this machine, as tfrecord or array_record.
 
-    Nothing is downloaded: preparing the common data sets needs TensorFlow (and the format it writes by default can be
-    read by TensorFlow only), so that is a step of its own, done once and anywhere.
+    Nothing is downloaded: preparing the common data sets needs TensorFlow, so that is a step of its own, done once and
+    anywhere. Reading them does not.
 
     Args:
         name: `tfds:NAME` or `tfds:NAME:DATA_DIR`.
@@ -24,19 +24,63 @@ def read_tfds(name: str) -> Splits:
         The two data sets.
 
     Raises:
-        UserError: The name is unknown, the data are not prepared as array_record, or they are not images of one shape
-            with one label each.
+        UserError: The name is unknown, the data are not prepared, or they are not images of one shape with one label
+            each.
     """
     builder, words = prepared(name)
     check_parts(builder.info, words.name, ("train", "test"))
     with explained(words):
-        parts = [_rows(source, words.name) for source in builder.as_data_source(split=["train", "test"])]
+        parts = [_rows(opened(builder, part), words.name) for part in ("train", "test")]
     shape, other = (images.shape[1:] for images, _ in parts)
     if shape != other:
         raise UserError(_shapes_differ(words.name, other, shape))
     num_classes = builder.info.features["label"].num_classes
     names = tuple(getattr(builder.info.features["label"], "names", None) or ())
     return splits_of(parts, num_classes, words.name, names)
+
+
+def opened(builder: Any, part: str) -> Any:
+    """The examples of a split, by their numbers."""
+    try:
+        return builder.as_data_source(split=part)
+    except NotImplementedError:  # a format without random access
+        if builder.info.file_format.value != "tfrecord":
+            raise
+        return _Records(builder.info.splits[part].file_instructions, builder.info.features)
+
+
+class _Records:
+    """Examples of TFRecord files: the length of each as eight bytes, four of a checksum, the example, four of another.
+
+    The checksums are not looked at: the files must be filled by their records exactly, and images have their own.
+    """
+
+    def __init__(self, files, features):
+        self._features, self._places = features, []
+        for part in files:
+            places, at, size = [], 0, os.path.getsize(part.filename)
+            with open(part.filename, "rb") as file:
+                while len(head := file.read(12)) == 12:
+                    length = int.from_bytes(head[:8], "little")
+                    places.append((part.filename, at + 12, length))
+                    at += length + 16
+                    file.seek(min(at, size))
+            if at != size or len(places) != part.examples_in_shard:
+                raise OSError(f"{part.filename} holds {len(places)} of {part.examples_in_shard} examples")
+            self._places += places[part.skip : part.skip + part.take]
+
+    def __len__(self):
+        return len(self._places)
+
+    def __getitem__(self, index):
+        name, at, length = self._places[index]
+        with open(name, "rb") as file:
+            file.seek(at)
+            record = file.read(length)
+        try:
+            return self._features.deserialize_example_np(record)
+        except Exception as error:  # whatever the parsers of its parts raise
+            raise OSError(f"example {index} of {name} cannot be read") from error
 
 
 class Words(NamedTuple):
@@ -67,7 +111,7 @@ def prepared(name: str) -> tuple[Any, Words]:
         ) from error
     remedy = (
         "prepare it once where TensorFlow is installed, with "
-        f"tfds.builder({dataset_name!r}, data_dir=..., file_format='array_record').download_and_prepare(), "
+        f"tfds.builder({dataset_name!r}, data_dir=...).download_and_prepare(), "
         f"and name its folder as tfds:{dataset_name}:DATA_DIR"
     )
     where = f"data set {dataset_name!r} in {builder.data_dir}"
@@ -82,7 +126,7 @@ def explained(words: Words) -> Iterator[None]:
     try:
         yield
     except NotImplementedError:  # a RuntimeError too, of which it speaks in the words of its own options
-        raise UserError(f"{words.where} is not prepared as array_record: {words.remedy}") from None
+        raise UserError(f"{words.where} is not prepared as tfrecord or array_record: {words.remedy}") from None
     except (RuntimeError, OSError) as error:
         raise UserError(
             f"{words.where} is damaged ({type(error).__name__}): delete the folder and {words.remedy}"

@@ -22,6 +22,7 @@ from jnas.recipes.tasks.settings import TrainDetector, TrainEmbedding
 from jnas.recipes.train_one import TrainOne
 from jnas.spaces import networks
 from jnas.spaces.base import quoted
+from jnas.spaces.conventions import is_numbers
 from jnas.spaces.genotypes import PUBLISHED
 from jnas.types import PyTree
 
@@ -321,11 +322,13 @@ def _named(text: str) -> dict[str, Any]:
     if text.startswith("chain:"):  # its genotype is the name of the space that holds it alone
         return {"genotype": text, "space": text}
     if not os.path.isdir(text):  # a genotype may be longer than a path can be
-        if not set("(|") & set(text) and text.strip() not in PUBLISHED:
+        if not set("(|[") & set(text) and text.strip() not in PUBLISHED:
             raise UserError(
                 f"there is no folder {quoted(text)}, and it is no genotype: name the folder of a run, or write "
                 f"Genotype(normal=[...], ...) in quotes or {', '.join(PUBLISHED)}"
             )
+        if is_numbers(text):  # pairs are of DARTS' cells
+            return {"genotype": text, "space": "darts" if "),(" in text.replace(" ", "") else "nasbench201"}
         return {"genotype": text, **({"space": "darts"} if "nor_conv" not in text and "~" not in text else {})}
     folder = pathlib.Path(text)
     result = run_folder.read_json(folder / run_folder.RESULT)

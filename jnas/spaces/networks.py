@@ -13,6 +13,7 @@ from jnas.spaces.alpha import one_hot_alpha
 from jnas.spaces.base import quoted
 from jnas.spaces.cell import CellSpace
 from jnas.spaces.chain import ChainSpace, chain_from_string, chain_to_string, fix_chain, parse_chain
+from jnas.spaces.conventions import from_numbers, is_numbers, plain
 from jnas.spaces.families.darts import has_genotype
 from jnas.spaces.genotypes import PUBLISHED
 from jnas.types import Array
@@ -115,7 +116,11 @@ def to_string(space: NetworkSpace, arch) -> str:
 
 
 def from_string(space: NetworkSpace, words: str) -> Array:
-    """As `spaces.from_string`; also what `to_string` writes for a chain, or the name of a published cell.
+    """As `spaces.from_string`; also a chain as `to_string` writes it, a published cell's name, and other codes' text.
+
+    That is `Genotype(...)` of DARTS' forks, with pairs node by node, NumPy's numbers or a module before it,
+    `Structure(4 nodes with |...|)` of NAS-Bench-201, and numbers after the name of their convention, such as NASLib's
+    `naslib:(4, 0, 3, 1, 4, 3)`.
 
     >>> from jnas import spaces
     >>> spaces.to_genotype(spaces.darts(), from_string(spaces.darts(), "DARTS_V2")).normal[:2]
@@ -133,4 +138,6 @@ def from_string(space: NetworkSpace, words: str) -> Array:
                 f"{quoted(name)} is no genotype: write Genotype(normal=[...], ...) or {', '.join(PUBLISHED)}."
             )
         return text.encode(space, PUBLISHED[name])
-    return text.from_string(space, words)
+    if is_numbers(words):
+        return text.encode(space, from_numbers(space, words))
+    return text.from_string(space, plain(words))

@@ -11,7 +11,7 @@ import pytest
 
 from jnas.data import Augment
 from jnas.data.load import load
-from jnas.data.stream import stream_source
+from jnas.data.stream import open_tfds, stream_source
 from jnas.errors import UserError
 
 KEY = jax.random.key(0)
@@ -100,15 +100,48 @@ def test_refuses_an_unknown_name(name):
 
 
 def test_refuses_data_that_are_not_prepared_and_says_how(tmp_path):
-    with pytest.raises(UserError, match=r"'cifar10' in .* is not prepared: prepare it .*'array_record'"):
+    with pytest.raises(UserError, match=r"'cifar10' in .* is not prepared: prepare it once .*download_and_prepare"):
         load(f"tfds:cifar10:{tmp_path}")
     assert not any(tmp_path.iterdir())
 
 
-def test_refuses_data_in_the_format_of_tensorflow(copied):
+@pytest.fixture
+def tfrecord(copied):
+    """The copy in the format that TensorFlow Datasets writes by default."""
+    from array_record.python.array_record_data_source import ArrayRecordDataSource
+
     folder, files = copied
+    for path in files.glob("*.array_record-*"):
+        with ArrayRecordDataSource(str(path)) as source:
+            records = [source[i] for i in range(len(source))]
+        framed = b"".join(len(record).to_bytes(8, "little") + bytes(4) + record + bytes(4) for record in records)
+        path.with_name(path.name.replace("array_record", "tfrecord")).write_bytes(framed)
+        path.unlink()
     edit(files / "dataset_info.json", lambda info: info.update(fileFormat="tfrecord"))
-    with pytest.raises(UserError, match="is not prepared as array_record: prepare it once"):
+    return folder, files
+
+
+def test_the_default_format_is_read_alike(prepared, tfrecord):
+    one, other = (load(f"tfds:cifar10:{folder}") for folder in (prepared, tfrecord[0]))
+    for part, same in zip(one, other, strict=True):
+        np.testing.assert_array_equal(part.images, same.images)
+        np.testing.assert_array_equal(part.labels, same.labels)
+    source, classes = open_tfds(f"tfds:cifar10:{tfrecord[0]}", "train[25%:75%]")
+    assert (len(source), classes) == (6, 10)
+    np.testing.assert_array_equal(source[0]["image"].reshape(-1), one.train.images[3])
+    assert "tensorflow" not in sys.modules
+
+
+@pytest.mark.parametrize(
+    "damage",
+    [lambda held: held[:-1], lambda held: held[:5], lambda held: held + bytes(20),
+     lambda held: held[:12] + bytes(200) + held[212:], lambda held: held[:300] + b"\xff" * 200 + held[500:]],
+)  # fmt: skip
+def test_refuses_damaged_files_of_the_default_format(tfrecord, damage):
+    folder, files = tfrecord
+    (record,) = files.glob("*train*")
+    record.write_bytes(damage(record.read_bytes()))
+    with pytest.raises(UserError, match=r"is damaged \(.*\): delete the folder and prepare it"):
         load(f"tfds:cifar10:{folder}")
 
 

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from jnas import spaces
-from jnas.spaces.genotypes import DARTS_V2
+from jnas.spaces.genotypes import PUBLISHED
 from jnas.spaces.isomorphism import canonical, isomorphic
 
 
@@ -50,7 +50,7 @@ def test_the_same_text_exactly_where_a_generic_network_computes_the_same(name):
 
 def test_renamed_nodes_of_a_darts_cell_are_the_same_cell():
     space = spaces.darts()
-    genotype = DARTS_V2
+    genotype = PUBLISHED["DARTS_V2"]
     arch = spaces.encode(space, genotype)
     # Nodes 2 and 3 read the inputs only, so that they may change places: so must every edge that leaves them.
     swap = {0: 0, 1: 1, 2: 3, 3: 2, 4: 4, 5: 5}

@@ -9,6 +9,7 @@ from jnas import spaces
 from jnas.errors import UserError
 from jnas.files.reading import table_of
 from jnas.searchers.base import Evaluation, Objective
+from jnas.spaces import networks
 from jnas.types import Key
 
 
@@ -17,7 +18,7 @@ def table(path: str | pathlib.Path, space: spaces.CellSpace, *, column: str = "s
 
     Args:
       path: a CSV file, also .gz, whose first line names the columns; one is called "architecture" and holds strings as
-        `spaces.from_string` reads them; other columns with numbers become metrics.
+        `networks.from_string` reads them; other columns with numbers become metrics.
       space: of the architectures.
       column: of the score, larger is better.
 
@@ -37,7 +38,7 @@ def table(path: str | pathlib.Path, space: spaces.CellSpace, *, column: str = "s
             try:
                 if None in line or None in line.values():
                     raise ValueError("it has more or fewer fields than the first line")
-                code = np.asarray(spaces.from_string(space, line.pop("architecture")), np.int32)
+                code = np.asarray(networks.from_string(space, line.pop("architecture")), np.int32)
                 numbers = {name: number for name, text in line.items() if (number := _number(text)) is not None}
                 if not math.isfinite(score := numbers.get(column, math.nan)):
                     raise ValueError(f"{column} is {line[column]}: give a finite number")

@@ -9,7 +9,7 @@ from jnas.nets import count_parameters, initialise, network_for
 from jnas.nets.quant.sizes import layer_sizes
 from jnas.nets.quant.units import units
 from jnas.spaces.cell import fix
-from jnas.spaces.genotypes import DARTS_V2
+from jnas.spaces.genotypes import PUBLISHED
 
 
 def shapes(net, image_shape=(32, 32, 3)):
@@ -53,7 +53,7 @@ def darts_network(genotype, **options):
 
 def test_parameters_of_darts_v2():
     """3.349342 MB in the evaluation log of quark0/darts, which leaves the auxiliary head out."""
-    assert count_parameters(shapes(darts_network(DARTS_V2))) == 3_349_342
+    assert count_parameters(shapes(darts_network(PUBLISHED["DARTS_V2"]))) == 3_349_342
 
 
 def test_parameters_of_p_darts_with_and_without_the_auxiliary_head():
@@ -65,7 +65,7 @@ def test_parameters_of_p_darts_with_and_without_the_auxiliary_head():
 
 def test_parameters_of_darts_v2_for_imagenet():
     """4.7 million in the README of quark0/darts."""
-    net = darts_network(DARTS_V2, channels=48, depth=14, num_classes=1000, stem="imagenet")
+    net = darts_network(PUBLISHED["DARTS_V2"], channels=48, depth=14, num_classes=1000, stem="imagenet")
     assert round(count_parameters(shapes(net, (224, 224, 3))) / 1e6, 1) == 4.7
 
 
