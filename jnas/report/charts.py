@@ -1,10 +1,11 @@
 """The charts of a run: its search, the training of its networks, and their test accuracies."""
 
+import itertools
 from typing import NamedTuple
 
 import numpy as np
 
-from jnas.report.plots import FIRST, INK, QUIET, SECOND, Chart, Line, axes_of, line_chart, to_svg
+from jnas.report.plots import COLOURS, FIRST, INK, QUIET, SECOND, Chart, Line, axes_of, line_chart, to_svg
 from jnas.report.reading import Metrics, Run, found_results, random_results, series
 from jnas.report.reference import RANDOM, reference_cells
 from jnas.report.tables import accuracies, summarise
@@ -86,7 +87,7 @@ def search_charts(search: Metrics) -> list[Chart]:
 
 
 def training_charts(run: Run) -> list[Chart]:
-    """Draw the training from scratch of the found network (bold) and of the random ones (thin).
+    """Draw the training of the found networks (bold, each in a colour of its own) and of the random ones (thin).
 
     Args:
       run: from `read_run`.
@@ -95,7 +96,8 @@ def training_charts(run: Run) -> list[Chart]:
       Charts of the training loss, of the accuracy on the training batches and of the test accuracy, as far as the run
       logs them.
     """
-    charts = []
+    charts, colours = [], itertools.cycle(COLOURS)
+    own = {name: QUIET if name.startswith("random") else next(colours) for name in run.train}
     for spec in _TRAINING:
         lines, first_random = [], True
         for name, trained in run.train.items():
@@ -103,7 +105,7 @@ def training_charts(run: Run) -> list[Chart]:
             random = name.startswith("random")
             label = name if not random else "random cells" if first_random else ""
             first_random = first_random and not random
-            lines.append(Line(label, steps, spec.scale * values, QUIET if random else FIRST, 0.8 if random else 1.8))
+            lines.append(Line(label, steps, spec.scale * values, own[name], 0.8 if random else 1.8))
         lines.sort(key=lambda line: line.width)  # the found network is drawn over the random ones
         charts += _chart(spec, lines, "training step")
     return charts

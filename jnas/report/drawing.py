@@ -102,8 +102,7 @@ def _leaves(space: CellSpace) -> range:
 def _name(state: int, space: CellSpace) -> str:
     if state < space.num_inputs:
         return f"c_{{k-{space.num_inputs - state}}}"
-    node = state - space.num_inputs
-    return "c_{k}" if node == space.num_nodes else str(node)
+    return "c_{k}" if state == space.num_inputs + space.num_nodes else str(state)
 
 
 def _graph(space: CellSpace, edges: list[Edge]) -> _Graph:

@@ -6,6 +6,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
+from jnas import spaces
 from jnas.errors import Interrupted
 from jnas.files import atomic_write, stop_on_signal
 from jnas.report.agreement import agreement_words, runs_table
@@ -13,17 +14,18 @@ from jnas.report.at_work import at_work_section
 from jnas.report.charts import accuracy_chart, search_charts, training_charts
 from jnas.report.drawing import draw_cell
 from jnas.report.groups import group_charts
+from jnas.report.next_steps import KINDS, name_of_kind, next_section
 from jnas.report.plots import as_picture, figures
 from jnas.report.quantised import quantised_section
 from jnas.report.reading import Run, random_results, read_run
 from jnas.report.reference import reference_chart, reference_table
 from jnas.report.selection import selection_section
 from jnas.report.space_search import chain_chart, level_charts, read_levels, space_table, words
-from jnas.report.summary import Found, found_cell, only_trains, summary
+from jnas.report.summary import Found, found_cell, summary
 from jnas.report.tables import Table, as_html, escaped, fact, trained_table, warning
 from jnas.report.trajectories import mixtures, trajectory_chart
 from jnas.report.trials import read_trials, trial_charts, trial_table
-from jnas.spaces import networks
+from jnas.spaces import CellSpace, grouped, networks
 
 
 def write_report(folder: str | Path, *, space: networks.NetworkSpace | None = None) -> Path:
@@ -78,6 +80,7 @@ def render(run: Run, *, space: networks.NetworkSpace | None = None) -> str:
     found = found_cell(run, space)
     parts: list[tuple[str, str, Callable[[], str]]] = [
         ("summary", "Summary", lambda: summary(run, found)),
+        ("next", "What next", lambda: next_section(run)),
         ("at_work", "At work", lambda: at_work_section(run.folder)),
         ("cells", _heading(run, found), lambda: _cells(found)),
         ("chain", "Network", lambda: figures([chain_chart(found.genotype)])),
@@ -89,14 +92,15 @@ def render(run: Run, *, space: networks.NetworkSpace | None = None) -> str:
         ("selection", "Selection", lambda: selection_section(run)),
         ("networks", "Trained networks", lambda: _networks(run)),
         ("search", "Search", lambda: figures(search_charts(run.search))),
-        ("mixtures", "Mixtures", lambda: _mixtures(run, found)),
+        ("mixtures", "Mixtures", lambda: _mixtures(found.space, run.genotypes, found.fixed)),
+        ("stage_one", "Stage 1: the group on every edge", lambda: _stage_one(run, found)),
         ("details", "Details", lambda: _details(run)),
     ]
     started = run.environment.get("started")
     written = f"Written by jnas {run.environment.get('jnas', '')}".strip()
     return document(
         parts,
-        title=f"{'Training' if only_trains(run) else 'Architecture search'} on {fact(run, 'data')}",
+        title=f"{KINDS[name_of_kind(run)].title} on {fact(run, 'data')}",
         subtitle=f"Space {fact(run, 'space')}, seed {fact(run, 'seed')}" + (f", started {started}" if started else ""),
         footer=f"{written} from run folder {run.folder.name}.",
     )
@@ -135,13 +139,14 @@ def _drawn(draw: Callable[[], str]) -> str:
 
 def _heading(run: Run, found: Found) -> str:
     plural = "s" * (found.fixed is not None and len(found.fixed.cells) > 1)
-    return f"Cell{plural}" if only_trains(run) else f"Found cell{plural}"
+    return f"{'Found cell' if KINDS[name_of_kind(run)].network.startswith('found') else 'Cell'}{plural}"
 
 
 def _cells(found: Found) -> str:
     if found.fixed is None:
         return ""
-    caption = "Inputs at the left, the output at the right; every arrow carries its operator."
+    inputs = "Input 0" if found.fixed.num_inputs == 1 else "Inputs 0 and 1"
+    caption = f"{inputs} of the genotype at the left, the output at the right; every arrow carries its operator."
     parts = []
     for cell in found.fixed.cells:
         if len(found.fixed.cells) > 1:
@@ -182,17 +187,32 @@ def _networks(run: Run) -> str:
     return "\n".join(part for part in (figures(charts), *tables, as_html(known) if known else "") if part)
 
 
-def _mixtures(run: Run, found: Found) -> str:
-    if found.space is None:
+def _mixtures(space: CellSpace | None, genotypes: list[dict[str, Any]], fixed: CellSpace | None) -> str:
+    if space is None:
         return ""
-    epochs, weights = mixtures(found.space, run.genotypes)
+    epochs, weights = mixtures(space, genotypes)
     if not len(epochs):
         return ""
-    charts = [trajectory_chart(found.space, cell, epochs, weights[cell], found.fixed) for cell in found.space.cells]
+    charts = [trajectory_chart(space, cell, epochs, weights[cell], fixed) for cell in space.cells]
     intro = (
         "Rows are target nodes, columns are sources; the operator that an edge keeps in the found cell is drawn bold."
     )
     return f"<p>{intro}</p>" + "".join(f'<div class="wide">{as_picture(chart)}</div>' for chart in charts)
+
+
+def _stage_one(run: Run, found: Found) -> str:
+    """What the first of two stages over groups did, each group by its first operator."""
+    (metrics, rows), members = run.stage_one, run.result.get("groups")
+    if not rows or found.whole is None or not members:
+        return ""
+    groups = grouped.groups_of(members)
+    space = grouped.representatives(found.whole, groups)
+    fixed = spaces.fix(space, spaces.from_string(space, rows[-1]["genotype"]))
+    named = "; ".join(
+        f"{first}: {', '.join(group)}" for first, group in zip(groups.representatives, members, strict=True)
+    )
+    said = f"Groups by the operator that stands for each: {named}. Charts of “Search” are those of stage 2."
+    return f"<p>{escaped(said)}</p>" + _mixtures(space, rows, fixed) + figures(search_charts(metrics))
 
 
 def _details(run: Run) -> str:

@@ -67,6 +67,7 @@ def style(op: str) -> Style:
 
 
 FIRST, SECOND = "#0072B2", "#D55E00"
+COLOURS = (FIRST, SECOND, "#009E73", "#CC79A7", "#E69F00", "#56B4E9")  # of what is compared, in turn
 STYLE: dict[Any, Any] = {
     "svg.hashsalt": "jnas",  # the same run gives the same file
     "svg.fonttype": "path",  # the same look on every machine

@@ -7,7 +7,7 @@ import numpy as np
 from jnas.files.reading import json_of
 from jnas.report.plots import Chart, axes_of, draw_matrix, figures, to_svg
 from jnas.report.reading import Run
-from jnas.report.tables import Table, as_html, escaped
+from jnas.report.tables import Table, as_html
 from jnas.report.trials import front_chart
 from jnas.spaces.policy import method_of
 
@@ -27,8 +27,7 @@ def quantised_section(run: Run) -> str:
     """
     parts, charts = [], []
     if found := run.result.get("quantised"):
-        parts = [f"<p>{escaped(text)}</p>" for text in words(found)] + [as_html(networks_table(found))]
-        parts += [as_html(policy_table(found))]
+        parts = [as_html(networks_table(found)), as_html(policy_table(found))]
         widths = [widths_chart(one["policy"], str(NAMES.get(name, name))) for name, one in found.items()]
         charts = [accuracy_and_size(found), *widths, progress_chart(found), *front_charts(found["joint"])]
     stored = json_of(run.folder / SENSITIVITY) if (run.folder / SENSITIVITY).exists() else {}
@@ -40,7 +39,7 @@ def quantised_section(run: Run) -> str:
 
 def words(found: dict[str, dict[str, Any]]) -> list[str]:
     """Whether the network found together is at least as good in accuracy and size as each other one, in sentences."""
-    joint, sentences = found["joint"], []
+    joint, sentences = found.get("joint", {}), []
     for name, other in found.items():
         if name == "joint" or name not in SEARCHED:  # of its own front
             continue

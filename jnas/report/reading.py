@@ -46,6 +46,7 @@ class Run(NamedTuple):
     train: dict[str, Trained]
     result: dict[str, Any]  # empty until the run is finished
     groups: dict[str, Any]  # of operators, as a clustering found them; empty without one
+    stage_one: tuple[Metrics, list[dict[str, Any]]]  # metrics and genotypes of a first stage over groups
     notes: tuple[str, ...]  # sentences: what could not be read
 
 
@@ -72,14 +73,14 @@ def read_run(folder: str | Path) -> Run:
     notes: list[str] = []
     of_result: list[str] = []
     result = _mapping(folder / "result.json", of_result)
-    search = _search_folder(folder / "search", result)
+    search, first = _search_folder(folder / "search", result), folder / "stage-1"
     names = sorted((p.name for p in (folder / "train").glob("*") if p.is_dir()), key=_natural)
     return Run(
         folder=folder,
         config=_mapping(folder / "config.yaml", notes),
         environment=_mapping(folder / "environment.json", notes),
         search=_metrics(search / "metrics.jsonl", notes),
-        genotypes=[row for _, row in sorted(_by_step(search / "genotypes.jsonl", notes, schemas.Epoch).items())],
+        genotypes=_genotypes(search, notes),
         train={
             name: Trained(
                 name,
@@ -90,6 +91,7 @@ def read_run(folder: str | Path) -> Run:
         },
         result=result,
         groups=_mapping(folder / "cluster" / "found.json", notes),
+        stage_one=(_metrics(first / "metrics.jsonl", notes), _genotypes(first, notes)),
         notes=(*notes, *of_result),
     )
 
@@ -114,10 +116,13 @@ def series(metrics: Metrics, name: str) -> tuple[np.ndarray, np.ndarray]:
 
 
 def found_results(run: Run) -> list[dict[str, Any]]:
-    """Return the results of the found network, from the run's result or else from what is trained so far."""
+    """Return the results of the found networks, from the run's result or else from what is trained so far.
+
+    Of several searches in one program every different cell counts, the kept one first.
+    """
     found = run.result.get("found")
     if isinstance(found, dict) and found:
-        return [found]
+        return [found, *(t.result for t in run.train.values() if t.result and t.name.startswith("run-"))]
     return [t.result for t in run.train.values() if t.result and not t.name.startswith("random")]
 
 
@@ -159,6 +164,10 @@ def _by_step(path: Path, notes: list[str], schema: Any) -> dict[int, dict[str, A
         lines = "1 line" if unreadable == 1 else f"{unreadable} lines"
         notes.append(f"{lines} of {path.parent.name}/{path.name} could not be read and left out.")
     return rows
+
+
+def _genotypes(folder: Path, notes: list[str]) -> list[dict[str, Any]]:
+    return [row for _, row in sorted(_by_step(folder / "genotypes.jsonl", notes, schemas.Epoch).items())]
 
 
 def _metrics(path: Path, notes: list[str]) -> Metrics:

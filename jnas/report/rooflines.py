@@ -4,9 +4,8 @@ from collections.abc import Mapping, Sequence
 
 import numpy as np
 
-from jnas.report.plots import FIRST, INK, QUIET, SECOND, Chart, axes_of, to_svg
+from jnas.report.plots import COLOURS, INK, QUIET, Chart, axes_of, to_svg
 
-COLOURS = (FIRST, SECOND, "#009E73", "#CC79A7", "#E69F00", "#56B4E9")  # of files, in turn
 Values = Sequence[float | None]
 
 

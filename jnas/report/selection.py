@@ -27,6 +27,19 @@ def selection_section(run: Run) -> str:
     return "\n".join([figures(charts), *tables, carried_by(found)])
 
 
+def words(found: dict[str, Any]) -> list[str]:
+    """What was chosen among how many, in a sentence."""
+    trials = found.get("trials", [])
+    if not trials:
+        return []
+    best = max(trials, key=lambda trial: trial["test_accuracy"])
+    return [
+        f"{len({trial.get('model') for trial in trials})} of {len(found.get('candidates', []))} networks within the "
+        f"limits were fine-tuned, in {len(trials)} trials; {best.get('model')} does best on the validation images, "
+        f"{100 * best['test_accuracy']:.2f} %."
+    ]
+
+
 def front(cost: Sequence[float], score: Sequence[float]) -> list[int]:
     """The members of the front: nothing is both cheaper and better; in the order of cost.
 

@@ -1,64 +1,20 @@
 """The head of a run's page: numbers on cards, the verdict, the facts, and the genotype to copy."""
 
 import re
-from collections.abc import Sequence
 from typing import Any, NamedTuple
-
-import numpy as np
 
 from jnas import spaces
 from jnas.errors import UserError
 from jnas.files import own
+from jnas.report import quantised, selection
+from jnas.report.findings import findings
+from jnas.report.next_steps import KINDS, name_of_kind
 from jnas.report.reading import Run, found_results, random_results, series
 from jnas.report.reference import RANDOM, reference_cells, reference_words
-from jnas.report.tables import accuracies, escaped, fact, spread, summarise, warning
+from jnas.report.tables import accuracies, escaped, fact, spread, warning
+from jnas.report.verdict import difference, verdict
 from jnas.spaces import CellSpace, networks
 from jnas.spaces.chain import ChainSpace
-
-
-def verdict(found: Sequence[float], random: Sequence[float]) -> str:
-    """Say whether the search helped, and admit it where it did not, or where the run cannot tell.
-
-    Args:
-      found: test accuracies of the found cell, as fractions.
-      random: test accuracies of random cells trained in the same way, as fractions.
-
-    Returns:
-      One or two sentences.
-
-    >>> verdict([0.70], [0.71, 0.73])
-    'The found cell does not beat the random cells: 70.00 % against a mean of 72.00 % (std 1.41, n = 2).
-    On this evidence the search gained nothing over drawing a cell at random.'
-    """
-    if not found:
-        return "No network of the found cell has been trained to the end, so its accuracy is not known."
-    ours, theirs = summarise(found), summarise(random)
-    score = f"{100 * ours.mean:.2f} %" + (f" (mean of {ours.count})" if ours.count > 1 else "")
-    if not random:
-        return (
-            f"The found cell reaches {score}. "
-            "No random cell was trained beside it, so the run cannot say whether the search helped."
-        )
-    if theirs.count == 1:
-        return (
-            f"The found cell reaches {score}, the one random cell {100 * theirs.mean:.2f} %. "
-            "One random cell is too few to say whether the search helped."
-        )
-    against = f"a mean of {100 * theirs.mean:.2f} % (std {100 * theirs.std:.2f}, n = {theirs.count})"
-    gain = ours.mean - theirs.mean
-    if gain <= 0:
-        return (
-            f"The found cell does not beat the random cells: {score} against {against}. "
-            "On this evidence the search gained nothing over drawing a cell at random."
-        )
-    beaten = int(np.sum(np.asarray(random) < ours.mean))
-    text = (
-        f"The found cell reaches {score} against {against} of the random cells: {100 * gain:.2f} points more, "
-        f"better than {beaten} of {theirs.count}."
-    )
-    if gain <= theirs.std:
-        return text + " The difference is within one standard deviation of the random cells and may be chance."
-    return text + (" It comes from one training; other seeds may differ." if ours.count == 1 else "")
 
 
 def duration(seconds: float) -> str:
@@ -101,6 +57,7 @@ class Found(NamedTuple):
     space: CellSpace | None
     fixed: CellSpace | None
     notes: tuple[str, ...]
+    whole: CellSpace | None = None  # the space, where the last of several stages searched a part of it
 
 
 def found_cell(run: Run, space: networks.NetworkSpace | None = None) -> Found:
@@ -122,7 +79,8 @@ def found_cell(run: Run, space: networks.NetworkSpace | None = None) -> Found:
             f"Space {fact(run, 'space')} is not one that jnas knows by name, so neither cells nor mixtures are drawn; "
             "jnas report with --space FILE.py:NAME draws them."
         )
-        return Found(str(genotype), None, None, (note,))
+        known = run.result or run.genotypes  # before, it may still be choosing a space
+        return Found(str(genotype), None, None, (note,) if known else ())
     if isinstance(space, ChainSpace):  # drawn by itself
         return Found(str(genotype), None, None, ())
     if not genotype:
@@ -133,15 +91,10 @@ def found_cell(run: Run, space: networks.NetworkSpace | None = None) -> Found:
         searched = spaces.narrow(space, narrowed) if isinstance(narrowed, dict) else space
         arch = networks.from_string(space, str(genotype))
     except ValueError as error:
-        return Found(str(genotype), searched, None, (f"The cell is not drawn: {error}",))
+        return Found(str(genotype), searched, None, (f"The cell is not drawn: {error}",), space)
     if not networks.is_connected(space, arch):
         notes.append("No path of operators leads from an input of the cell to its output: this network guesses.")
-    return Found(str(genotype), searched, networks.fix(space, arch), tuple(notes))
-
-
-def only_trains(run: Run) -> bool:
-    """Whether the run trains a cell that somebody named, and searches for none."""
-    return run.config.get("kind") == "train"
+    return Found(str(genotype), searched, networks.fix(space, arch), tuple(notes), space)
 
 
 def summary(run: Run, found: Found) -> str:
@@ -154,17 +107,20 @@ def summary(run: Run, found: Found) -> str:
     Returns:
       Elements to stand in a section.
     """
-    ours = accuracies(found_results(run))
-    theirs = accuracies([*random_results(run), *reference_cells(run.result, RANDOM)])
-    parts = [_cards(run, ours, theirs)]
-    if (run.result or ours) and not only_trains(run):
-        won = bool(ours and theirs) and summarise(ours).mean > summarise(theirs).mean
+    ours, theirs = found_results(run), [*random_results(run), *reference_cells(run.result, RANDOM)]
+    parts, said = [_cards(run, ours, accuracies(theirs))], []
+    if (run.result or accuracies(ours)) and KINDS[name_of_kind(run)].compares:
+        told = difference(accuracies(ours), accuracies(theirs))
+        won = told is not None and told.judged == "better"
         parts.append(f'<p class="note{"" if won else " warn"}">{escaped(verdict(ours, theirs))}</p>')
         if words := reference_words(run.result):
-            parts.append(f'<p class="note">Among cells trained in advance: {escaped(words)}.</p>')
+            said.append(f"Among cells trained in advance: {words}.")
+    said += [*quantised.words(run.result.get("quantised", {})), *selection.words(run.result.get("selection", {}))]
+    parts += [f'<p class="note">{escaped(text)}</p>' for text in said]
     if not run.result:
         parts.append(warning("This run is not finished: the page shows what is there so far."))
-    parts += map(warning, (*found.notes, *_expansions(run), *run.notes))
+    doubts = findings(run, found.space, found.fixed)
+    parts += map(warning, (*doubts, *found.notes, *_expansions(run), *run.notes))
     data = run.result.get("data")
     device = dict.fromkeys(str(run.environment[k]) for k in ("platform", "device") if run.environment.get(k))
     rows = {
@@ -201,18 +157,30 @@ def _expansions(run: Run) -> list[str]:
     return [f"The Neumann series expanded at {where}: there the hypergradient is not to be trusted."]
 
 
-def _cards(run: Run, ours: list[float], theirs: list[float]) -> str:
-    cards = []
-    if ours:
-        cell = "cell" if only_trains(run) else "found cell"
-        cards.append((f"{100 * summarise(ours).mean:.2f} %", f"test accuracy of the {cell}"))
+# What is measured of a network: name in its result, scale, digits, unit, and what it is, of which network
+_CARDS = (
+    ("test_accuracy", 100, 2, " %", "test accuracy of the {}"),
+    ("voc_ap50", 100, 1, " %", "average precision at overlap .5 (VOC) of the {}"),
+    ("coco_ap", 100, 1, " %", "average precision at .5 to .95 (COCO)"),
+    ("recall_at_1", 100, 1, " %", "recall at 1: nearest neighbours that are of the class"),
+    ("map_at_r", 100, 1, " %", "mean average precision at R"),
+    ("size", 1e-3, 2, " kB", "its weights, packed at their bit widths"),
+)
+
+
+def _cards(run: Run, ours: list[dict[str, Any]], theirs: list[float]) -> str:
+    cards, kind = [], name_of_kind(run)
+    for name, scale, digits, unit, what in _CARDS:
+        if values := [one[name] for one in ours if isinstance(one.get(name), int | float)]:
+            several = f"{len(values)} {KINDS[kind].network}s" if len(values) > 1 else f"the {KINDS[kind].network}"
+            cards.append((f"{spread(values, scale, digits)}{unit}", what.replace("the {}", several)))
     if theirs:
         n = len(theirs)
         cards.append((f"{spread(theirs, 100, 2)} %", f"test accuracy of {n} random cell{'s' * (n > 1)}"))
-    for result in found_results(run)[:1]:
+    for result in ours[:1]:
         if isinstance(result.get("parameters"), int | float):
             cards.append((count(result["parameters"]), "parameters of its network"))
-        if only_trains(run) and isinstance(result.get("seconds"), int | float):
+        if run.result and "seconds" not in run.result and isinstance(result.get("seconds"), int | float):
             cards.append((duration(result["seconds"]), "training time"))
     seconds, steps = run.result.get("seconds"), run.result.get("steps")
     if seconds is None and len(run.search.get("time", ())):
@@ -220,7 +188,8 @@ def _cards(run: Run, ours: list[float], theirs: list[float]) -> str:
     if steps is None and len(run.search.get("step", ())):
         steps = int(run.search["step"][-1])
     if isinstance(seconds, int | float):
-        what = f"search time, {steps:,} steps" if isinstance(steps, int) else "search time"
+        what = "time of the selection" if kind == "select" else "search time"
+        what += f", {steps:,} steps" if isinstance(steps, int) else ""
         cards.append((duration(seconds), what))
     shown = "".join(
         f'<div class="card"><b>{escaped(big)}</b><span>{escaped(small)}</span></div>' for big, small in cards
@@ -231,9 +200,11 @@ def _cards(run: Run, ours: list[float], theirs: list[float]) -> str:
 def _space_words(run: Run, found: Found) -> str:
     if found.space is None:
         return fact(run, "space")
-    space = found.space
-    size = _large(spaces.size(space))
-    return f"{own.shown(space.name)}: {len(space.ops)} operators, {space.num_edges} edges a cell, {size} architectures"
+    space = found.whole or found.space
+    size, left = (_large(spaces.size(one)) for one in (space, found.space))
+    part = f", of which the last stage searched {left}" if left != size else ""
+    name = own.shown(space.name)
+    return f"{name}: {len(space.ops)} operators, {space.num_edges} edges a cell, {size} architectures{part}"
 
 
 def _large(number: int) -> str:

@@ -2,14 +2,13 @@
 
 import html
 import math
-from collections.abc import Iterable, Sequence
-from pathlib import Path
+from collections.abc import Iterable
 from typing import Any, NamedTuple
 
 import numpy as np
 
 from jnas.files import own
-from jnas.report.reading import Run, found_results, random_results, read_run
+from jnas.report.reading import Run, found_results, random_results
 
 MISSING = "–"
 # What is shown of a network that was trained: column -> (name in its result, scale, digits).
@@ -82,51 +81,6 @@ def trained_table(run: Run) -> Table:
         rows.append((f"random, mean ± std (n = {len(random)})", *means, MISSING))
     columns = ("network", *_MEASURED, "seed")
     return Table("Networks trained from scratch", columns, tuple(rows))
-
-
-def compare(run_folders: Sequence[str | Path]) -> Table:
-    """Compare runs: one row for each combination of method, space, data set and rule of derivation, over its seeds.
-
-    The random cells of a row's runs are pooled. A run without a result is counted as unfinished and enters no mean.
-
-    Args:
-      run_folders: the folders of the runs.
-
-    Returns:
-      The table; accuracies in per cent, search cost in seconds.
-
-    Raises:
-      UserError: if one of them is no run folder.
-    """
-    groups: dict[tuple[str, ...], list[Run]] = {}
-    for folder in run_folders:
-        run = read_run(folder)
-        groups.setdefault(tuple(fact(run, key) for key in ("method", "space", "data", "derivation")), []).append(run)
-    rows = [_compared(key, runs) for key, runs in groups.items()]
-    columns = tuple(rows[0]) if rows else ()
-    return Table("Comparison of runs (mean ± std over seeds)", columns, tuple(tuple(row.values()) for row in rows))
-
-
-def _compared(key: tuple[str, ...], runs: Sequence[Run]) -> dict[str, str]:
-    method, space, data, derivation = key
-    done = [run for run in runs if run.result]
-    found = [result for run in done for result in found_results(run)]
-    random = accuracies(result for run in done for result in random_results(run))
-    ours, theirs = summarise(accuracies(found)), summarise(random)
-    gain = f"{100 * (ours.mean - theirs.mean):+.2f}" if ours.count and theirs.count else MISSING
-    return {
-        "method": method,
-        "space": space,
-        "data": data,
-        "seeds": str(len({str(fact(run, "seed")) for run in done})),
-        "found, test accuracy [%]": spread(accuracies(found), 100, 2),
-        "random cells, test accuracy [%]": spread(random, 100, 2) + (f" (n = {theirs.count})" if theirs.count else ""),
-        "found − random mean [points]": gain.replace("-", "−"),
-        "parameters": spread([r.get("parameters") for r in found], 1, 0),
-        "cost [s]": spread([run.result.get("seconds") for run in done], 1, 0),
-        "derivation": derivation,
-        "unfinished": str(len(runs) - len(done)),
-    }
 
 
 def fact(run: Run, key: str) -> str:

@@ -90,12 +90,15 @@ def trajectory_chart(
             axes.tick_params(labelbottom=edge.target == lowest[edge.source])
             axes.locator_params(nbins=4)
             axes.locator_params(axis="x", integer=True)
+            if len(epochs) == 1:
+                axes.set_xticks([])
         title = "Mixture on the edges of the " + (cell if cell == "cell" else f"{cell} cell")
         window = thinned(epochs, epochs, _MAX_POINTS)[2]
         note = f" (means of {window} epochs)" if window > 1 else ""
         text = {"color": INK, "fontsize": 9}
         figure.text(0.12 / width, 1 - 0.1 / height, title, color=INK, fontsize=11, weight="bold", va="top")
-        figure.text(0.5, 0.1 / height, f"epoch{note}", ha="center", **text)
+        below = f"operators, after epoch {epochs[0]:g}" if len(epochs) == 1 else f"epoch{note}"
+        figure.text(0.5, 0.1 / height, below, ha="center", **text)
         figure.text(0.12 / width, 0.5, "weight in the mixture", va="center", rotation=90, **text)
         _legend(figure, space, (1 - 0.1 / width, 1 - 0.5 / height))
         return Chart(title, _words(title, space, cell, weights), to_svg(figure))
@@ -103,18 +106,20 @@ def trajectory_chart(
 
 def _panel(axes, space: CellSpace, edge: Edge, kept: tuple[str, ...] | None, epochs: np.ndarray, weights: np.ndarray):
     """Draw one edge; `kept` is None while nothing is derived and empty where the found cell drops the edge."""
-    for op in edge.ops:
+    if len(epochs) == 1:  # no line: how high the weights stand
+        at = [space.ops.index(op) for op in edge.ops]
+        looks = [INK if kept is not None and op in kept else "none" for op in edge.ops]
+        colours = [style(op).colour for op in edge.ops]
+        axes.bar(at, weights[0, at], color=colours, edgecolor=looks, linewidth=1.4, alpha=0.35 if kept == () else 1)
+    for op in edge.ops if len(epochs) > 1 else ():
         x, y, _ = thinned(epochs, weights[:, space.ops.index(op)], _MAX_POINTS)
         wide, pale = kept is not None and op in kept, kept == ()
-        mark = "o" if len(x) == 1 else None
-        axes.plot(
-            x, y, **_look(op), linewidth=2.4 if wide else 1.1, alpha=0.35 if pale else 1, marker=mark, markersize=3
-        )
-    source = str(edge.source - space.num_inputs)
+        axes.plot(x, y, **_look(op), linewidth=2.4 if wide else 1.1, alpha=0.35 if pale else 1)
+    source = str(edge.source)
     if edge.source < space.num_inputs:
         source = f"$c_{{k-{space.num_inputs - edge.source}}}$"
     what = "" if kept is None else "\n" + (kept[0] if kept else "dropped")
-    title = f"{source} → {edge.target - space.num_inputs}{what}"
+    title = f"{source} → {edge.target}{what}"
     axes.set_title(title, fontsize=8.5, color=QUIET if kept == () else INK, weight="normal", pad=3)
 
 

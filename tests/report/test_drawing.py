@@ -141,7 +141,7 @@ def test_the_picture_says_in_words_what_it_shows():
     root = ET.fromstring(draw_cell(fixed("nasbench201", BARS), "cell"))
     assert root.get("role") == "img"
     assert root.find(f"{SVG}title").text == "Cell of nasbench201"
-    assert root.find(f"{SVG}desc").text.startswith("c_{k-1} to 0: nor_conv_3x3; ")
+    assert root.find(f"{SVG}desc").text.startswith("c_{k-1} to 1: nor_conv_3x3; ")
     assert root.find(f"{SVG}desc").text.count(";") == 5
 
 

@@ -1,42 +1,88 @@
+"""Findings that make a result doubtful, in runs whose numbers were made so."""
+
+import json
+
 import numpy as np
 import pytest
 
-from jnas.report.summary import verdict
+from jnas import spaces
+from jnas.report.findings import findings, is_undertrained
+from jnas.report.next_steps import next_steps
+from jnas.report.page import render
+from jnas.report.reading import read_run
+from jnas.report.summary import found_cell
 
 
-def test_a_cell_below_the_random_mean_is_said_to_gain_nothing():
-    text = verdict([0.715], [0.71, 0.73])
-    assert "does not beat the random cells: 71.50 % against a mean of 72.00 %" in text
-    assert "gained nothing" in text
+@pytest.fixture
+def folder(tmp_path, write_run):
+    folder = write_run(tmp_path, space="nasbench201", steps=40).folder
+    settle(folder, 1.0)
+    return folder
 
 
-def test_an_equal_mean_is_no_gain():
-    assert "gained nothing" in verdict([0.5], [0.25, 0.75])
+def settle(folder, lead):
+    """On every edge of the last epoch the second candidate has alpha `lead` and the third half of it."""
+    space, path = spaces.nasbench201(), folder / "search" / "genotypes.jsonl"
+    alpha = np.zeros((6, 5))
+    alpha[:, 1:3] = lead, lead / 2
+    text = spaces.to_string(space, [1] * 6)
+    row = {"step": 40, "epoch": 4, "genotype": text, "alpha": {"cell": alpha.tolist()}}
+    path.write_text(path.read_text().splitlines()[0] + "\n" + json.dumps(row) + "\n")
+    edit(folder / "result.json", genotype=text)
 
 
-def test_a_gain_within_the_spread_may_be_chance():
-    random = [0.70, 0.72, 0.74]
-    text = verdict([0.73], random)
-    assert "1.00 points more, better than 2 of 3" in text
-    assert f"std {100 * np.std(random, ddof=1):.2f}" in text
-    assert "may be chance" in text
+def edit(path, **values):
+    path.write_text(json.dumps(json.loads(path.read_text()) | values))
 
 
-def test_a_clear_gain_of_one_training_is_said_to_be_of_one_training():
-    text = verdict([0.80], [0.70, 0.72, 0.74])
-    assert "better than 3 of 3" in text
-    assert "may be chance" not in text
-    assert "one training" in text
+def found_in(folder):
+    run = read_run(folder)
+    found = found_cell(run)
+    return findings(run, found.space, found.fixed)
 
 
-@pytest.mark.parametrize(
-    ("found", "random", "words"),
-    [
-        ([], [0.5], "not known"),
-        ([0.5], [], "No random cell was trained"),
-        ([0.6], [0.5], "One random cell is too few"),
-        ([0.6, 0.8], [0.4, 0.5], "reaches 70.00 % (mean of 2)"),
-    ],
-)
-def test_what_cannot_be_said_is_not_said(found, random, words):
-    assert words in verdict(found, random)
+def test_a_sound_run_has_none(folder):
+    assert found_in(folder) == []
+
+
+def test_edges_of_nearly_equal_weights_are_undecided(folder):
+    settle(folder, 0.1)
+    weights = np.exp([0.1, 0.05]) / np.exp([0, 0.1, 0.05, 0, 0]).sum()
+    assert found_in(folder) == [
+        "6 of 6 edges are undecided: the kept operator leads the next by less than a tenth. The closest: edge 0 to 1, "
+        f"skip_connect {weights[0]:.3f} against nor_conv_1x1 {weights[1]:.3f}."
+    ]
+    edit(folder / "result.json", genotype=spaces.to_string(spaces.nasbench201(), [3] * 6))  # of no epoch in the log
+    assert found_in(folder) == []
+
+
+def test_a_supernet_that_guesses_is_at_chance_level(folder):
+    path = folder / "search" / "metrics.jsonl"
+    rows = [json.loads(line) for line in path.read_text().splitlines()]
+    path.write_text("".join(json.dumps(row | {"outer_accuracy": 0.124}) + "\n" for row in rows))
+    (text,) = found_in(folder)
+    assert text.startswith("The supernet is at chance level: 12.4 % over the last tenth of its steps, where guessing")
+    assert "10.0 %" in text
+
+
+def test_networks_that_do_not_fit_their_own_images_are_undertrained(folder):
+    result = json.loads((folder / "result.json").read_text())
+    for one in (result["found"], *result["random"]):
+        one.update(train_accuracy=0.38, test_accuracy=0.37)
+    edit(folder / "result.json", found=result["found"], random=result["random"])
+    assert found_in(folder) == [
+        "The trained networks are undertrained: 38.0 % of their own training images on average, after 4 epochs. "
+        "Differences between them say little."
+    ]
+    run = read_run(folder)
+    assert is_undertrained(run)
+    assert "train.epochs=16" in next_steps(run)[0][0]
+    assert "are undertrained" in render(run)
+
+
+def test_networks_that_guess_are_at_chance_level(folder):
+    result = json.loads((folder / "result.json").read_text())
+    for one in (result["found"], *result["random"]):
+        one.update(train_accuracy=0.13, test_accuracy=0.12)
+    edit(folder / "result.json", found=result["found"], random=result["random"])
+    assert found_in(folder) == ["The trained networks are at chance level: at most 12.0 %, where guessing has 10.0 %."]

@@ -90,7 +90,7 @@ def test_every_picture_has_words_and_every_link_a_target(page):
     names = [attrs["id"] for _, attrs in reader.tags if "id" in attrs]
     assert len(names) == len(set(names))
     assert [attrs["href"] for tag, attrs in reader.tags if tag == "a"] == ["#" + name for name in names]
-    assert names == ["summary", "cells", "networks", "search", "mixtures", "details"]
+    assert names == ["summary", "next", "cells", "networks", "search", "mixtures", "details"]
 
 
 def test_the_page_says_what_was_searched_and_what_came_of_it(page):
@@ -103,7 +103,8 @@ def test_the_page_says_what_was_searched_and_what_came_of_it(page):
     assert "8 operators, 14 edges a cell, about 1.1 × 10¹⁸ architectures" in text
     assert "tiny, 800 train, 800 validation, 400 test, images 8 × 8 × 1, in the search 4 × 4 × 1, 10 classes" in text
     assert "(guessing: 10.0 %)" in text
-    assert "3.00 points more, better than 3 of 3" in text
+    assert "+3.00 points, 95 % interval −6.94 to +12.94" in text
+    assert "better than 3 of 3" in text
     assert "argmax of the mixture without none" in text
     assert "not finished" not in text
 
@@ -118,7 +119,7 @@ def test_the_genotype_pastes_back(page, made):
 
 def test_a_cell_that_loses_is_said_to_lose(tmp_path, write_run):
     page = render(read_run(write_run(tmp_path, space="nasbench201", found=0.5, random=(0.6, 0.7), steps=10).folder))
-    assert "The found cell does not beat the random cells: 50.00 % against a mean of 65.00 %" in page
+    assert "The found cell reaches 50.00 % against a mean of 65.00 %" in page
     assert "<h2>Found cell</h2>" in page
 
 
