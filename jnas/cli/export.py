@@ -4,6 +4,7 @@ import argparse
 import os
 
 from jnas.cli import tasks
+from jnas.cli.words import add_quiet
 
 
 def add(commands) -> None:
@@ -14,6 +15,7 @@ def add(commands) -> None:
     parser.add_argument("run", metavar="RUN", help="folder of a run, or of one network in it (RUN/train/NAME)")
     parser.add_argument("--out", metavar="FILE", required=True, help="the file")
     tasks.add_space(parser)
+    add_quiet(parser)
     parser.set_defaults(command=_run)
 
 

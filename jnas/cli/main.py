@@ -16,7 +16,7 @@ import types
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any, NoReturn
 
-from jnas.cli import explain, export, hosts, predict, select, tasks, zoo
+from jnas.cli import explain, export, hosts, predict, select, tasks, words, zoo
 from jnas.errors import Diverged, Interrupted, UserError
 from jnas.files.text import check_text, shortened
 from jnas.files.urls import masked, printable
@@ -51,8 +51,9 @@ def main(argv: Sequence[str] | None = None) -> int:
     try:
         for word in sys.argv[1:] if argv is None else argv:
             check_text(word, "a word of the command")
-        _import_jax()
-        status = arguments.command(arguments) or 0
+        with words.on_the_way(arguments):
+            _import_jax()
+            status = arguments.command(arguments) or 0
         print(end="", flush=True)  # here, where it can still be said that there is no place for it
         return status
     except UserError as error:
@@ -143,6 +144,7 @@ def _parser() -> argparse.ArgumentParser:
     evaluate.add_argument("--data", help="default: the data of the run")
     tasks.add_space(evaluate)
     evaluate.add_argument("--split", choices=("test", "train"), default="test")
+    words.add_quiet(evaluate)
     evaluate.set_defaults(command=_evaluate)
 
     report = commands.add_parser("report", help="write the page of a run or of a benchmark, or compare several")
@@ -177,6 +179,7 @@ def _add_search(commands) -> None:
     add("--worker", action="store_true", help="of trials or joint: do not train what was found")
     hosts.add_arguments(search)
     _add_profile(search)
+    words.add_quiet(search)
     search.set_defaults(command=_search)
 
 
@@ -191,6 +194,7 @@ def _add_train(commands) -> None:
     tasks.add_arguments(train)
     hosts.add_arguments(train)
     _add_profile(train)
+    words.add_quiet(train)
     train.set_defaults(command=_train)
 
 
@@ -214,6 +218,7 @@ def _add_bench(commands) -> None:
         help="compile a step for these slices, such as v5e:4x4 or h100:8, run nothing, and predict its time",
     )
     add("--effort", default="O1", help="of the compiler, with --topology: O0, O1 or O2 (O1)")
+    words.add_quiet(bench)
     bench.set_defaults(command=_bench)
 
 
@@ -257,7 +262,7 @@ def _run(arguments: argparse.Namespace, asked: "commands.Asked") -> int:
         folder = asked.folder(arguments.out)
         with _profiling(arguments, folder):
             result = asked.run(folder, mesh).result
-    _summary(result, folder)
+    words.summary(result, folder)
     return 0
 
 
@@ -365,34 +370,6 @@ def _profiling(arguments: argparse.Namespace, folder: pathlib.Path):
     if arguments.profile is None:
         return profiling(None)
     return profiling(folder / "profile", *arguments.profile)
-
-
-def _summary(result: dict[str, Any], folder: pathlib.Path) -> None:
-    from jnas import distributed, report
-
-    if not distributed.is_first():
-        return
-    if "note" in result:  # of a process that left the rest to another one
-        print(result["note"])
-        return
-    if "task" in result:
-        print(*map(printable, tasks.summary(result, folder)), sep="\n")
-        return
-    found = result["found"]
-    if "runs" in result:
-        words = report.agreement_words(result)
-        print(f"runs      {words}" if words else "runs      1 sound run")
-    print(printable(f"genotype  {result['genotype']}"))
-    print(f"accuracy  {100 * found['test_accuracy']:.2f} % on {result['data']['test']} test images")
-    accuracies = [100 * other["test_accuracy"] for other in result["random"]]
-    if accuracies:
-        mean = sum(accuracies) / len(accuracies)
-        each = ", ".join(f"{accuracy:.2f}" for accuracy in accuracies)
-        print(f"random    {mean:.2f} % mean of {len(accuracies)} random cells ({each})")
-    if known := report.reference_words(result):
-        print(f"reference {known}")
-    page = folder / "report.html"
-    print(printable(f"{'report' if page.is_file() else 'run':9} {page if page.is_file() else folder}"))
 
 
 def _say(message: object, status: int) -> int:

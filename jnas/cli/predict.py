@@ -4,6 +4,7 @@ import argparse
 import pathlib
 
 from jnas.cli import tasks
+from jnas.cli.words import add_quiet
 from jnas.errors import UserError
 
 
@@ -16,6 +17,7 @@ def add(commands) -> None:
     parser.add_argument("--top", type=int, default=5, metavar="N", help="classes or neighbours of an answer (5)")
     parser.add_argument("--threshold", type=float, default=0.3, metavar="SCORE", help="least score of a box (0.3)")
     tasks.add_space(parser)
+    add_quiet(parser)
     parser.set_defaults(command=_run)
 
 

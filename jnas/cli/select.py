@@ -4,7 +4,8 @@ import argparse
 import dataclasses
 
 from jnas.cli import zoo
-from jnas.files.urls import masked, printable
+from jnas.cli.words import add_quiet, closing
+from jnas.files.urls import masked
 
 
 def add(commands) -> None:
@@ -19,6 +20,7 @@ def add(commands) -> None:
     option("--budget", type=float, metavar="S", help="seconds of fine-tuning, as measured steps predict them")
     option("--out", metavar="DIR", help="folder of the run (runs/select-DATA-SEED); goes on if unfinished")
     zoo.add_limits(parser)
+    add_quiet(parser)
     parser.set_defaults(command=_run)
 
 
@@ -47,5 +49,5 @@ def _run(arguments: argparse.Namespace) -> int:
         print(f"trial     {trial['model']}: {100 * trial['test_accuracy']:.2f} % of the validation images")
     found = result["found"]
     print(f"chosen    {found['model']}, {100 * found['test_accuracy']:.2f} % on {result['data']['test']} test images")
-    print(printable(f"report    {folder / 'report.html'}"))
+    closing(folder)
     return 0

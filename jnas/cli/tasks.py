@@ -1,7 +1,6 @@
 """`jnas train --task detection | recognition`, and the measurement of what they train."""
 
 import argparse
-import pathlib
 from typing import Any
 
 TASKS = ("classification", "recognition", "detection")
@@ -20,7 +19,7 @@ def add_space(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--space", metavar="FILE.py:NAME", help="the file with the space of the run, if it has its own")
 
 
-def summary(result: dict[str, Any], folder: pathlib.Path) -> list[str]:
+def summary(result: dict[str, Any]) -> list[str]:
     """The lines that a training for recognition or detection ends with."""
     found, lines = result["found"], [f"genotype  {result['genotype']}"]
     if result["task"] == "detection":
@@ -39,4 +38,4 @@ def summary(result: dict[str, Any], folder: pathlib.Path) -> list[str]:
     else:
         lines.append(f"recall    {100 * found['recall_at_1']:.2f} % of nearest neighbours are of the class")
         lines.append(f"MAP at R  {100 * found['map_at_r']:.2f} %")
-    return [*lines, f"report    {folder / 'report.html'}"]
+    return lines

@@ -3,6 +3,7 @@
 import dataclasses
 import functools
 import pathlib
+import sys
 import time
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
@@ -150,6 +151,8 @@ def once(
     files.prepare_folder(folder)
     started = time.monotonic()
     weights = fit()
+    if distributed.is_first():
+        print(f"{folder.name}: measuring", file=sys.stderr, flush=True)
     measured = measure(weights)
     distributed.from_first(lambda: save_tree(folder / WEIGHTS, weights))
     run_folder.write_json(folder / NETWORK, facts)

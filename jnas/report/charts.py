@@ -6,6 +6,7 @@ from typing import NamedTuple
 import numpy as np
 
 from jnas.report.plots import COLOURS, FIRST, INK, QUIET, SECOND, Chart, Line, axes_of, line_chart, to_svg
+from jnas.report.quantised import NAMES
 from jnas.report.reading import Metrics, Run, found_results, random_results, series
 from jnas.report.reference import RANDOM, reference_cells
 from jnas.report.tables import accuracies, summarise
@@ -103,7 +104,7 @@ def training_charts(run: Run) -> list[Chart]:
         for name, trained in run.train.items():
             steps, values = series(trained.metrics, *spec.metrics)
             random = name.startswith("random")
-            label = name if not random else "random cells" if first_random else ""
+            label = NAMES.get(name, name) if not random else "random cells" if first_random else ""
             first_random = first_random and not random
             lines.append(Line(label, steps, spec.scale * values, own[name], 0.8 if random else 1.8))
         lines.sort(key=lambda line: line.width)  # the found network is drawn over the random ones

@@ -170,6 +170,7 @@ _CARDS = (
 
 def _cards(run: Run, ours: list[dict[str, Any]], theirs: list[float]) -> str:
     cards, kind = [], name_of_kind(run)
+    ours = [run.result.get("quantised", {}).get("joint", {}) | one for one in ours[:1]] + ours[1:]
     for name, scale, digits, unit, what in _CARDS:
         if values := [one[name] for one in ours if isinstance(one.get(name), int | float)]:
             several = f"{len(values)} {KINDS[kind].network}s" if len(values) > 1 else f"the {KINDS[kind].network}"

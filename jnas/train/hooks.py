@@ -147,7 +147,7 @@ def progress(
     Args:
       description: the name of what runs.
       metrics: names of the metrics to show; those that a run does not have are left out.
-      interval: seconds between two plain lines.
+      interval: seconds between two plain lines, later a twentieth of the time that has passed.
       stream: where to write; None is the standard error.
 
     Returns:
@@ -183,7 +183,7 @@ def progress(
         status = _status(event, metrics, elapsed=now - first[0], done=event.step - first[1])
         if bar is not None:
             bar.update(task, completed=event.step, status=status)
-        elif now - last_line >= interval or event.step == event.num_steps:
+        elif now - last_line >= max(interval, 0.05 * (now - first[0])) or event.step == event.num_steps:
             last_line = now
             print(f"{description} {status}", file=output, flush=True)
 
