@@ -5,9 +5,9 @@ Command:  python experiments/joint/fronts.py [key=value ...] [--seeds 15 16 ...]
 Time:     25 minutes a seed, on one core.
 
 Seven searches a seed with as many evaluations each, by `searchers.front` (the last one draws at random), the candidates
-of all scored with the weights of one supernet on the validation images. Of each front, the scores smoothed by the model
-of that searcher, three networks are taken, each adding most to the hypervolume of the estimates; they are trained from
-scratch under their policies and measured on the test images.
+of all scored as the preset does it, by short trainings under their policies. Of each front, the scores smoothed by the
+model of that searcher, three networks are taken, each adding most to the hypervolume of the estimates; they are trained
+from scratch under their policies and measured on the test images.
 
     joint                        architectures and policies together
     uniform 2, 4, 8              architectures, all units at that width

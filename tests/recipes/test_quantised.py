@@ -24,9 +24,10 @@ from jnas.spaces.policy import method_of
 
 SEARCH = (
     "search", "joint", "space=cell-2:skip_connect,nor_conv_1x1", "operators=", "methods=w2a4 w4a8-pow2 w3a5",
-    "supernet.channels=2", "supernet.depth=1", "supernet.batch_size=20", "searcher=random", "num_evaluations=40",
-    "compare=false", "networks=1", "train.channels=3", "train.depth=1", "train.epochs=1", "train.batch_size=20",
-    "train.learning_rate=0.1", "train.augmentation.crop=0", "train.augmentation.flip=false", "steps_per_call=20",
+    "units=shared", "supernet.channels=2", "supernet.depth=1", "supernet.batch_size=20", "searcher=random",
+    "num_evaluations=40", "compare=false", "networks=1", "train.channels=3", "train.depth=1", "train.epochs=1",
+    "train.batch_size=20", "train.learning_rate=0.1", "train.augmentation.crop=0", "train.augmentation.flip=false",
+    "steps_per_call=20",
 )  # fmt: skip
 
 

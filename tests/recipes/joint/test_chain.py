@@ -19,8 +19,8 @@ from jnas.spaces.policy import method_of
 
 SEARCH = (
     "search", "joint", "space=chain:conv_3x3-w2,conv_3x3-e2-dw+skip_connect,fc_6", "operators=", "methods=w3a6 w5a8",
-    "supernet.channels=2", "supernet.epochs=4", "supernet.batch_size=24", "searcher=random", "num_evaluations=6",
-    "at_once=3", "compare=false",
+    "units=shared", "shrink=1", "tuning_steps=0", "supernet.channels=2", "supernet.epochs=4", "supernet.batch_size=24",
+    "searcher=random", "num_evaluations=6", "at_once=3", "compare=false",
     "train.channels=2", "train.epochs=12", "train.batch_size=24", "train.learning_rate=0.1", "augmentation.crop=0",
     "augmentation.flip=false", "train.augmentation.crop=0", "train.augmentation.flip=false", "steps_per_call=40",
 )  # fmt: skip
