@@ -61,7 +61,7 @@ GRADIENT = (
 )  # fmt: skip
 SMALL = (*GRADIENT, f"space={SPACE}")
 TRIALS = (
-    "search", "trials", DATA, f"space={SPACE}", "num_evaluations=3", "population=2", "train_images=24",
+    "search", "trials", DATA, f"space={SPACE}", "num_evaluations=3", "population=2", "train_images=24", "rungs=1",
     "validation=16", "random_cells=0", "trial.channels=2", "trial.depth=1", "trial.epochs=1",
     "trial.batch_size=8", "trial.augmentation.crop=1", *TRAIN,
 )  # fmt: skip
@@ -144,7 +144,7 @@ CASES: dict[str, Case] = {
     "perturbation": run_of("perturbation", SMALL, "estimator=first_order", "selection=perturbation"),
     "darts": run_of("darts", GRADIENT, "space=darts", "steps=2", "estimator=first_order", "momentum=none"),
     "grouped": run_of("grouped", GROUPED),
-    "trials_training": run_of("trials_training", TRIALS, "objective=training", "costs.parameters=0.1"),
+    "trials_training": run_of("trials_training", TRIALS, "searcher=evolution", "costs.parameters=0.1"),
     "trials_own_training": run_of("trials_own_training", TRIALS, "objective=own_training", "searcher=random"),
     "trials_shared_weights": run_of(
         "trials_shared_weights", TRIALS, "objective=shared_weights", "searcher=gaussian_process"

@@ -6,6 +6,7 @@ import pytest
 
 from jnas import searchers, spaces
 from jnas.errors import UserError
+from jnas.searchers import base
 from jnas.searchers.base import Searcher
 
 SPACE = spaces.nasbench201()
@@ -82,7 +83,7 @@ def test_within_limits_nothing_else_is_asked_and_nothing_twice(objectives):
 
 
 def test_limits_that_nothing_meets_are_one_sentence(monkeypatch):
-    monkeypatch.setattr(searchers.base, "REFUSED", 3)
+    monkeypatch.setattr(base, "REFUSED", 3)
     searcher = searchers.within(searchers.random(SPACE), lambda code: False)
     with pytest.raises(UserError, match="3 architectures in a row are not within the limits: raise one of them"):
         searcher.ask(searcher.init(), jax.random.key(0), 1)

@@ -57,7 +57,7 @@ def describe(config: TrialSearch) -> str:
         "training": "short trainings", "own_training": "short trainings", "shared_weights": "shared weights",
         "table": "a table",
     }.get(config.objective, own.shown(config.objective))  # fmt: skip
-    halved = f", halved {config.rungs - 1} times" if config.rungs > 1 else ""
+    halved = f" in {len(config.budgets)} rungs" if len(config.budgets) > 1 else ""
     within = "".join(f", {name} at most {most:g}" for name, most in config.limits.items())
     less = "".join(f", less {weight:g} {name}" for name, weight in config.costs.items())
     beside = "".join(f", beside {name}" for name in config.beside)
@@ -117,8 +117,8 @@ def plan(
     if known is None:
         data.supervised_source(parts[0], batch_size=config.trial.batch_size, augment=data.Augment())  # checks the size
     searcher, searched = searcher_of(config, space, named), space
-    if config.rungs > 1:
-        searched = searchers.budgeted(space, epochs_of(config))
+    if len(config.budgets) > 1:
+        searched = searchers.budgeted(space, config.budgets)
         searcher = searchers.halving(searcher, searched, eta=config.eta)
     if storage is not None:  # one that is refused leaves no folder
         study.close_study(_study(config, searched, storage))
@@ -160,11 +160,6 @@ def search(config: TrialSearch, plan: Plan, path: pathlib.Path) -> dict[str, Any
     }  # fmt: skip
 
 
-def epochs_of(config: TrialSearch) -> tuple[int, ...]:
-    """The epochs of each rung."""
-    return tuple(config.trial.epochs * config.eta**rung for rung in range(config.rungs))
-
-
 def _study(config: TrialSearch, space: Space, storage: str | pathlib.Path) -> "optuna.Study":
     about = {name: value for name, value in dataclasses.asdict(config).items() if name not in _OWN}
     network = {name: config.train.__dict__[name] for name in ("channels", "depth", "stem")}  # of which costs are
@@ -197,7 +192,7 @@ def _objective(config: TrialSearch, plan: Plan, path: pathlib.Path) -> Objective
         short = config.objective == "training" and steps <= objectives.LONGEST
         make = objectives.short_training if short else objectives.own_training
         key = jax.random.fold_in(jax.random.key(config.seed), 5)
-        rungs = objectives.Rungs(epochs_of(config), key, path / SEARCH / RUNGS) if config.rungs > 1 else None
+        rungs = objectives.Rungs(config.budgets, key, path / SEARCH / RUNGS) if len(config.budgets) > 1 else None
         judge = make(plan.space, plan.train, plan.validation, config.trial, rungs)
     if config.beside:
         return objectives.beside(judge, {name: plan.costs[name] for name in config.beside})

@@ -20,7 +20,7 @@ class TrialSearch:
     population: int = 8  # of evolution and NSGA-II; architectures drawn at random before a model is asked
     num_evaluations: int = 16  # complete trials
     ask_size: int = 1  # architectures asked at once
-    rungs: int = 1  # of successive halving: budgets, the first `trial.epochs`, each a trial that goes on; 1: no halving
+    rungs: int = 1  # of successive halving, where trainings are judged and nothing stands beside; 1: trial.epochs alone
     eta: int = 3  # from rung to rung one in so many architectures is promoted, and trained for so many times the epochs
     # what judges an architecture
     objective: Literal["training", "own_training", "shared_weights", "table"] = "training"  # or FILE.py:NAME
@@ -48,7 +48,11 @@ class TrialSearch:
                 raise ValueError(f"{name!r} is no cost: choose among {', '.join(COSTS)}")
         if self.costs and self.beside:
             raise ValueError("costs are taken off the score and beside stand next to it: set one of them")
-        if self.rungs > 1 and (self.beside or self.objective not in ("training", "own_training")):
-            raise ValueError(f"rungs is {self.rungs}: halve trainings by one score, without beside, or set it to 1")
         if (self.objective == "table") != bool(self.table):
             raise ValueError(f"objective is {self.objective} and table {self.table!r}: set both for a table, or none")
+
+    @property
+    def budgets(self) -> tuple[int, ...]:
+        """The epochs of each rung."""
+        halved = self.objective in ("training", "own_training") and not self.beside
+        return tuple(self.trial.epochs * self.eta**rung for rung in range(self.rungs if halved else 1))

@@ -248,6 +248,9 @@ class TestWords:
     def test_the_preset_can_be_built(self):
         config = build(TrialSearch, read_preset("trials"))
         assert config.objective == "training"
+        assert config.budgets == (4, 12)
+        assert dataclasses.replace(config, beside=["flops"]).budgets == (4,)
+        assert dataclasses.replace(config, objective="shared_weights").budgets == (4,)
 
     @pytest.mark.parametrize(
         ("changed", "sentence"),
@@ -258,8 +261,6 @@ class TestWords:
             ({"objective": "table"}, "set both"),
             ({"limits": {"size": 1.0}}, "'size' is no cost"),
             ({"limits": {"latency": 0.0}}, "limits is 0.0: give a positive number"),
-            ({"rungs": 2, "beside": ["flops"]}, "halve trainings by one score"),
-            ({"rungs": 2, "objective": "shared_weights"}, "halve trainings by one score"),
             ({"lease_seconds": 0.0}, "positive"),
         ],
     )
