@@ -25,9 +25,10 @@ def halving(searcher: Searcher, space: Budgeted, *, eta: int = 3) -> Searcher:
     """Promotes an architecture that is among the best `1 / eta` of its budget, and else asks for a new one.
 
     Of the architectures known at a budget the best `floor(known / eta)` are due at the next one; those of the largest
-    budget come first. Nobody waits: a worker promotes by what is known when it asks. For new architectures the other
-    searcher is asked, to which each architecture has one value: that of its largest budget, less the mean of what that
-    budget gave beyond the one before to those that have both.
+    budget come first. Nobody waits: a worker promotes by what is known when it asks. Unlike in the paper no more than
+    `floor(known / eta)` are promoted in all, also where those promoted early have been overtaken: of 15 architectures
+    it was 8 in place of 5. For new architectures the other searcher is asked, to which each architecture has one value:
+    that of its largest budget, less the mean of what that budget gave beyond the one before to those that have both.
 
     Args:
       searcher: of new architectures, told one score.
@@ -46,18 +47,20 @@ def halving(searcher: Searcher, space: Budgeted, *, eta: int = 3) -> Searcher:
         raise ValueError(f"eta is {eta}: give at least 2, of which one is promoted")
     budgets = len(space.choices[-1].options)
 
-    def due(state: Observations) -> np.ndarray:
+    def promoted(state: Observations) -> np.ndarray:
         codes, values = state.codes[: state.count], state.values[: state.count]
         there = {code.tobytes() for code in codes}
         found = []
         for budget in reversed(range(budgets - 1)):
             known = np.flatnonzero((codes[:, -1] == budget) & np.isfinite(values))
-            best = known[np.argsort(-values[known], kind="stable")][: len(known) // eta]
-            found += [code for code in _at(codes[best, :-1], budget + 1) if code.tobytes() not in there]
+            due = len(known) // eta
+            best = known[np.argsort(-values[known], kind="stable")][:due]
+            left = [code for code in _at(codes[best, :-1], budget + 1) if code.tobytes() not in there]
+            found += left[: max(due - np.count_nonzero(codes[:, -1] == budget + 1), 0)]
         return np.array(found, np.int32).reshape(-1, len(space.choices))
 
     def ask(state: Observations, key: Any, num: int) -> np.ndarray:
-        found = due(state)[:num]
+        found = promoted(state)[:num]
         if len(found) < num:
             new = searcher.ask(searcher.tell(searcher.init(), *_latest(state, budgets)), key, num - len(found))
             found = np.concatenate([found, _at(np.asarray(new), 0)])

@@ -22,8 +22,10 @@ def due(known, eta):
     found = []
     for budget in (1, 0):
         there = sorted((code for code in known if code[-1] == budget), key=lambda code: -known[code])
-        found += [(*code[:-1], budget + 1) for code in there[: len(there) // eta]]
-    return [code for code in found if code not in known]
+        best = [(*code[:-1], budget + 1) for code in there[: len(there) // eta]]
+        free = len(there) // eta - sum(code[-1] == budget + 1 for code in known)
+        found += [code for code in best if code not in known][: max(free, 0)]
+    return found
 
 
 @pytest.mark.parametrize("eta", [2, 3])
@@ -43,8 +45,8 @@ def test_what_is_due_is_promoted_and_else_a_new_architecture_begins(eta):
         state = searcher.tell(state, asked, np.array(list(told.values())))
     counts = np.bincount([code[-1] for code in known])
     assert counts.sum() == 120
-    assert counts[0] > counts[1] > counts[2] > 0
-    assert (counts[1:] >= counts[:-1] // eta).all()  # some more: who was among the best may be overtaken
+    assert (counts[1:] <= counts[:-1] // eta).all()
+    assert (counts[1:] >= counts[:-1] // eta - 1).all()
 
 
 def test_the_other_searcher_learns_one_value_an_architecture_on_one_scale():
