@@ -232,7 +232,7 @@ class ChainNetwork(nn.Module):
                 names = [name if self.space.is_fixed else f"{name}_{word}" for word in words]
                 made = [self._layer(*of, channels, state, train, rate) for of in zip(words, names, strict=True)]
                 state = made[0] if self.space.is_fixed else _taken(made, rows[f"layer_{index}"])
-            last[self.strides[stage]] = state.x
+            last[self.strides[0] << stage] = state.x
             if self.auxiliary and train and not features and index == self._thirds[1]:
                 head = AuxiliaryHead(self.num_classes, self.stem_kind != "imagenet", self.dtype, name="auxiliary_head")
                 auxiliary = head(state.x, train)
@@ -246,7 +246,8 @@ class ChainNetwork(nn.Module):
     def strides(self) -> tuple[int, ...]:
         """Pixels of the image from one place of a state to the next, for every resolution with a layer or a stem."""
         first = 8 if self.stem_kind == "imagenet" else 1
-        return (first, 2 * first, 4 * first)
+        between = (2 * first,) * (self._thirds[0] < self._thirds[1])  # a chain of one layer has none there
+        return (first, *between, 4 * first)
 
     @property
     def _thirds(self) -> tuple[int, int]:

@@ -8,6 +8,7 @@ from jnas.files import atomic_write
 from jnas.report.measurements import Benchmarks, Measured, read_benchmarks
 from jnas.report.page import document
 from jnas.report.plots import Chart, figures
+from jnas.report.reading import dotted
 from jnas.report.rooflines import bar_chart, roofline_chart
 from jnas.report.tables import MISSING, Table, as_html, escaped, halves, number, significant, warning
 
@@ -100,6 +101,7 @@ def _row(case: Measured) -> tuple[str, ...]:
 
 
 _GIGA = 1e9
+_SHAPE = ("space", "data", "shrink", "channels", "depth", "batch_size", "estimator", "scheme", "momentum", "edges")
 
 
 def benchmark_table(paths: Sequence[str | Path]) -> Table:
@@ -209,7 +211,13 @@ def _table(found: Benchmarks) -> Table:
 
 def _tables(found: Benchmarks) -> str:
     named, titles = 1 + (len(found.files) > 1), ("Time", "Memory and arithmetic")
-    return halves(_table(found), named, "peak memory [MB]", titles)
+    every = [dict(dotted(case.record.get("settings") or {})) for case in found.cases]
+    known = {name: {str(one.get(name)) for one in every} for name in _SHAPE}
+    shared = ", ".join(
+        f"{name} {values.pop()}" for name, values in known.items() if len(values) == 1 and "None" not in values
+    )
+    said = f"<p>All cases: {escaped(shared)}.</p>" if shared else ""
+    return said + halves(_table(found), named, "peak memory [MB]", titles)
 
 
 def _failures(found: Benchmarks) -> str:

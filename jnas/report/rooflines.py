@@ -56,7 +56,8 @@ def bar_chart(
         axes.set_xlim(0, 1.15 * max([v or 0.0 for values in series.values() for v in values] or [0.0]) or 1.0)
         axes.grid(axis="y", visible=False)
         if len(series) > 1:
-            shades = [Patch(color=QUIET, alpha=1.0 if i == 0 else 0.4) for i in range(len(series))]
+            shade = QUIET if len(set(groups)) > 1 else COLOURS[groups[0] % len(COLOURS)]
+            shades = [Patch(color=shade, alpha=1.0 if i == 0 else 0.4) for i in range(len(series))]
             axes.figure.legend(shades, list(series), loc="outside lower center", ncols=len(series))
         said = "; ".join(
             f"{label}: {', '.join(f'{name} {_short(x)}' for name, v in series.items() if (x := v[i]) is not None)}"

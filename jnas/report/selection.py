@@ -33,10 +33,10 @@ def words(found: dict[str, Any]) -> list[str]:
     if not trials:
         return []
     best = max(trials, key=lambda trial: trial["test_accuracy"])
+    among, tried = len(found.get("candidates", [])), len({trial.get("model") for trial in trials})
     return [
-        f"{len({trial.get('model') for trial in trials})} of {len(found.get('candidates', []))} networks within the "
-        f"limits were fine-tuned, in {len(trials)} trials; {best.get('model')} does best on the validation images, "
-        f"{100 * best['test_accuracy']:.2f} %."
+        f"Networks within the limits: {among}; fine-tuned: {tried}, in {len(trials)} trials. {best.get('model')} does "
+        f"best on the validation images, {100 * best['test_accuracy']:.2f} %."
     ]
 
 

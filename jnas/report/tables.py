@@ -80,7 +80,9 @@ def trained_table(run: Run) -> Table:
         )
         rows.append((f"random, mean ± std (n = {len(random)})", *means, MISSING))
     columns = ("network", *_MEASURED, "seed")
-    return Table("Networks trained from scratch", columns, tuple(rows))
+    kept = [at for at in range(len(columns)) if not rows or any(row[at] != MISSING for row in rows)]
+    pick = lambda row: tuple(row[at] for at in kept)
+    return Table("Trained networks", pick(columns), tuple(map(pick, rows)))
 
 
 def fact(run: Run, key: str) -> str:

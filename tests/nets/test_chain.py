@@ -61,6 +61,14 @@ def test_width_changes_the_channels_between_layers_and_stages_double_them():
     assert net.strides == (1, 2, 4)
 
 
+def test_a_chain_of_one_layer_offers_no_resolution_between():
+    net, *_ = shapes_of("chain:conv_3x3")
+    apply = functools.partial(net.init_with_output, jax.random.key(0), train=False, features=True)
+    states, _ = jax.eval_shape(apply, jnp.zeros((1, 16, 16, 3)))
+    assert tuple(states) == net.strides == (1, 4)
+    assert states[4].shape[1:3] == (4, 4)
+
+
 def test_depth_repeats_every_layer():
     _, once, _ = shapes_of("chain:conv_3x3")
     _, twice, _ = shapes_of("chain:conv_3x3", depth=2)

@@ -82,7 +82,9 @@ def test_a_file_of_a_version_with_more_settings_is_compared(write):
 
 
 def test_the_page_draws_every_chart_and_names_what_failed(write, capsys):
-    path = write("a.jsonl", CEILINGS, case(), case(space="<s1>"), case(space="s2", error="out of memory"))
+    size = {"channels": 4, "batch_size": 32}
+    cases = case(**size), case(space="<s1>", **size), case(space="s2", error="out of memory", **size)
+    path = write("a.jsonl", CEILINGS, *cases)
     assert main(["report", path]) == 0
     out = capsys.readouterr().out
     assert "failed" in out
@@ -94,6 +96,7 @@ def test_the_page_draws_every_chart_and_names_what_failed(write, capsys):
     assert titles == ["Time of a step", "Compilation", "Memory", "Roofline"]
     assert len(images(reader)) == 4
     assert "0.500" in "".join(reader.text)
+    assert "All cases: channels 4, batch_size 32, estimator neumann." in "".join(reader.text)
     assert "step, s2 (a) failed: out of memory." in "".join(reader.text)
     assert "100 GFLOP/s and 20 GB/s" in next(a["alt"] for t, a in reader.tags if t == "img" and "Roofline" in a["alt"])
     assert str(write_benchmarks([path])) == page
