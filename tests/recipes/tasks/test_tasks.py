@@ -194,8 +194,9 @@ def test_recognition_finds_neighbours(images, tmp_path, capsys):
     [
         (["train", LAYER, SPACE, "--task", "flying"], "invalid choice: 'flying'"),
         (["train", LAYER, SPACE, "--task", "detection"], "give --data FOLDER"),
-        (["train", LAYER, SPACE, "--task", "detection", "--data", "nowhere"], "nowhere is not a folder"),
-        (["train", LAYER, SPACE, "--task", "detection", "--data", "."], "holds neither"),
+        (["train", LAYER, SPACE, "--task", "detection", "--data", "nowhere", "strides=[8]"], "nowhere is not a folder"),
+        (["train", LAYER, SPACE, "--task", "detection", "--data", ".", "strides=[8]"], "holds neither"),
+        (["train", LAYER, SPACE, "--task", "detection", "--data", "."], "that offers (8, 32)"),
         (["train", LAYER, SPACE, "--task", "detection", "--data", ".", "strides=[8, 64]"], "strides (8, 64)"),
         (["train", LAYER, SPACE, "--task", "detection", "--data", ".", "train.epochs=0"], "epochs is 0"),
         (["train", LAYER, SPACE, "--task", "detection", "--data", ".", "chanels=3"], "did you mean channels?"),
