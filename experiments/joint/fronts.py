@@ -2,7 +2,7 @@
 
 Command:  python experiments/joint/fronts.py [key=value ...] [--seeds 15 16 ...] [--data cifar10.npz] [--out F.jsonl]
           python experiments/joint/fronts.py --table fronts.jsonl [...]
-Time:     25 minutes a seed, on one core.
+Time:     35 minutes a seed, on one core.
 
 Seven searches a seed with as many evaluations each, by `searchers.front` (the last one draws at random), the candidates
 of all scored as the preset does it, by short trainings under their policies. Of each front, the scores smoothed by the
@@ -181,21 +181,22 @@ def show(lines, figure):
         mine = [line for line in lines if line["data"] == data]
         seeds = sorted({line["seed"] for line in mine})
         by = {(line["row"], line["seed"]): line for line in mine}
+        rows = [row for row in ROWS if all((row, seed) in by for seed in seeds)]
         print(f"{data}\n\n| hypervolume | " + " | ".join(f"seed {seed}" for seed in seeds) + " | mean | joint above |")
         print("|---|" + "---|" * (len(seeds) + 2))
-        for row in ROWS:
+        for row in rows:
             each = [volume(by[row, seed]) for seed in seeds]
             above = sum(volume(by["joint", seed]) > one for seed, one in zip(seeds, each, strict=True))
             told = "" if row == "joint" else f"{above} of {len(seeds)}"
             print(f"| {row} | " + " | ".join(f"{one:.2f}" for one in each) + f" | {np.mean(each):.2f} | {told} |")
         print("\n| test accuracy / bytes | " + " | ".join(f"seed {seed}" for seed in seeds) + " |")
         print("|---|" + "---|" * len(seeds))
-        for row in ROWS:
+        for row in rows:
             print(f"| {row} | " + " | ".join(shown(by[row, seed]["networks"]) for seed in seeds) + " |")
         print("\n| seed | best uniform network | smallest of the joint row that is not worse | its share of the size |")
         print("|---|---|---|---|")
         for seed in seeds:
-            uniform = [one for row in ROWS[1:4] for one in by[row, seed]["networks"]]
+            uniform = [one for row in set(ROWS[1:4]) & set(rows) for one in by[row, seed]["networks"]]
             best = max(uniform, key=lambda one: (one["test_accuracy"], -one["size"]))
             fine = [one for one in by["joint", seed]["networks"] if one["test_accuracy"] >= best["test_accuracy"]]
             small = min(fine, key=lambda one: one["size"], default=None)

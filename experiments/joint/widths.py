@@ -88,9 +88,10 @@ def table(arguments):
     rows = [("trained from scratch", *effects(*zip(*[(t["arch"], t["columns"], t["accuracy"]) for t in truths])))]  # noqa: B905
     for line in map(json.loads, arguments.scores.read_text().splitlines()):
         rows.append((" ".join(line["words"]) or "the preset", line["effects"], line["left"]))
-    print("| points of |", " | ".join(EFFECTS), "| left |\n|---|" + "---|" * (len(EFFECTS) + 1))
+    head = ("points by", *EFFECTS, "8 bits for 2 everywhere", "left")
+    print(f"| {' | '.join(head)} |\n|{'---|' * len(head)}")
     for name, found, left in rows:
-        print(f"| {name} | " + " | ".join(f"{100 * one:.2f}" for one in (*found, left)) + " |")
+        print(f"| {name} | " + " | ".join(f"{100 * one:.2f}" for one in (*found, sum(found[2:]), left)) + " |")
 
 
 def main():
