@@ -76,18 +76,18 @@ def test_bad_steps_and_folders(learner, tmp_path):
 
 
 def test_the_flag_of_the_command_traces_into_the_folder_of_the_run(learner, tmp_path, monkeypatch):
-    from jnas.cli import main
+    from jnas.cli import main, words
     from jnas.recipes import driver
 
     def run(recipe, settings, folder, *, mesh):
         return fit(learner, resident(), key=KEY, num_steps=settings.epochs, hooks=chunks_of(1))
 
     monkeypatch.setattr(driver, "run", run)
-    monkeypatch.setattr(main, "_summary", lambda result, folder: None)
+    monkeypatch.setattr(words, "summary", lambda result, folder: None)
     monkeypatch.setattr("jnas.distributed.cache.enable_compilation_cache", lambda: None)
-    for words, expected in (("--profile",), [3, 4, 5]), (("--profile", "2:3"), [1, 2]), ((), None):
-        folder = tmp_path / str(len(words))
-        assert main.main(["search", "epochs=9", "--out", str(folder), *words]) == 0
+    for flag, expected in (("--profile",), [3, 4, 5]), (("--profile", "2:3"), [1, 2]), ((), None):
+        folder = tmp_path / str(len(flag))
+        assert main.main(["search", "epochs=9", "--out", str(folder), *flag]) == 0
         assert [traced_steps(events) for events in traces(folder / "profile")] == ([expected] if expected else [])
 
 

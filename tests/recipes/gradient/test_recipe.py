@@ -99,9 +99,9 @@ def test_the_search_sees_smaller_images_than_the_training(images):
         KIND = "search"
         plan = staticmethod(lambda config, splits, space, mesh: splits)
 
-    whole, searched = driver._planned(Seen, Search(data=str(images), shrink=2), None, None)
+    whole, searched = driver._planned(Seen, Search(data=str(images), shrink=2), None)
     assert (whole.train.shape, searched.train.shape, searched.test.shape) == ((7, 7, 1), (3, 3, 1), (7, 7, 1))
-    assert driver._planned(Seen, Search(data=str(images), shrink=1), None, None)[1].train.shape == (7, 7, 1)
+    assert driver._planned(Seen, Search(data=str(images), shrink=1), None)[1].train.shape == (7, 7, 1)
 
 
 @pytest.mark.parametrize("momentum", ["moving_average", "storm"])
