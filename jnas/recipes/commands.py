@@ -155,6 +155,10 @@ def kind_of(*layers: Layer) -> str:
 
 def settings_of(*layers: Layer) -> list[dict[str, Any]]:
     """Settings as `config.build` takes them: files under words and mappings, with parts of the user's own."""
+    for layer in layers:
+        if not isinstance(layer, str | Mapping):
+            kind = type(layer).__name__
+            raise UserError(f"settings are given as {kind}: give the name of a preset or file as text, or a mapping")
     files = [config.read_preset(layer) for layer in layers if isinstance(layer, str) and "=" not in layer]
     words = config.read_words(layer for layer in layers if isinstance(layer, str) and "=" in layer)
     return [*files, *(own_parts.typed(layer) for layer in (words, *layers) if isinstance(layer, Mapping))]
@@ -301,6 +305,8 @@ def evaluate(
       UserError: if there is no trained network, or the data do not fit it.
     """
     path, own = (run.folder, run.space) if isinstance(run, Run) else (pathlib.Path(run), space_of(space))
+    if split not in ("test", "train"):
+        raise UserError(f"split is {split!r}: give test or train")
     network = models.network_folder(path)
     given = own_parts.typed({} if data is None else {"data": data})
     enable_compilation_cache()

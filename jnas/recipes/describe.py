@@ -17,6 +17,7 @@ import yaml
 
 from jnas import report
 from jnas.errors import UserError
+from jnas.files.own import Own
 from jnas.recipes.settings import BELOW_ONE, LARGE, POSITIVE, bounds_of
 
 # What these names mean wherever the settings that have them say nothing else.
@@ -94,6 +95,7 @@ def explained(settings: Any, prefix: str = "") -> Iterator[Setting]:
             yield Setting(name, "", "", "", "", meaning)
             yield from explained(value, f"{name}.")
             continue
+        value = str(value) if isinstance(value, Own) else value
         plain = yaml.safe_dump(value, default_flow_style=True, allow_unicode=True, width=10**9)
         plain = plain.removesuffix("...\n").rstrip("\n")
         options = typing.get_args(hint) if isinstance(hint, types.UnionType) else (hint,)

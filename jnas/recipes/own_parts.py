@@ -1,7 +1,9 @@
 """The user's own space, data and objective: of a Python file that the user names, or as values in Python."""
 
+import contextlib
 import dataclasses
 import hashlib
+import inspect
 import os
 from collections.abc import Mapping
 from typing import Any
@@ -12,6 +14,7 @@ from jnas.data.arrays import Splits
 from jnas.data.npz import KEYS, splits_from
 from jnas.errors import UserError
 from jnas.files.own import Own, check_unchanged, explained, is_typed, read
+from jnas.spaces import networks
 from jnas.spaces.cell import CellSpace
 from jnas.spaces.chain import ChainSpace
 
@@ -68,7 +71,16 @@ def _space(given: Any) -> Own:
         raise UserError(f"space {_name(given)} is of type {type(part).__name__}: give a CellSpace, see spaces.extend")
     if isinstance(given, Own) and isinstance(part, CellSpace):
         part = dataclasses.replace(part, name=str(given))  # equal to no space but that of a file with this digest
-    return Own(_name(given, part.name), part)
+    return Own(_name(given, _name_of_value(part)), part)
+
+
+def _name_of_value(space: CellSpace | ChainSpace) -> str:
+    """The name of a space that is found by it, and else the name with a digest of what the space is."""
+    with contextlib.suppress(ValueError, UserError):
+        if networks.network_space(space.name) == space:
+            return space.name
+    own = [getattr(space, field.name) for field in dataclasses.fields(space) if field.compare]
+    return f"{space.name}@sha256:{hashlib.sha256(repr(own).encode()).hexdigest()}"
 
 
 def _data(given: Any) -> Own:
@@ -93,6 +105,12 @@ def _objective(given: Any) -> Own:
     name = _name(given, f"{getattr(part, '__module__', '')}.{getattr(part, '__qualname__', '')}")
     if not callable(part):
         raise UserError(f"objective {name} is of type {type(part).__name__}: give a function that makes an objective")
+    if not isinstance(given, Own):
+        try:
+            source = inspect.getsource(part)
+        except (OSError, TypeError):
+            raise UserError(f"the source of objective {name} is not known: write it in a file, FILE.py:NAME") from None
+        name = f"{name}@sha256:{hashlib.sha256(source.encode()).hexdigest()}"
     return Own(name, part)
 
 

@@ -13,7 +13,7 @@ import pytest
 from tiny import TINY
 
 import jnas
-from jnas import exported
+from jnas import exported, spaces
 from jnas.cli.main import main
 from jnas.data.load import load
 from jnas.errors import UserError
@@ -70,6 +70,12 @@ def test_keywords_mean_what_words_mean(finished, images):
     of_train = commands.asked_training(finished[0], {"seed": 3, "train": {"epochs": 1}})
     assert of_train == commands.asked_training(str(finished[0]), "seed=3", "train.epochs=1")
     assert commands.kind_of("joint", {"seed": 1}) == "quantised"
+    with pytest.raises(UserError, match="settings are given as PosixPath: give the name of a preset"):
+        commands.asked_search(pathlib.Path("mine.yaml"))  # pyright: ignore[reportArgumentType]
+    with pytest.raises(UserError, match="split is 'val': give test or train"):
+        jnas.evaluate(finished[0], split="val")  # pyright: ignore[reportArgumentType]
+    one, other = ({"objective": make} for make in (own_ops.score, own_ops.images))
+    assert commands.asked_search("trials", one).settings != commands.asked_search("trials", other).settings
     with pytest.raises(UserError, match="task is 'painting': give classification, detection or recognition"):
         jnas.train_architecture("DARTS_V2", task="painting")  # pyright: ignore[reportArgumentType]
 
@@ -77,6 +83,8 @@ def test_keywords_mean_what_words_mean(finished, images):
 def test_spaces_and_data_may_be_values(tmp_path):
     settings = commands.asked_search({"space": own_ops.SPACE, "data": own_ops.ARRAYS}).settings
     assert settings.space.part is own_ops.SPACE
+    assert commands.asked_search({"space": own_ops.WHOLE}).settings.space != settings.space  # of the same name
+    assert commands.asked_search({"space": spaces.darts()}).settings.space == "darts"
     np.testing.assert_array_equal(load(settings.data).train.images, own_ops.SPLITS.train.images)
     assert commands.asked_search({"data": tmp_path}).settings.data == str(tmp_path)
     again = commands.asked_search({"space": own_ops.SPACE, "data": own_ops.NAMED}).settings

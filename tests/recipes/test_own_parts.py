@@ -64,6 +64,11 @@ def test_name_and_digest_stand_in_the_settings_and_the_cell_is_drawn(searched):
     assert f"ops.py:SPACE@{digest[:8]}" in page
 
 
+def test_its_settings_are_shown(searched, capsys):
+    assert run("search", f"space={searched}/ops.py:SPACE", *TINY, "--show") == 0
+    assert "space: ops.py:SPACE@sha256:" in capsys.readouterr().out
+
+
 def test_it_is_evaluated_trained_asked_and_exported(searched, capsys, tmp_path):
     space, data = f"{searched}/ops.py:SPACE", f"{searched}/ops.py:images"
     stored = json.loads((searched / "run/result.json").read_text())["found"]

@@ -31,7 +31,8 @@ SUPERNET = "supernet"  # folder of the supernet's training
 def search(config: QuantisedSearch, plan: Plan, path: pathlib.Path) -> dict[str, Any]:
     """The supernet, the sensitivities and the searches, see `driver.Recipe`.
 
-    1. A supernet is trained on random single paths and random policies of the space.
+    1. A supernet is trained on random single paths and random policies of the space, if it has epochs; without them
+       every candidate trains weights of its own when it is scored.
     2. If a threshold is set, sensitivities are measured on validation images, and the spaces narrowed.
     3. A searcher asks for candidates; each is scored on the validation images with the supernet's weights, and its
        reward is what the searcher is told. It ends after `num_evaluations`, or when the reward stands still.
@@ -63,7 +64,7 @@ def finish(
         "derivation": "best reward among the evaluated", "steps": by_name[JOINT]["evaluations"],
         "seconds": found["seconds"], "found": main, "random": [],
         "quantised": {name: {**by_name[name], **trained[name]} for name in by_name},
-        "data": train_network.describe(plan.splits, len(plan.validation)),
+        "data": train_network.describe(plan.splits, len(plan.validation), config.shrink),
     }  # fmt: skip
 
 
@@ -81,7 +82,8 @@ def describe(config: QuantisedSearch) -> str:
     """The method in the words of a table."""
     alone = "architecture at a mixed policy" if len(config.policy.split()) > 1 else f"architecture at {config.policy}"
     what = alone if config.policy else "architecture and policy"
-    return f"{what} by reward ({config.searcher}), weights shared"
+    scored = "weights shared" if config.supernet.epochs else "short trainings"
+    return f"{what} by reward ({config.searcher}), {scored}"
 
 
 def supernet(config: QuantisedSearch, plan: Plan, folder: pathlib.Path):

@@ -108,8 +108,9 @@ class QuantisedSearch:
             raise ValueError(f"beside is {self.beside}: name each cost once")
         if not self.supernet.epochs and not self.tuning_steps:
             raise ValueError("supernet.epochs and tuning_steps are 0: candidates would be scored with random weights")
+        thresholds = self.method_threshold is not None or self.operator_threshold is not None
         accuracy = "accuracy" in {**self.method_rank, **self.operator_rank}
-        if not self.supernet.epochs and (self.method_threshold or self.operator_threshold or accuracy):
+        if not self.supernet.epochs and (thresholds or accuracy):
             raise ValueError(
                 "supernet.epochs is 0 and losses of accuracy filter: they are those of its weights; train it"
             )

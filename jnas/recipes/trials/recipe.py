@@ -148,14 +148,14 @@ def search(config: TrialSearch, plan: Plan, path: pathlib.Path) -> dict[str, Any
     rung = lambda trial: trial.code[len(plan.space.choices) :].tolist()
     # Of those trained for longest, and there the front's end: the best by the first score.
     best = max(found.trials, key=lambda trial: (rung(trial), trial.scores[0]))
-    genotype = name(best.code)
+    genotype, last = name(best.code), rung(best) == [len(config.budgets) - 1]
     return {
         "genotype": genotype, "connected": spaces.is_connected(plan.space, spaces.from_string(plan.space, genotype)),
         "evaluations": len(found.trials), "failed": len(found.failed), "score": best.scores[0],
         "scores": ["score", *config.beside],
         "front": [{"trial": trial.number, "architecture": name(trial.code), "scores": list(trial.scores)}
                   for trial in found.front],
-        "derivation": "the best score" + " of the front" * bool(config.beside) + " of the last rung" * bool(rung(best)),
+        "derivation": "the best score" + " of the front" * bool(config.beside) + " of the last rung" * last,
         "seconds": round(time.monotonic() - started, 2),
     }  # fmt: skip
 
@@ -186,7 +186,8 @@ def _objective(config: TrialSearch, plan: Plan, path: pathlib.Path) -> Objective
             )  # fmt: skip
         judge = objectives.shared_weights(supernet, plan.validation)
     elif (make := own.part_of(config.objective, "objective")) is not None:
-        judge = objectives.with_metrics(make(plan.space, plan.train, plan.validation, config.trial))
+        with own.explained(own.shown(config.objective).partition(":")[0]):
+            judge = objectives.with_metrics(make(plan.space, plan.train, plan.validation, config.trial))
     else:
         steps = config.trial.epochs * (len(plan.train) // config.trial.batch_size)
         short = config.objective == "training" and steps <= objectives.LONGEST

@@ -318,6 +318,7 @@ def test_candidates_may_train_weights_of_their_own(images, tmp_path):
         ({"units": "blocks", "supernet": {"depth": 2}}, "units are blocks"),
         ({"supernet": {"epochs": 0}, "method_threshold": None}, "scored with random weights"),
         ({"supernet": {"epochs": 0}, "tuning_steps": 2}, "losses of accuracy filter"),
+        ({"supernet": {"epochs": 0}, "tuning_steps": 2, "method_threshold": 0.0}, "losses of accuracy filter"),
         ({"shrink": 8}, "shrink is 8 and images are 7 x 7"),
     ],
 )
