@@ -1,18 +1,23 @@
-"""README's example runs, and the commands in it are those that CI runs."""
+"""README and the documents: examples run, commands and imports are there, quotes and figures stand where they say."""
 
+import importlib
+import importlib.util
 import pathlib
 import re
+import shlex
 
 import jax
 import numpy as np
 import pytest
 
 from jnas import nets
+from jnas.recipes import commands
 
 ROOT = pathlib.Path(__file__).parents[1]
-EXPERIMENTS = ROOT / "experiments"
+EXPERIMENTS, DOCS = ROOT / "experiments", ROOT / "docs"
 PAGES = [
     ROOT / "README.md",
+    *sorted(DOCS.rglob("*.md")),
     *sorted(EXPERIMENTS.rglob("README.md")),
     *sorted((ROOT / "third_party").rglob("README.md")),
 ]
@@ -20,44 +25,109 @@ PAGES = [
 
 @pytest.fixture(scope="module")
 def readme():
-    return (ROOT / "README.md").read_text()
+    return (ROOT / "README.md").read_text(encoding="utf-8")
+
+
+def blocks(page, language="python"):
+    return re.findall(rf"```{language}\n(.*?)```", page.read_text(encoding="utf-8"), re.DOTALL)
+
+
+def names_after(example):
+    names: dict = {}
+    exec(compile(example, "example.py", "exec"), names)
+    return names
+
+
+def lines_of_code(example):
+    return len([line for line in example.splitlines() if line.strip()])
+
+
+def test_readme_is_short(readme):
+    assert len(readme.splitlines()) <= 120
+
+
+def test_every_example_of_the_documents_has_a_test():
+    pages = {str(page.relative_to(DOCS)) for page in DOCS.rglob("*.md") for _ in blocks(page)}
+    assert pages == {"bilevel.md", "clusters.md", "own.md"}  # below; README's is run by tests/recipes/test_commands.py
 
 
 @pytest.mark.usefixtures("standard_promotion")
-def test_the_example_runs_and_finds_the_activation_that_made_the_data(readme, capsys):
-    blocks = re.findall(r"```python\n(.*?)```", readme, re.DOTALL)
-    example = next(block for block in blocks if "flax" in block)
-    assert len([line for line in example.splitlines() if line.strip()]) <= 30
-    names: dict = {}
-    exec(compile(example, "README.md", "exec"), names)
-    assert int(np.argmax(names["state"].point.alpha)) == 2
+def test_the_example_runs_and_finds_the_activation_that_made_the_data(capsys):
+    (example,) = blocks(DOCS / "bilevel.md")
+    assert lines_of_code(example) <= 30
+    assert int(np.argmax(names_after(example)["state"].point.alpha)) == 2
     assert "sin" in capsys.readouterr().out
 
 
 @pytest.mark.usefixtures("standard_promotion")
-def test_the_example_of_several_runs_ends_at_the_optimum(readme):
-    (example,) = (block for block in re.findall(r"```python\n(.*?)```", readme, re.DOTALL) if "Several" in block)
-    names: dict = {}
-    exec(compile(example, "README.md", "exec"), names)
-    assert names["runs"].diverged_at.tolist() == [0, 0]
-    np.testing.assert_allclose(names["runs"].state.point.alpha, 1.0, atol=0.05)
+def test_the_example_of_several_runs_ends_at_the_optimum():
+    (example,) = blocks(DOCS / "clusters.md")
+    runs = names_after(example)["runs"]
+    assert runs.diverged_at.tolist() == [0, 0]
+    np.testing.assert_allclose(runs.state.point.alpha, 1.0, atol=0.05)
 
 
-def test_the_example_of_an_own_operator_makes_a_supernet(readme):
-    (example,) = (block for block in re.findall(r"```python\n(.*?)```", readme, re.DOTALL) if "SqueezeExcite" in block)
-    assert len([line for line in example.splitlines() if line.strip()]) <= 15
-    names: dict = {}
-    exec(compile(example, "README.md", "exec"), names)
-    params, _ = jax.eval_shape(lambda key: nets.initialise(names["net"], key, (8, 8, 3)), jax.random.key(0))
+def test_the_example_of_an_own_operator_makes_a_supernet():
+    (example,) = blocks(DOCS / "own.md")
+    assert lines_of_code(example) <= 15
+    net = names_after(example)["net"]
+    params, _ = jax.eval_shape(lambda key: nets.initialise(net, key, (8, 8, 3)), jax.random.key(0))
     assert params["block_0"]["edges_0"]["squeeze_excite"]["Conv_0"]["kernel"].shape == (6, 3, 3, 8, 8)
 
 
-def test_the_table_of_equations_quotes_code_that_is_there(readme):
-    table = readme[readme.index("| equation | code |") :].split("\n\n")[0]
+def test_the_searches_that_the_documents_show_are_accepted(tmp_path, monkeypatch):
+    (tmp_path / "ops.py").write_text(blocks(DOCS / "own.md")[0])
+    monkeypatch.chdir(tmp_path)
+    shown = [line for page in DOCS.rglob("*.md") for text in blocks(page, "text") for line in text.splitlines()]
+    shown = [line for line in shown if line.startswith("jnas search") and "|" not in line]
+    searches = [re.split(r"\s{3,}| --", line)[0] for line in shown]
+    assert len(searches) > 20
+    for search in searches:
+        commands.asked_search(*shlex.split(search)[2:])
+
+
+def rows_of(text, head):
+    """The cells of the tables with that head."""
+    for table in text.split(head)[1:]:
+        for line in table.split("\n\n")[0].splitlines()[2:]:
+            yield [cell.strip() for cell in line.strip("|").split(" | ")]
+
+
+def test_the_table_of_methods_names_imports_tests_and_figures_that_are_there():
+    text = (DOCS / "methods.md").read_text(encoding="utf-8")
+    rows = list(rows_of(text, "| method | paper | equation | import | test | measured figure |"))
+    assert len(rows) >= 38
+    for name, _, _, imported, test, figure in rows:
+        room, _, function = imported.strip("`").rpartition(".")
+        assert callable(getattr(importlib.import_module(room), function)), name
+        called, path = re.fullmatch(r"\[`(\w+)`\]\((.+)\)", test).groups()
+        assert f"def {called}(" in (DOCS / path).read_text(encoding="utf-8"), name
+        if not figure.startswith("not measured"):
+            numbers, path = re.fullmatch(r"(.+): \[\w+\]\((.+)\)", figure).groups()
+            measured = (DOCS / path).read_text(encoding="utf-8")
+            for number in re.findall(r"\d*\.?\d(?:[\d,.]*\d)?(?:e-\d+)?", numbers):
+                assert re.search(rf"(?<!\d){re.escape(number)}(?!\d)", measured), (name, number)
+
+
+def test_the_table_of_equations_quotes_code_that_is_there():
+    text = (DOCS / "methods.md").read_text(encoding="utf-8")
+    table = text[text.index("| equation | code |") :].split("\n\n")[0]
     quotes = re.findall(r"`([^`]+)` in \[`[^`]+`\]\(([^)]+)\)", table)
     assert len(quotes) == len(table.splitlines()) - 2
     for code, path in quotes:
-        assert code in " ".join((ROOT / path).read_text().split()), (code, path)
+        assert code in " ".join((DOCS / path).read_text(encoding="utf-8").split()), (code, path)
+
+
+def test_the_reference_of_settings_is_made_for_every_kind_of_run():
+    spec = importlib.util.spec_from_file_location("conf", DOCS / "conf.py")
+    conf = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(conf)
+    source = [(DOCS / "settings.md").read_text(encoding="utf-8")]
+    asked = [type(conf.settings_of(*found)) for found in re.findall(conf.SETTINGS, source[0])]
+    assert {commands.recipe_of(kind)[1] for kind in commands.RECIPES} < set(asked)
+    conf.fill_in(None, "docs/settings", source)
+    assert source[0].count("| setting | default | values | meaning |") == len(asked)
+    assert "<!--" not in source[0]
 
 
 def heading_links(page):
