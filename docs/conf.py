@@ -74,8 +74,8 @@ def rewrite(app, what, name, obj, options, lines) -> None:
 
 
 def without_fields(app, what, name, obj, skip, options) -> bool | None:
-    """Fields of tuples are told of in their class."""
-    return True if type(obj).__name__ == "_tuplegetter" else None
+    """Fields of tuples are told of in their class, and so is a default that is a type."""
+    return True if type(obj).__name__ == "_tuplegetter" or (what == "class" and isinstance(obj, type)) else None
 
 
 def settings_of(command: str, word: str) -> Any:
