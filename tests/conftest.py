@@ -24,6 +24,7 @@ collect_ignore = ["parallel_script.py", "helpers", "golden/golden.py"]  # progra
 import jax  # noqa: E402 - after its environment
 import numpy as np  # noqa: E402
 import pytest  # noqa: E402
+from PIL import Image, ImageDraw  # noqa: E402
 from tiny import ENTRY, TINY  # noqa: E402
 
 import jnas  # noqa: E402
@@ -95,6 +96,30 @@ def images(tmp_path_factory):
     path = tmp_path_factory.mktemp("data") / "tiny.npz"
     np.savez(path, **arrays)
     return path
+
+
+@pytest.fixture(scope="session")
+def photos(tmp_path_factory):
+    """Sixteen photos with one or two bright shapes each, as VOC lays them out: 12 to train, 4 to test."""
+    root, rng = tmp_path_factory.mktemp("photos"), np.random.default_rng(0)
+    for part in ("Annotations", "JPEGImages", "ImageSets/Main"):
+        (root / part).mkdir(parents=True)
+    for index in range(16):
+        picture = Image.new("RGB", (48, 32))
+        objects = ""
+        for column in range(rng.integers(1, 3)):
+            name = ("disc", "square")[rng.integers(2)]
+            left, top, side = 24 * column + rng.integers(1, 8), rng.integers(1, 16), rng.integers(10, 15)
+            draw = ImageDraw.Draw(picture)
+            (draw.ellipse if name == "disc" else draw.rectangle)([left, top, left + side, top + side], fill="white")
+            corners = zip(("xmin", "ymin", "xmax", "ymax"), (left, top, left + side, top + side), strict=True)
+            inside = "".join(f"<{key}>{value + 1}</{key}>" for key, value in corners)
+            objects += f"<object><name>{name}</name><bndbox>{inside}</bndbox></object>"
+        picture.save(root / "JPEGImages" / f"{index:02}.jpg")
+        (root / "Annotations" / f"{index:02}.xml").write_text(f"<annotation>{objects}</annotation>")
+    for part, numbers in (("train", range(12)), ("test", range(12, 16))):
+        (root / "ImageSets" / "Main" / f"{part}.txt").write_text("\n".join(f"{i:02}" for i in numbers))
+    return root
 
 
 @pytest.fixture(scope="session")

@@ -1,17 +1,23 @@
-"""Races searchers on NAS-Bench-201, where every answer is known.
+"""Races searchers on NAS-Bench-201 and NAS-Bench-Macro, where every answer is known.
 
-A searcher sees validation accuracy after 12 epochs. Its score after n evaluations is the test accuracy at 200 epochs of
-the architecture with the best signal so far; the test column chooses nothing. Random, evolution and Optuna are asked
-for one architecture at a time, our Gaussian process for five, which costs it a little and saves time. With `--shuffled`
-signal and score are dealt out to the architectures at random: the control, in which no searcher may win.
+On NAS-Bench-201 a searcher sees validation accuracy after 12 epochs. Its score after n evaluations is the test accuracy
+at 200 epochs of the architecture with the best signal so far; the test column chooses nothing. Random, evolution and
+Optuna are asked for one architecture at a time, our Gaussian process for five, which costs it a little and saves time.
+With `--shuffled` signal and score are dealt out to the architectures at random: the control, in which no searcher may
+win. With `--by-time` a run ends by the seconds that its trainings took on the table's GPU, 12 / 200 of the training of
+200 epochs each, as in the literature on this benchmark (Dong et al., TPAMI 2021: 20,000 s).
+
+On NAS-Bench-Macro (`--data macro`) the signal is the test accuracy of the first of three trainings, the score the mean
+of the three: the table has no validation images, and nothing was chosen on it.
 
 Command:   python experiments/searchers/searchers_nasbench201.py NASBENCH201.csv.gz
-           Options: --seeds 50 --first-seed 0 --only NAME ... --data c10 --shuffled
-Needs:     a table with the columns `arch`, `c10_val_e12` and `c10_test_e200`, 15,625 rows. With Optuna installed its
-           TPE sampler runs too, and with PyTorch beside it its Gaussian-process sampler.
-Adds to:   --results FILE.jsonl, one line a searcher and seed, `curve` being the score after 10, 20 .. 200 evaluations;
-           a line that is there is not run again. Then prints the table, and the Gaussian process against each of the
-           others, seed by seed.
+           Options: --seeds 50 --first-seed 0 --only NAME ... --data c10 --shuffled --by-time
+           python experiments/searchers/searchers_nasbench201.py NASBENCH_MACRO.json.gz --data macro
+Needs:     a table with the columns `arch`, `c10_val_e12`, `c10_test_e200` and `c10_train_s`, 15,625 rows. With Optuna
+           installed its TPE sampler runs too, and with PyTorch beside it its Gaussian-process sampler.
+Adds to:   --results FILE.jsonl, one line a searcher and seed, `curve` being the score after 10, 20 .. 200 evaluations,
+           or after 1,000, 2,000 .. 20,000 s; a line that is there is not run again. Then prints the table, and the
+           Gaussian process against each of the others, seed by seed.
 Figure:    python experiments/searchers/searchers_nasbench201.py --draw experiments/searchers/searchers.svg
 Result, hardware, time: README.md beside this file.
 """
@@ -29,51 +35,66 @@ import jax
 import numpy as np
 
 from jnas import searchers, spaces
+from jnas.spaces.chain import ChainSpace
 
-LAST, EVERY = 200, 10
-MARKS = (50, 100, 200)
+POINTS = 20  # of a curve
+EVERY = {False: 10, True: 1000}  # evaluations, or with --by-time seconds
+MARKS = {False: (20, 30, 50, 100, 200), True: (12_000, 20_000)}
+LAST = {False: 200, True: 400}  # evaluations; no run takes more than 20,000 s to make so many
 OURS = "gaussian_process"
 TORCH = "optuna_gp is left out: Optuna's Gaussian-process sampler needs PyTorch; install torch beside optuna."
 OPTUNA = "optuna_tpe and optuna_gp are left out: install optuna, and torch beside it for the second."
 
 
+def space_of(data):
+    if data == "macro":
+        return ChainSpace((("skip_connect", "conv_3x3-e3-dw", "conv_5x5-e6-dw"),) * 8)
+    return spaces.nasbench201()
+
+
 def read(path, data):
-    """Signal and score of every code, both `[5] * 6` arrays."""
-    space = spaces.nasbench201()
-    signal, score = np.full([5] * 6, np.nan), np.full([5] * 6, np.nan)
+    """Signal, score and seconds of every code, arrays with an axis a choice."""
+    space = space_of(data)
+    signal, score, seconds = np.full((3, *spaces.num_options(space)), np.nan)
     with gzip.open(path, "rt") as file:
+        if data == "macro":
+            for name, row in json.load(file).items():
+                code = tuple(map(int, name))
+                signal[code], score[code] = row["test_acc"][0], row["mean_acc"]
+            return signal, score, seconds
         for row in csv.DictReader(file):
             code = tuple(spaces.from_string(space, row["arch"]).tolist())
             signal[code], score[code] = float(row[f"{data}_val_e12"]), float(row[f"{data}_test_e200"])
-    return signal, score
+            seconds[code] = float(row["c10_train_s"]) * 12 / 200
+    return signal, score, seconds
 
 
-def run_ours(searcher, batch, signal, seed):
+def run_ours(searcher, batch, signal, seed, last):
     """Evaluated codes, in order."""
     state, key = searcher.init(), jax.random.key(seed)
-    while state.count < LAST:
+    while state.count < last:
         codes = searcher.ask(state, jax.random.fold_in(key, state.count), batch)
         state = searcher.tell(state, codes, signal[tuple(codes.T)])
     return state.codes[: state.count]
 
 
-def run_optuna(sampler, signal):
+def run_optuna(sampler, signal, last):
     import optuna
 
     optuna.logging.set_verbosity(optuna.logging.ERROR)
     codes = []
 
     def objective(trial):
-        code = tuple(trial.suggest_categorical(str(i), list(range(5))) for i in range(6))
+        code = tuple(trial.suggest_categorical(str(i), list(range(bound))) for i, bound in enumerate(signal.shape))
         codes.append(code)
         return signal[code]
 
-    optuna.create_study(direction="maximize", sampler=sampler).optimize(objective, n_trials=LAST)
+    optuna.create_study(direction="maximize", sampler=sampler).optimize(objective, n_trials=last)
     return np.array(codes)
 
 
 def contestants(space):
-    """Name -> function of the signal and a seed that returns codes, and a sentence on whoever cannot come."""
+    """Name -> function of signal, seed and number of codes, and a sentence on whoever cannot come."""
     ours = {
         "random": (searchers.random(space), 1),
         "evolution": (searchers.evolution(space), 1),
@@ -81,17 +102,17 @@ def contestants(space):
         OURS: (searchers.gaussian_process(space), 5),
     }
     table = {
-        name: lambda signal, seed, searcher=searcher, batch=batch: run_ours(searcher, batch, signal, seed)
+        name: lambda *rest, searcher=searcher, batch=batch: run_ours(searcher, batch, *rest)
         for name, (searcher, batch) in ours.items()
     }
     if not importlib.util.find_spec("optuna"):
         return table, OPTUNA
     from optuna.samplers import GPSampler, TPESampler
 
-    table["optuna_tpe"] = lambda signal, seed: run_optuna(TPESampler(seed=seed), signal)
+    table["optuna_tpe"] = lambda signal, seed, last: run_optuna(TPESampler(seed=seed), signal, last)
     if not importlib.util.find_spec("torch"):
         return table, TORCH
-    table["optuna_gp"] = lambda signal, seed: run_optuna(GPSampler(seed=seed), signal)
+    table["optuna_gp"] = lambda signal, seed, last: run_optuna(GPSampler(seed=seed), signal, last)
     return table, ""
 
 
@@ -99,12 +120,12 @@ def main(args):
     results = pathlib.Path(args.results)
     if args.draw:
         return draw(kept(results, args), args.draw)
-    runs, absent = contestants(spaces.nasbench201())
+    runs, absent = contestants(space_of(args.data))
     if unknown := [name for name in args.only or [] if name not in runs]:
         sys.exit(f"no searcher {unknown[0]!r}: choose among {', '.join(map(repr, runs))}. {absent}".strip())
     if absent and not args.only:
         print(absent, file=sys.stderr)
-    signal, score = read(args.table, args.data)
+    signal, score, cost = read(args.table, args.data)
     if args.shuffled:
         order = np.random.default_rng(0).permutation(signal.size)
         signal, score = (values.ravel()[order].reshape(signal.shape) for values in (signal, score))
@@ -113,23 +134,28 @@ def main(args):
         done = {row["seed"] for row in kept(results, args) if row["searcher"] == name}
         for seed in sorted({*range(args.first_seed, args.first_seed + args.seeds)} - done):
             start = time.perf_counter()
-            codes = runs[name](signal, seed)
+            codes = runs[name](signal, seed, LAST[args.by_time])
             seconds = time.perf_counter() - start
-            seen, reached = signal[tuple(codes.T)], score[tuple(codes.T)]
-            best = [int(np.argmax(seen[:count])) for count in range(EVERY, LAST + 1, EVERY)]
+            seen, reached, took = (values[tuple(codes.T)] for values in (signal, score, cost))
+            spent = np.cumsum(took) if args.by_time else 1 + np.arange(len(codes))
+            points = EVERY[args.by_time] * (1 + np.arange(POINTS))
+            assert spent[-1] >= points[-1]
+            best = [int(np.argmax(seen[:count])) for count in np.searchsorted(spent, points, "right")]
             line = {"searcher": name, "seed": seed, "data": args.data, "shuffled": args.shuffled}
+            line |= {"by": "seconds"} if args.by_time else {}
             line |= {"seconds": round(seconds, 2), "signal": round(seen[best[-1]], 3)}
             line["curve"] = np.round(reached[best], 3).tolist()
             with results.open("a") as file:
                 file.write(json.dumps(line) + "\n")
             print(json.dumps(line), flush=True)
-    return say(kept(results, args))
+    return say(kept(results, args), args.by_time)
 
 
 def kept(path, args):
     """The lines of this setting."""
     rows = [json.loads(line) for line in path.open()] if path.exists() else []
-    return [row for row in rows if (row["data"], row["shuffled"]) == (args.data, args.shuffled)]
+    mine = (args.data, args.shuffled, args.by_time)
+    return [row for row in rows if (row["data"], row["shuffled"], "by" in row) == mine]
 
 
 def curves(rows):
@@ -140,10 +166,11 @@ def curves(rows):
     return found
 
 
-def say(rows):
-    found = curves(rows)
-    columns = [mark // EVERY - 1 for mark in MARKS]
-    print(f"evaluations {'':28}" + "".join(f"{mark:<18}" for mark in MARKS) + "seconds a seed, median")
+def say(rows, by_time):
+    found, marks = curves(rows), MARKS[by_time]
+    columns = [mark // EVERY[by_time] - 1 for mark in marks]
+    what = "seconds" if by_time else "evaluations"
+    print(f"{what:40}" + "".join(f"{mark:<18}" for mark in marks) + "seconds a seed, median")
     for name, of in found.items():
         values = np.array(list(of.values()))[:, columns]
         cells = [f"{mean:.3f} +- {std:.3f}   " for mean, std in zip(values.mean(0), values.std(0), strict=True)]
@@ -152,16 +179,16 @@ def say(rows):
     ours = found.get(OURS, {})
     for name, of in found.items():
         if name != OURS and ours.keys() & of.keys():
-            print(f"{OURS} against {name}: {paired(ours, of, columns)}")
+            print(f"{OURS} against {name}: {paired(ours, of, columns, marks)}")
 
 
-def paired(one, other, columns):
+def paired(one, other, columns, marks):
     """Mean difference +- its standard error, wins-ties-losses and the p of sign flips, at each mark."""
     seeds = sorted(one.keys() & other.keys())
     differences = np.array([one[seed] - other[seed] for seed in seeds])[:, columns]
     signs = np.random.default_rng(0).choice([-1.0, 1.0], (20_000, len(seeds)))
     parts = []
-    for mark, column in zip(MARKS, differences.T, strict=True):
+    for mark, column in zip(marks, differences.T, strict=True):
         flipped = np.abs(signs @ column) >= abs(column.sum()) - 1e-9
         error = column.std(ddof=1) / np.sqrt(len(column)) if len(column) > 1 else float("nan")
         record = f"{np.sum(column > 0)}-{np.sum(column == 0)}-{np.sum(column < 0)}"
@@ -189,7 +216,7 @@ def draw(rows, path):
 
     found = curves(rows)
     figure, axes = pyplot.subplots(1, 2, figsize=(9, 3.8), sharex=True, sharey=True)
-    evaluations = np.arange(EVERY, LAST + 1, EVERY)
+    evaluations = EVERY[False] * (1 + np.arange(POINTS))
     for name, (label, colour, style) in LABELS.items():
         if name not in found:
             continue
@@ -218,8 +245,9 @@ if __name__ == "__main__":
     parser.add_argument("--seeds", type=int, default=50)
     parser.add_argument("--first-seed", type=int, default=0)
     parser.add_argument("--only", nargs="*")
-    parser.add_argument("--data", default="c10", choices=["c10", "c100", "in16"])
+    parser.add_argument("--data", default="c10", choices=["c10", "c100", "in16", "macro"])
     parser.add_argument("--shuffled", action="store_true")
+    parser.add_argument("--by-time", action="store_true", help="20,000 s of the table's trainings each")
     parser.add_argument("--results", default="experiments/searchers/searchers_nasbench201.jsonl")
     parser.add_argument("--draw", metavar="FILE.svg", help="the figure from the results, and nothing else")
     arguments = parser.parse_args()

@@ -286,7 +286,7 @@ def test_a_plan_refuses_what_would_fail_hours_later(images):
 
 
 @pytest.mark.slow
-def test_the_command_searches_trains_reports_and_reads_its_network_again(images, command, tmp_path):
+def test_the_command_searches_trains_reports_and_puts_its_network_to_work(images, photos, command, tmp_path, capsys):
     tiny = (
         f"data={images}", "strategies.names=layer_types_and_depth", "strategies.depths=[1]", "samples=1",
         "strategies.types=skip_connect nor_conv_1x1 conv_1x1", "train_images=40", "validation=40", "outer.initial=2",
@@ -301,3 +301,17 @@ def test_the_command_searches_trains_reports_and_reads_its_network_again(images,
     assert "Spaces tried" in (tmp_path / "run" / "report.html").read_text()
     measured = models.measure(tmp_path / "run" / "train" / "found", load(str(images)).test)
     assert measured["accuracy"] == result["found"]["test_accuracy"]
+
+    small = ("channels=2", "stem=small_image", "train.epochs=1", "train.batch_size=4")
+    detect = ("height=16", "width=24", "strides=[4]", "head_channels=8", "head_depth=1", "augmentation.colour=0")
+    tasks = {"recognition": (images, ("dimension=8",), "map_at_r"), "detection": (photos, detect, "coco_ap")}
+    for task, (data, own, score) in tasks.items():
+        folder = tmp_path / task
+        with jax.numpy_dtype_promotion("standard"):  # Adam's bias correction mixes dtypes
+            where = ("--task", task, "--data", str(data), "--out", str(folder))
+            assert main.main(["train", str(tmp_path / "run"), *where, *small, *own]) == 0
+            done = json.loads((folder / "result.json").read_text())
+            assert done["genotype"] == result["genotype"]
+            capsys.readouterr()
+            assert main.main(["evaluate", str(folder)]) == 0
+        assert json.loads(capsys.readouterr().out)[score] == pytest.approx(done["found"][score])

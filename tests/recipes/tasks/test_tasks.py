@@ -6,7 +6,7 @@ import json
 import jax
 import numpy as np
 import pytest
-from PIL import Image, ImageDraw
+from PIL import Image
 from tiny import refused
 
 from jnas import exported
@@ -30,30 +30,6 @@ DETECT = (
 def promotion():
     with jax.numpy_dtype_promotion("standard"):  # Adam's bias correction mixes dtypes
         yield
-
-
-@pytest.fixture(scope="module")
-def photos(tmp_path_factory):
-    """Sixteen photos with one or two bright shapes each, as VOC lays them out: 12 to train, 4 to test."""
-    root, rng = tmp_path_factory.mktemp("photos"), np.random.default_rng(0)
-    for part in ("Annotations", "JPEGImages", "ImageSets/Main"):
-        (root / part).mkdir(parents=True)
-    for index in range(16):
-        picture = Image.new("RGB", (48, 32))
-        objects = ""
-        for column in range(rng.integers(1, 3)):
-            name = ("disc", "square")[rng.integers(2)]
-            left, top, side = 24 * column + rng.integers(1, 8), rng.integers(1, 16), rng.integers(10, 15)
-            draw = ImageDraw.Draw(picture)
-            (draw.ellipse if name == "disc" else draw.rectangle)([left, top, left + side, top + side], fill="white")
-            corners = zip(("xmin", "ymin", "xmax", "ymax"), (left, top, left + side, top + side), strict=True)
-            inside = "".join(f"<{key}>{value + 1}</{key}>" for key, value in corners)
-            objects += f"<object><name>{name}</name><bndbox>{inside}</bndbox></object>"
-        picture.save(root / "JPEGImages" / f"{index:02}.jpg")
-        (root / "Annotations" / f"{index:02}.xml").write_text(f"<annotation>{objects}</annotation>")
-    for part, numbers in (("train", range(12)), ("test", range(12, 16))):
-        (root / "ImageSets" / "Main" / f"{part}.txt").write_text("\n".join(f"{i:02}" for i in numbers))
-    return root
 
 
 def train(*words):
