@@ -2,7 +2,7 @@
 
 import pathlib
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any, NamedTuple
+from typing import Any, Literal, NamedTuple
 
 import jax
 from jax.sharding import Mesh
@@ -67,7 +67,8 @@ def make_plan(config: QuantisedSearch, mesh: Mesh | None = None) -> Plan:
     validation, training = (shrunk(part, config.shrink) for part in (validation, training))
     data.supervised_source(training, batch_size=config.supernet.batch_size, augment=augment)  # checks the size
     shape, classes = splits.train.shape, splits.train.num_classes
-    net, final = (_supernet(space, part.channels, part.depth, classes) for part in (config.supernet, config.train))
+    stem, sizes = config.train.stem, ((part.channels, part.depth) for part in (config.supernet, config.train))
+    net, final = (_supernet(space, channels, depth, classes, stem) for channels, depth in sizes)
     unit_of = UNITS_OF[config.units]
     apart = config.units in ("edges", "blocks") and not isinstance(space, ChainSpace)
     if apart and config.supernet.depth != config.train.depth:
@@ -88,10 +89,14 @@ def make_plan(config: QuantisedSearch, mesh: Mesh | None = None) -> Plan:
     return Plan(space, methods, splits, training, validation, augment, net, unit_of, of, final, latency, model, reward)
 
 
-def _supernet(space: networks.NetworkSpace, channels: int, depth: int, num_classes: int) -> FoundNetwork:
+def _supernet(
+    space: networks.NetworkSpace, channels: int, depth: int, num_classes: int, stem: Literal["small_image", "imagenet"]
+) -> FoundNetwork:
     if isinstance(space, ChainSpace):
-        return ChainNetwork(space, channels, num_classes, depth)
-    return nets.network_for(space, channels=channels, depth=depth, num_classes=num_classes, edge_strategy="switch")
+        return ChainNetwork(space, channels, num_classes, depth, stem)
+    return nets.network_for(
+        space, channels=channels, depth=depth, num_classes=num_classes, stem=stem, edge_strategy="switch"
+    )
 
 
 def _latency(config: QuantisedSearch, own: Sequence[Method], methods: Sequence[Method]) -> costs.Latency:

@@ -19,8 +19,9 @@ from quantised_worker import asked, both_begun, made_up, pretended, run, setting
 from jnas import data, nets, spaces
 from jnas.errors import Interrupted, UserError
 from jnas.nets.quant import integer, sizes, units
-from jnas.recipes import costs, driver, models, quantised, trainer
+from jnas.recipes import chains, costs, driver, models, quantised, trainer
 from jnas.recipes.classification import training_loss
+from jnas.recipes.config import build
 from jnas.recipes.joint import latencies, sensitivity, weight_sharing
 from jnas.recipes.joint import plan as quantised_plan
 from jnas.recipes.joint import recipe as joint
@@ -176,6 +177,17 @@ def test_latencies_of_this_device_are_measured_once_and_kept(images, tmp_path):
     file.write_text('{"Conv": -1.0}')
     with pytest.raises(UserError, match=r"latencies\.json"):
         latencies.measured(tmp_path / "run")
+
+
+@pytest.mark.parametrize("space", ["nasbench201", "chain-3:skip_connect,nor_conv_1x1"])
+def test_costs_are_those_of_networks_with_the_stem_of_the_training(images, space):
+    train = {"channels": 2, "depth": 1, "stem": "imagenet", "batch_size": 40}
+    plan = quantised_plan.make_plan(settings(images, space=space, policy="w8a8", method_threshold=None, train=train))
+    arch = np.asarray(spaces.sample(plan.space, jax.random.key(0), 1)[0])
+    net = chains.prepare(plan.space, arch, plan.splits, build(Training, train)).net
+    layers = sizes.layer_sizes(net, plan.splits.train.shape).values()
+    found = costs.costs(plan.costs, costs.operators(plan.costs, arch), np.zeros(len(plan.units.names), int))
+    assert found["size"] == sum(one.weights + costs.CONSTANTS * one.channels for one in layers)
 
 
 def test_a_fixed_policy_may_be_mixed(images, tmp_path):
