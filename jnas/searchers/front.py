@@ -1,5 +1,6 @@
 """The front of a score that has to be measured and of costs that are known: a linear model says where to measure."""
 
+import collections
 from collections.abc import Callable
 
 import jax
@@ -10,6 +11,7 @@ from jnas.searchers.base import Searcher, bred
 from jnas.spaces.base import Space, mutate, num_options
 
 OPTIMISM = 0.5  # standard deviations of the model's mean with which a candidate is credited
+SHARED = 2.0  # what an option is worth wherever it stands, in units of its deviations: see experiments/joint
 
 Costs = Callable[[np.ndarray], np.ndarray]  # codes [n, num_choices] -> [n, num_costs], smaller is better
 
@@ -65,6 +67,10 @@ def estimates(
 ) -> np.ndarray:
     """What Bayesian ridge regression says of scores that are sums over the options of an architecture.
 
+    Choices with the same options have their effects in common, and each deviates: `score = sum over choices of
+    e[option] + SHARED * c[options, option]`, all `e` and `c` of one prior variance. So few noisy scores tell what an
+    operator or a width is worth, and more of them where.
+
     Args:
       space: of the codes.
       codes: `[n, num_choices]` int, of known score.
@@ -80,7 +86,15 @@ def estimates(
     from sklearn.linear_model import BayesianRidge
 
     tables = [np.eye(bound) for bound in num_options(space)]
-    inputs = lambda rows: np.concatenate([table[column] for table, column in zip(tables, rows.T, strict=True)], axis=1)
+    alike = collections.defaultdict(list)
+    for number, choice in enumerate(space.choices):
+        alike[choice.options].append(number)
+
+    def inputs(rows: np.ndarray) -> np.ndarray:
+        own = [table[column] for table, column in zip(tables, rows.T, strict=True)]
+        common = [SHARED * np.sum([own[n] for n in of], axis=0) for of in alike.values() if len(of) > 1]
+        return np.concatenate([*own, *common], axis=1)
+
     model = BayesianRidge().fit(inputs(codes), scores)
     mean, deviation = model.predict(inputs(codes if of is None else of), return_std=True)
     return mean + optimism * np.sqrt(np.maximum(deviation**2 - 1 / model.alpha_, 0))  # without the noise of a score

@@ -208,6 +208,14 @@ class TestFront:
         sure, hopeful = (estimates(SPACE, codes, true, codes[:3], optimism=much) for much in (0.0, 1.0))
         assert np.all(hopeful > sure)
 
+    def test_what_an_option_is_worth_elsewhere_says_what_it_is_worth_where_it_was_never_tried(self):
+        rng = np.random.default_rng(0)
+        codes = np.asarray(spaces.sample(SPACE, jax.random.key(0), 60))
+        codes = codes[codes[:, 0] != 2][:30]
+        without, tried = np.array([[1, 0, 0, 0, 0, 0], [2, 0, 0, 0, 0, 0]])
+        told = estimates(SPACE, codes, (codes == 2).sum(1) + rng.normal(0, 0.3, 30), np.stack([without, tried]))
+        assert told[1] - told[0] == pytest.approx(1, abs=0.4)
+
     def test_it_finds_a_better_front_than_random_draws(self):
         rng = np.random.default_rng(0)
 
