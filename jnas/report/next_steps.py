@@ -1,5 +1,6 @@
-"""What to do next: three commands that fit the result of a run."""
+"""What to do next: three commands, or calls in Python, that fit the result of a run."""
 
+import pathlib
 import shlex
 from typing import NamedTuple
 
@@ -14,11 +15,12 @@ class Kind(NamedTuple):
     title: str  # of the page, before "on DATA"
     network: str  # what it found, or was given
     compares: bool = False  # with random cells
+    unit: str = "evaluations"  # of the search
 
 
 KINDS = {
-    "search": Kind("Architecture search", "found cell", True),
-    "grouped": Kind("Architecture search in stages", "found cell", True),
+    "search": Kind("Architecture search", "found cell", True, "steps"),
+    "grouped": Kind("Architecture search in stages", "found cell", True, "steps"),
     "trials": Kind("Architecture search by trials", "found cell", True),
     "space_search": Kind("Search for a space and a network in it", "found network", True),
     "quantised": Kind("Joint search for an architecture and its bit widths", "found network"),
@@ -38,35 +40,76 @@ def name_of_kind(run: Run) -> str:
 def next_steps(run: Run) -> list[tuple[str, str]]:
     """Commands that fit a run, each with what it is for; the first is the one to begin with.
 
+    Of a run that was begun from Python they are calls. Parts of the user's own are among them: those of a file by its
+    name, without its folder, and a value as `space=SPACE`, in whose place it is given again.
+
     Args:
       run: from `read_run`.
 
     Returns:
-      Three, or the command that goes on with a run that is not finished.
+      Three, or what goes on with a run that is not finished.
     """
-    folder, kind = shlex.quote(str(run.folder)), name_of_kind(run)
+    folder, kind, settings = str(run.folder), name_of_kind(run), str(run.folder / "config.yaml")
+    searches = str(run.config.get("kind", kind)) == kind and (KINDS[kind].compares or kind == "quantised")
+    begun = run.environment.get("argv")
+    argv = [str(word) for word in begun] if isinstance(begun, list) else []
+    write = _call if argv and not _is_program(pathlib.PurePath(argv[0])) else _command
+    parts = {name: _typed(run, name) for name in ("space", "data", "objective") if _typed(run, name)}
     if not run.result:
-        words = run.environment.get("argv")
-        words = [str(word) for word in words[1:]] if isinstance(words, list) else []
-        return [(shlex.join(["jnas", *words]), "goes on where it stopped")] if words else []
+        if write is _call:
+            again = [_call("search", settings, **parts, out=folder)] if searches else []
+        else:
+            again = [shlex.join(["jnas", *argv[1:]])] if argv[1:] else []
+        return [(command, "goes on where it stopped") for command in again]
+    space = {name: part for name, part in parts.items() if name == "space"}
     image = "PHOTO" if kind == "detection" else "IMAGE"
     use = [
-        (f"jnas predict {folder} {image}", "what the network says about images of yours"),
-        (f"jnas export {folder} --out network.jnas", "one file that runs without the rest of jnas"),
+        (write("predict", folder, image, **space), "what the network says about images of yours"),
+        (write("export", folder, out="network.jnas", **space), "one file that runs without the rest of jnas"),
     ]
+    epochs = found_results(run)[0].get("epochs")
     if KINDS[kind].compares:
-        seed, epochs, other = run.config.get("seed"), found_results(run)[0].get("epochs"), f"{run.folder}-again"
+        if not searches:  # of a recipe of the user's own
+            return use
+        seed, other = run.config.get("seed"), f"{folder}-again"
         change = f"seed={seed + 1 if isinstance(seed, int) else 1}"
-        why = f"another seed; “jnas report {folder} {shlex.quote(other)}” then judges the cells of both"
+        why = f"another seed; “{shlex.join(['jnas', 'report', folder, other])}” then judges the cells of both"
         if is_undertrained(run) and isinstance(epochs, int):
             change, why = f"train.epochs={4 * epochs}", "trains all its networks longer"
-        again = f"jnas search {shlex.quote(str(run.folder / 'config.yaml'))} {change} --out {shlex.quote(other)}"
-        return [(again, why), *use]
+        return [(write("search", settings, change, **parts, out=other), why), *use]
     if kind in ("quantised", "train"):
-        return [(f"jnas train {folder} train.epochs=50", "trains its network longer, or on data=... of yours"), *use]
-    own = "zoo" if kind == "select" else "--data"
-    evaluate = f"jnas evaluate {folder} --data {'FOLDER' if own == '--data' else 'DATA'}"
-    return [(evaluate, "measures it on other images"), *use]
+        longer = f"train.epochs={max(50, 2 * epochs) if isinstance(epochs, int) else 50}"
+        return [(write("train", folder, longer, **parts), "trains its network longer, or on data=... of yours"), *use]
+    data = "DATA" if kind == "select" else "FOLDER"
+    return [(write("evaluate", folder, data=data, **space), "measures it on other images"), *use]
+
+
+def _is_program(path: pathlib.PurePath) -> bool:
+    """Whether what began a run was the command line and no notebook or script."""
+    return path.name in ("jnas", "jnas.exe") or path.parts[-2:] == ("jnas", "__main__.py")
+
+
+def _typed(run: Run, setting: str) -> str:
+    """How a part of the user's own is named or given again; empty: the setting is another one."""
+    part, own, _ = str(run.config.get(setting)).partition("@sha256:")
+    return (part if ".py:" in part else setting.upper()) if own else ""
+
+
+def _command(name: str, *words: str, **options: str) -> str:
+    """As it is typed; a search and a training are set by words."""
+    set_by = lambda key: name in ("search", "train") and key != "out"
+    said = ([f"{key}={text}"] if set_by(key) else [f"--{key}", text] for key, text in options.items())
+    return shlex.join(["jnas", name, *words, *(word for part in said for word in part)])
+
+
+def _call(name: str, folder: str, *words: str, **options: str) -> str:
+    """The same in Python."""
+    of_run = {"predict": ".predict(images)", "export": f".export({options.get('out')!r})"}.get(name, "")
+    if of_run:
+        name, words, options = "load", (), {key: text for key, text in options.items() if key != "out"}
+    named = (f"{key}={text if text == key.upper() else repr(text)}" for key, text in options.items())
+    function = f"{name}_architecture" if name in ("search", "train") else name
+    return f"jnas.{function}({', '.join([*map(repr, (folder, *words)), *named])}){of_run}"
 
 
 def next_section(run: Run) -> str:

@@ -160,8 +160,9 @@ def carried_by(found: dict[str, Any]) -> str:
         if "records" not in found:
             return ""
         have, least = found["records"]
-        why = f"a prediction takes {least}" if have < least else "they are all of one task"
-        return f"<p>{have} records of fine-tunings are known now; {why}, so no feature carries one yet.</p>"
+        why = f"a prediction takes {least}" if have < least else "all are of one task"
+        known = "1 record of a fine-tuning is" if have == 1 else f"{have} records of fine-tunings are"
+        return f"<p>{known} known now; {why}, so no feature carries one yet.</p>"
     rows = [("none", f"{100 * carried['error']:.2f}", "–")]
     rows += [
         (str(one["name"]), f"{100 * (carried['error'] + one['rise']):.2f}",

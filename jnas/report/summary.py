@@ -190,7 +190,7 @@ def _cards(run: Run, ours: list[dict[str, Any]], theirs: list[float]) -> str:
         steps = int(run.search["step"][-1])
     if isinstance(seconds, int | float):
         what = "time of the selection" if kind == "select" else "search time"
-        what += f", {steps:,} steps" if isinstance(steps, int) else ""
+        what += f", {steps:,} {KINDS[kind].unit}" if isinstance(steps, int) else ""
         cards.append((duration(seconds), what))
     shown = "".join(
         f'<div class="card"><b>{escaped(big)}</b><span>{escaped(small)}</span></div>' for big, small in cards
@@ -202,8 +202,11 @@ def _space_words(run: Run, found: Found) -> str:
     if found.space is None:
         return fact(run, "space")
     space = found.whole or found.space
-    size, left = (_large(spaces.size(one)) for one in (space, found.space))
-    part = f", of which the last stage searched {left}" if left != size else ""
+    searched, by, named = found.space, "the last stage searched", str(run.config.get("operators") or "").split()
+    if named and name_of_kind(run) == "quantised":
+        searched, by = networks.narrow(space, dict.fromkeys(networks.candidates(space), named)), "`operators` leaves"
+    size, left = (_large(spaces.size(one)) for one in (space, searched))
+    part = f", of which {by} {left}" if left != size else ""
     name = own.shown(space.name)
     return f"{name}: {len(space.ops)} operators, {space.num_edges} edges a cell, {size} architectures{part}"
 

@@ -1,6 +1,11 @@
 """Settings of the smallest search, and how the program answers what it refuses."""
 
-from jnas.cli.main import main
+import shlex
+
+from jnas.cli.main import _parser, main
+from jnas.data.load import load
+from jnas.recipes import commands
+from jnas.spaces import networks
 
 # The default method and space at the smallest size.
 TINY = (
@@ -46,3 +51,21 @@ def refused(capsys, *words, status=2):
     assert err.startswith("jnas")
     assert "Traceback" not in err
     return err
+
+
+def accepted(command, **given):
+    """Runs a command that a page shows: a search and a training as far as their settings, data and space.
+
+    `given`: what stands for words such as IMAGE.
+    """
+    program, *words = (str(given.get(word, word)) for word in shlex.split(command))
+    assert program == "jnas"
+    arguments = _parser().parse_args(words)  # ends the program where it does not understand them
+    if words[0] not in ("search", "train"):
+        return main(words) == 0
+    asked = (
+        commands.asked_search(*arguments.words)
+        if words[0] == "search"
+        else commands.asked_training(arguments.what, *arguments.words)
+    )
+    return bool(networks.network_space(asked.settings.space) and load(asked.settings.data))

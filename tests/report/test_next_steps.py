@@ -1,13 +1,19 @@
 """What to do next: commands that the command line takes, for each kind of run."""
 
+import html
 import json
 import shlex
 
 import pytest
-import yaml
+from PIL import Image
+from tiny import accepted
 
+import jnas
 from jnas.cli.main import _parser
 from jnas.cli.words import closing
+from jnas.data.load import load
+from jnas.recipes import commands, config, run_folder
+from jnas.recipes.zoo.settings import Selection
 from jnas.report.next_steps import KINDS, name_of_kind, next_steps
 from jnas.report.page import render
 from jnas.report.reading import read_run
@@ -25,6 +31,16 @@ OWN = {
     "search": ({"test_accuracy": 0.75}, "75.00 %", "test accuracy of the found cell"),
 }
 
+GENOTYPE = "|none~0|+|none~0|none~1|+|none~0|none~1|none~2|"
+SETTINGS = {
+    "detection": lambda: commands.asked_training(GENOTYPE, {"data": "photos"}, task="detection").settings,
+    "recognition": lambda: commands.asked_training(GENOTYPE, task="recognition").settings,
+    "quantised": lambda: commands.asked_search("joint").settings,
+    "select": lambda: config.build(Selection, {"data": "photos", "zoo": "zoo"}),
+    "train": lambda: commands.asked_training(GENOTYPE).settings,
+    "search": lambda: commands.asked_search().settings,
+}
+
 
 def made(folder, write_run, kind):
     folder = write_run(folder, space="nasbench201", steps=10, random=()).folder
@@ -39,8 +55,9 @@ def made(folder, write_run, kind):
     }
     own = {"quantised": {"joint": more | {"policy": {"a": "w8a8"}}}} if kind == "quantised" else {}
     task = {"task": kind} if kind in ("detection", "recognition") else {}
-    config = yaml.safe_load((folder / "config.yaml").read_text())
-    (folder / "config.yaml").write_text(yaml.safe_dump(config | {"kind": "train" if task else kind}))
+    (folder / "config.yaml").unlink()
+    begun = run_folder.begin(folder.parent / "begun", SETTINGS[kind](), "train" if task else kind)
+    (begun / "config.yaml").rename(folder / "config.yaml")
     result = json.loads((folder / "result.json").read_text())
     (folder / "result.json").write_text(json.dumps(result | task | own | {"found": {"genotype": "|"} | OWN[kind][0]}))
     return folder
@@ -55,13 +72,55 @@ def test_each_kind_has_its_title_its_cards_and_three_commands(kind, tmp_path, wr
     _, figure, what = OWN[kind]
     assert f"<b>{figure}</b><span>{what}" in page
     assert ("cannot say whether the search helped" in page) == (kind == "search")
+    assert ("15,625 architectures, of which `operators` leaves 729" in page) == (kind == "quantised")
+    assert f"10 {'steps' if kind == 'search' else 'evaluations'}</span>" in page
     steps = next_steps(run)
     assert len(steps) == 3
-    assert all(f"<code>{command}</code>".replace("'", "&#x27;") in page for command, _ in steps)
+    assert all(f"<code>{html.escape(command)}</code>" in page for command, _ in steps)
     for command, _ in steps:
         name, *words = shlex.split(command)
         assert name == "jnas"
-        _parser().parse_args(words)  # ends the program where it does not understand them
+        assert _parser().parse_args(words) if words[0] in ("predict", "export", "evaluate") else accepted(command)
+
+
+@pytest.mark.parametrize(("epochs", "longer"), [(4, 50), (50, 100)])
+def test_longer_is_longer_than_it_was(epochs, longer, tmp_path, write_run):
+    folder = made(tmp_path / "run", write_run, "train")
+    result = json.loads((folder / "result.json").read_text())
+    (folder / "result.json").write_text(json.dumps(result | {"found": result["found"] | {"epochs": epochs}}))
+    assert next_steps(read_run(folder))[0][0] == f"jnas train {folder} train.epochs={longer}"
+
+
+@pytest.mark.usefixtures("standard_promotion")
+def test_the_program_and_python_take_what_the_page_of_a_run_says(finished, images, tmp_path, monkeypatch):
+    """The run is one of the command line; by its words it becomes one of a notebook."""
+    monkeypatch.chdir(tmp_path)
+    test = load(str(images)).test
+    pictures = test.images.reshape(-1, *test.shape)
+    Image.fromarray(pictures[0, ..., 0]).save("photo.png")
+    run = read_run(finished[0])
+    again, *others = (command for command, _ in next_steps(run))
+    assert all(accepted(command, IMAGE="photo.png") for command in (again, *others))
+
+    run = run._replace(environment=run.environment | {"argv": ["/x/ipykernel_launcher.py", "-f", "kernel.json"]})
+    steps = [command for command, _ in next_steps(run)]
+    assert steps == [
+        f"jnas.search_architecture('{run.folder}/config.yaml', 'train.epochs=8', out='{run.folder}-again')",
+        f"jnas.load('{run.folder}').predict(images)",
+        f"jnas.load('{run.folder}').export('network.jnas')",
+    ]
+    assert again == f"jnas search {run.folder}/config.yaml train.epochs=8 --out {run.folder}-again"
+    for step in steps[1:]:
+        assert eval(step, {"jnas": jnas, "images": pictures})
+    (going_on,) = (command for command, _ in next_steps(run._replace(result={})))
+    assert going_on == f"jnas.search_architecture('{run.folder}/config.yaml', out='{run.folder}')"
+    assert eval(going_on, {"jnas": jnas}).result == run.result  # it is this very run
+
+
+def test_a_run_of_a_recipe_that_the_program_does_not_know_is_only_used(tmp_path, write_run):
+    folder = write_run(tmp_path, steps=10).folder
+    (folder / "config.yaml").write_text("kind: halving\nseed: 0\n")
+    assert [shlex.split(command)[1] for command, _ in next_steps(read_run(folder))] == ["predict", "export"]
 
 
 def test_a_run_that_is_not_finished_is_gone_on_with(tmp_path, write_run, capsys):

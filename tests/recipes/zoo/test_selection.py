@@ -101,7 +101,7 @@ def test_the_page_and_the_second_run(chosen, capsys):
     page = selection_section(read_run(folder))
     assert "1 networks by parameters" in page
     assert "its frozen features tell" in page
-    assert "1 records of fine-tunings are known now; a prediction takes 20" in page
+    assert "1 record of a fine-tuning is known now; a prediction takes 20" in page
     assert 'id="selection"' in (folder / "report.html").read_text()
     before = (folder / "result.json").read_bytes()
     assert main([*words, "--out", str(folder)]) == 0
