@@ -13,7 +13,7 @@ import sys
 import threading
 import traceback
 import types
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any, NoReturn
 
 from jnas.cli import explain, export, hosts, predict, select, tasks, words, zoo
@@ -237,28 +237,28 @@ def _settings_of_training(arguments: argparse.Namespace) -> Any:
 def _search(arguments: argparse.Namespace) -> int:
     from jnas.recipes import commands
 
-    asked = commands.asked_search(*arguments.words, storage=arguments.storage, worker=arguments.worker)
-    return _run(arguments, asked)
+    options = {"storage": arguments.storage, "worker": arguments.worker}
+    return _run(arguments, lambda: commands.asked_search(*arguments.words, **options))
 
 
 def _train(arguments: argparse.Namespace) -> int:
     from jnas.recipes import commands
 
     data = {} if arguments.data is None else {"data": arguments.data}
-    asked = commands.asked_training(arguments.what, *arguments.words, data, task=arguments.task)
     if arguments.profile and arguments.task != tasks.TASKS[0]:
         raise UserError("--profile traces classification and search: leave it out here")
-    return _run(arguments, asked)
+    return _run(arguments, lambda: commands.asked_training(arguments.what, *arguments.words, data, task=arguments.task))
 
 
-def _run(arguments: argparse.Namespace, asked: "commands.Asked") -> int:
-    """Run what was asked for in the folder of the user or in one named by it, or only show its settings."""
+def _run(arguments: argparse.Namespace, ask: "Callable[[], commands.Asked]") -> int:
+    """Run what is asked for in the folder of the user or in one named by it, or only show its settings."""
     from jnas.recipes import describe
 
     if arguments.show:
-        print(describe.as_yaml(asked.settings), end="")
+        print(describe.as_yaml(ask().settings), end="")
         return 0
     with hosts.joined_mesh(arguments) as mesh:
+        asked = ask()  # here, for a file of the user's may compute, which JAX allows when its processes have met
         folder = asked.folder(arguments.out)
         with _profiling(arguments, folder):
             result = asked.run(folder, mesh).result

@@ -4,13 +4,14 @@ import contextlib
 import dataclasses
 import hashlib
 import inspect
+import itertools
 import os
 from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
 
-from jnas.data.arrays import Splits
+from jnas.data.arrays import Dataset, Splits
 from jnas.data.npz import KEYS, splits_from
 from jnas.errors import UserError
 from jnas.files.own import Own, check_unchanged, explained, is_typed, read
@@ -85,19 +86,40 @@ def _name_of_value(space: CellSpace | ChainSpace) -> str:
 
 def _data(given: Any) -> Own:
     name, part = _name(given, "data"), _made(given)
-    if isinstance(part, Splits):
-        splits = part
-    else:
-        arrays = part if isinstance(part, Mapping) else dict(zip(KEYS, part, strict=False)) if _are(part) else {}
-        if not set(KEYS) <= set(arrays):
-            raise UserError(f"{name} is of type {type(part).__name__}: give Splits, or the arrays {', '.join(KEYS)}")
-        splits = splits_from({key: np.asarray(value) for key, value in arrays.items()}, name.partition("@")[0], name)
+    splits = _splits(part, name)
     if isinstance(given, Own):
         return Own(name, splits)
     digest = hashlib.sha256()
     for array in (array for one in splits for array in (one.images, one.labels)):
         digest.update(np.ascontiguousarray(array).data)
     return Own(f"{splits.train.name}@sha256:{digest.hexdigest()}", splits)
+
+
+def _splits(part: Any, name: str) -> Splits:
+    """Data in each form that `typed` names, checked as the arrays of a file are."""
+    arrays, is_whole = part, isinstance(part, Splits) and all(isinstance(half, Dataset) for half in part)
+    if is_whole:
+        pairs = ((half.images.reshape(len(half), *half.shape), half.labels) for half in part)
+        arrays = dict[str, Any](zip(KEYS, itertools.chain(*pairs), strict=True)) | {"channels": part.train.shape[-1]}
+    elif isinstance(part, tuple | list) and len(part) == len(KEYS):
+        arrays = dict[str, Any](zip(KEYS, part, strict=True))
+    if not (isinstance(arrays, Mapping) and set(KEYS) <= set(arrays)):
+        kind = f"{type(part).__name__}{f' of {type(part[0]).__name__}' if isinstance(part, Splits) else ''}"
+        raise UserError(f"{name} is of type {kind}: give Splits of Datasets, or the arrays {', '.join(KEYS)}")
+    try:
+        arrays = {key: np.asarray(arrays[key]) for key in (*KEYS, "channels") if key in arrays}
+    except (ValueError, TypeError) as error:  # lists of several lengths
+        raise UserError(f"{name} holds what is no array ({error}): give images of one shape, and labels") from error
+    splits = splits_from(arrays, name.partition("@")[0], name)
+    if not is_whole:
+        return splits
+    number = splits.train.num_classes
+    for half in part:
+        if half.num_classes != number or len(half.class_names) not in (0, number):
+            said = f"{half.num_classes} classes and {len(half.class_names)} names of them"
+            raise UserError(f"{name} says {said}, and its labels are of {number}: give as many, or no names")
+    kept = ({"name": half.name, "class_names": tuple(half.class_names)} for half in part)
+    return Splits(*(dataclasses.replace(half, **names) for half, names in zip(splits, kept, strict=True)))
 
 
 def _objective(given: Any) -> Own:
@@ -122,10 +144,6 @@ def _made(given: Any) -> Any:
         return part()
     with explained(given.partition(":")[0]):
         return part()
-
-
-def _are(part: Any) -> bool:
-    return isinstance(part, tuple | list) and len(part) == len(KEYS)
 
 
 def _name(given: Any, other: str = "given") -> str:

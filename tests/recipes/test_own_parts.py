@@ -3,6 +3,7 @@
 import json
 import pathlib
 import shutil
+import socket
 import subprocess
 import sys
 
@@ -10,8 +11,9 @@ import jax
 import numpy as np
 import pytest
 from PIL import Image
-from tiny import refused
+from tiny import accepted, refused
 
+import jnas
 from jnas import exported
 from jnas.cli.main import main
 from jnas.data.load import load
@@ -20,12 +22,34 @@ from jnas.files import own
 from jnas.recipes import config, own_parts
 from jnas.recipes.gradient.settings import Search
 from jnas.recipes.zoo.settings import Selection
+from jnas.report import next_steps, read_run
 
 OPS = pathlib.Path(__file__).parents[1] / "helpers" / "own_ops.py"
 TINY = (
     "channels=2", "steps=4", "batch_size=20", "random_cells=0", "augmentation.crop=1", "checkpoint_every=1",
     "estimator=first_order", "train.channels=2", "train.epochs=1", "train.batch_size=40", "train.augmentation.crop=1",
 )  # fmt: skip
+MINE = """
+import numpy as np
+
+from jnas.data import Dataset, Splits
+
+
+def half(shape=(7, 7, 1), labels=(0, 1, 2, 3), classes=4, names=()):
+    images = np.zeros((4, int(np.prod(shape))), np.uint8)
+    return Dataset(images, np.array(labels, np.int32), shape, classes, "mine", names)
+
+
+TUPLES = Splits(("images", "labels"), ("images", "labels"))
+SIDES = Splits(half(), half((8, 8, 1)))
+ABSENT = Splits(half(labels=(0, 1, 3, 3)), half())
+CLASSES = Splits(half(), half(classes=5))
+NAMES = Splits(half(names=("a", "b", "c")), half())
+OUTSIDE = Splits(half(), half())
+OUTSIDE.test.labels[0] = 9
+RAGGED = [[[0, 1], [0]]], [0], [[[0, 1], [0, 1]]], [0]
+WHOLE = [[[0, 1], [0, 1]]], [0], [[[0, 1], [0, 1]]], [0]
+"""
 ASKED = "and a Python file is run only where you name it: give "
 
 
@@ -91,6 +115,29 @@ def test_it_is_evaluated_trained_asked_and_exported(searched, capsys, tmp_path):
     assert str(answer.argmax()) == said["class"]
 
 
+def test_what_to_do_next_names_the_parts(searched, tmp_path, monkeypatch):
+    monkeypatch.chdir(searched)
+    Image.fromarray(own.read("ops.py:images").part()[2][0]).save(tmp_path / "image.png")
+    run, out = read_run("run"), f"{tmp_path}/net.jnas"
+    of_program = run._replace(environment={"argv": ["jnas"]})
+    shown = [command for command, _ in next_steps(of_program)]
+    assert (
+        shown[0] == "jnas search run/config.yaml train.epochs=4 space=ops.py:SPACE data=ops.py:images --out run-again"
+    )
+    given = {"IMAGE": tmp_path / "image.png", "network.jnas": out}
+    with jax.numpy_dtype_promotion("standard"):
+        assert all(accepted(command, **given) for command in shown)
+        calls = [command for command, _ in next_steps(run)]  # as of pytest
+        assert calls[2] == "jnas.load('run', space='ops.py:SPACE').export('network.jnas')"
+        assert eval(calls[2].replace("network.jnas", out), {"jnas": jnas})["space"].startswith("ops.py:SPACE@")
+    values = run._replace(
+        config=run.config | {"space": "mine@sha256:" + 64 * "0", "objective": "o@sha256:0"}, result={}
+    )
+    assert next_steps(values)[0][0] == (
+        "jnas.search_architecture('run/config.yaml', space=SPACE, data='ops.py:images', objective=OBJECTIVE, out='run')"
+    )
+
+
 def test_nothing_but_what_the_user_types_runs_a_file(searched, capsys, tmp_path, monkeypatch):
     monkeypatch.chdir(searched)  # where the name that the run keeps would be found
     assert "read no file of yours" in refused(capsys, "bench", "space=ops.py:SPACE")
@@ -154,12 +201,20 @@ def test_data_come_in_each_form(name, tmp_path):
         ("space=nowhere.py:SPACE", "there is no file nowhere.py: check the path"),
         ("space=ops.py:NOTHING", "ops.py has no NOTHING: give one of "),
         ("space=ops.py:NAMED", "is of type dict: give a CellSpace"),
-        ("data=ops.py:STREAM", "is of type Source: give Splits, or the arrays x_train"),
+        ("data=ops.py:STREAM", "is of type Source: give Splits of Datasets, or the arrays x_train"),
         ("data=ops.py:fails", ": RuntimeError: ops.py; correct the file"),
         ("objective=ops.py:LABELS", "is of type ndarray: give a function that makes an objective"),
         ("space=bad.py:SPACE", "bad.py, line 2: ZeroDivisionError: division by zero; correct the file"),
         ("space=torn.py:SPACE", "torn.py, line 1: SyntaxError: "),
         ("space=chain.py:SPACE", "a chain: search it with jnas search joint"),
+        ("data=mine.py:TUPLES", " is of type Splits of tuple: give Splits of Datasets, or the arrays x_train, y_train"),
+        ("data=mine.py:SIDES", "has images of shape (7, 7, 1) and x_test of (8, 8, 1): give both the same"),
+        ("data=mine.py:ABSENT", "goes up to 3 and no label is 2: number the classes from 0 without a gap"),
+        ("data=mine.py:OUTSIDE", "has the label 9 and y_train goes up to 3: give every class training images"),
+        ("data=mine.py:CLASSES", " says 5 classes and 0 names of them, and its labels are of 4: give as many"),
+        ("data=mine.py:NAMES", " says 4 classes and 3 names of them, and its labels are of 4: give as many"),
+        ("data=mine.py:RAGGED", " holds what is no array (setting an array element with a sequence."),
+        ("data=mine.py:WHOLE", " is int64: give the pixels as uint8, from 0 to 255"),
     ],
 )
 def test_a_file_that_is_wrong_is_one_sentence(word, sentence, capsys, tmp_path, monkeypatch):
@@ -170,8 +225,19 @@ def test_a_file_that_is_wrong_is_one_sentence(word, sentence, capsys, tmp_path, 
     (tmp_path / "chain.py").write_text(
         "from jnas.spaces import networks\nSPACE = networks.network_space('chain-2:skip_connect,conv_3x3')\n"
     )
+    (tmp_path / "mine.py").write_text(MINE)
     assert sentence in refused(capsys, "search", word)
     assert not (tmp_path / "runs").exists()
+
+
+def test_a_file_that_computes_is_run_when_the_devices_and_the_processes_are_there(command, tmp_path):
+    (tmp_path / "ops.py").write_text(f"{OPS.read_text()}\nimport jax\n\nONES = jax.numpy.ones(2)\n")
+    with socket.create_server(("localhost", 0)) as free:
+        address = f"localhost:{free.getsockname()[1]}"
+    mesh = ("--mesh", "data=2", "--coordinator", address, "--processes", "1", "--process", "0")
+    done = command("search", "space=ops.py:SPACE", "batch_size=7", *mesh, cwd=tmp_path)
+    assert done.returncode == 2, done.stderr
+    assert "batch_size is 7 and data=2 devices do not divide it" in done.stderr.splitlines()[-1]
 
 
 def test_an_objective_of_trials(tmp_path, monkeypatch):
