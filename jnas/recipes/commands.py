@@ -53,13 +53,19 @@ class Run:
     @property
     def genotype(self) -> str:
         """The architecture that was found or trained, as text."""
-        return self.result["genotype"]
+        return self._ended["genotype"]
 
     @property
     def metrics(self) -> dict[str, float]:
         """What was measured of its network: `test_accuracy` and others as shares of 1, `parameters`, `seconds`."""
-        found = self.result.get("found", self.result)
+        found = self._ended.get("found", self.result)
         return {name: value for name, value in found.items() if isinstance(value, int | float)}
+
+    @property
+    def _ended(self) -> dict[str, Any]:
+        if "genotype" not in self.result:
+            raise models.unfinished(self.folder)
+        return self.result
 
     @functools.cached_property
     def model(self) -> models.Model:
@@ -103,7 +109,7 @@ class Run:
         return export.export_network(self.model, path)
 
     def __repr__(self) -> str:
-        found = self.metrics
+        found = self.metrics if "genotype" in self.result else {}
         shown = [f"{name}={found[name]:.4f}" for name in ("test_accuracy", "voc_ap50", "recall_at_1") if name in found]
         return f"Run({', '.join([repr(str(self.folder)), *shown, quoted(self.result.get('genotype', ''))])})"
 
@@ -126,7 +132,7 @@ class Asked(NamedTuple):
 
     def run(self, folder: pathlib.Path, mesh: Mesh | None = None) -> Run:
         """Do it, or go on with it, see `driver.run`."""
-        if not self.settings.data:
+        if isinstance(self.settings, TrainDetector) and not self.settings.data:
             raise UserError("detection needs photos with boxes: give --data FOLDER in the layout of VOC or COCO")
         enable_compilation_cache()
         result = driver.run(self.recipe, self.settings, folder, mesh=mesh, **self.options)
@@ -274,7 +280,8 @@ def load(run: str | os.PathLike[str], *, space: Space = None) -> Run:
       The run.
 
     Raises:
-      UserError: if the folder holds no trained network.
+      UserError: if the folder holds no trained network. Of a run that is not finished, whose network may be trained
+        already, the genotype and the metrics raise one as well.
     """
     models.network_folder(run)
     folder = pathlib.Path(run)
@@ -304,7 +311,8 @@ def evaluate(
     Raises:
       UserError: if there is no trained network, or the data do not fit it.
     """
-    path, own = (run.folder, run.space) if isinstance(run, Run) else (pathlib.Path(run), space_of(space))
+    path = run.folder if isinstance(run, Run) else pathlib.Path(run)
+    own = run.space if isinstance(run, Run) and space is None else space_of(space)
     if split not in ("test", "train"):
         raise UserError(f"split is {split!r}: give test or train")
     network = models.network_folder(path)

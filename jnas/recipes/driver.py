@@ -28,8 +28,8 @@ FOUND, SEARCH = "found.json", "search"  # what a search found, in this folder of
 class Recipe(Protocol):
     """A kind of run, a module such as `recipes.joint.recipe`; one that has no `finish` is a `CellSearch`.
 
-    Two more names are looked for. `SHARED = True`: processes that are started in one folder share the work of `search`,
-    of which `evaluations` says how much there was, and one of them finishes. `PAGE = False`: no page is written.
+    One more name is looked for. `SHARED = True`: processes that are started in one folder share the work of `search`,
+    of which `evaluations` says how much there was, and one of them finishes.
     """
 
     KIND: str  # of the run, in its config.yaml
@@ -133,9 +133,8 @@ def run(
                     return {"note": f"{path}: another process trains what was found"}
                 result = whole.finish(config, plan, found, path, mesh)
                 run_folder.write_json(path / run_folder.RESULT, result)
-        if getattr(recipe, "PAGE", True):  # also of a run that was cut off before its page
-            drawn = getattr(getattr(config, "space", None), "part", None)
-            distributed.from_first(lambda: str(report.write_report(path, space=drawn)))
+        drawn = getattr(getattr(config, "space", None), "part", None)
+        distributed.from_first(lambda: str(report.write_report(path, space=drawn)))  # also if it was cut off before
         return result
 
 

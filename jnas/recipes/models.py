@@ -12,7 +12,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from jnas import data
+from jnas import data, report
 from jnas.errors import UserError
 from jnas.files import own, reading
 from jnas.files.urls import printable
@@ -72,7 +72,16 @@ def network_folder(path: str | os.PathLike[str]) -> pathlib.Path:
             f"{folder} holds a quantised network of a version that kept no ranges of its activations: search again, or "
             f"jnas train {folder} trains the same architecture without its widths"
         )
-    raise UserError(f"{folder} holds no trained network yet: run it to the end")
+    if result:
+        raise UserError(f"{folder} holds no trained network: its folder train has to be restored")
+    raise unfinished(folder)
+
+
+def unfinished(folder: pathlib.Path) -> UserError:
+    """What to raise where something is asked of a run that has not ended: one sentence with what goes on with it."""
+    run = report.read_run(folder)
+    again = [command for command, _ in report.next_steps(run) if not run.result]
+    return UserError(f"the run in {folder} is not finished: {again[0] if again else 'what began it'} goes on with it")
 
 
 def load_model(path: str | os.PathLike[str], *, space: networks.NetworkSpace | None = None) -> Model:

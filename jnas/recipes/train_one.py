@@ -15,7 +15,6 @@ from jnas.recipes.zoo import finetune
 from jnas.spaces import networks
 
 KIND: str = "train"  # of the run
-PAGE = False
 
 
 class Plan(NamedTuple):

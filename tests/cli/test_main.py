@@ -45,6 +45,7 @@ def yaml_file(tmp_path, text):
         (["search", "space=darts3"], "darts3"),
         (["search", "data=cifar11"], "no data set is called 'cifar11'"),
         (["search", "data=missing.npz"], "missing.npz"),
+        (["search", "data="], "no data set is called '' and no folder either: give fashion-mnist-5k, FILE.npz"),
         (["search", "batch_size=100000"], "batch size 100000 with 2500 examples"),
         (["search", "momentum=storm", "weights.heavy_ball=0.9"], "heavy_ball is 0.9 under momentum=storm"),
         (["search", "validation=1.5"], "validation is 1.5: give a share below 1, or a number of images from 2 on"),
@@ -189,9 +190,12 @@ def test_training_what_a_search_found(finished, images, capsys, tmp_path):
     assert main(["train", str(folder), "train.epochs=1", "--out", str(tmp_path / "run")]) == 0
     result = json.loads((tmp_path / "run" / "result.json").read_text())
     assert result["genotype"] == json.loads((folder / "result.json").read_text())["genotype"]
+    page = (tmp_path / "run" / "report.html").read_text()
+    assert 'data-op="' in page  # the cell is drawn
+    assert "test accuracy of the cell" in page
     assert main(["evaluate", str(tmp_path / "run")]) == 0
     assert main(["report", str(tmp_path / "run")]) == 0
-    assert (tmp_path / "run" / "report.html").is_file()
+    assert (tmp_path / "run" / "report.html").read_text() == page
     capsys.readouterr()
     assert main(["report", str(folder), str(tmp_path / "run")]) == 0
     assert "nasbench201" in capsys.readouterr().out

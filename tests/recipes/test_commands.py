@@ -3,6 +3,7 @@
 import json
 import pathlib
 import re
+import shutil
 import subprocess
 import sys
 
@@ -59,6 +60,28 @@ def test_a_run_is_a_value(finished, images, capsys, tmp_path):
     assert json.loads(capsys.readouterr().out) == jnas.evaluate(run)
 
 
+def test_what_is_asked_of_an_unfinished_run_says_how_to_go_on(finished, tmp_path):
+    shutil.copytree(finished[0], tmp_path / "run")
+    (tmp_path / "run/result.json").unlink()
+    run = jnas.load(tmp_path / "run")  # its network is trained
+    assert repr(run).startswith("Run(")
+    sentence = re.escape(f"the run in {tmp_path / 'run'} is not finished: jnas search data=") + ".* goes on with it$"
+    for name in ("genotype", "metrics"):
+        with pytest.raises(UserError, match=sentence):
+            getattr(run, name)
+    shutil.rmtree(tmp_path / "run/train")
+    with pytest.raises(UserError, match=sentence):
+        jnas.load(tmp_path / "run")
+    left = commands.Run(tmp_path / "run", {"note": "another process trains what was found"})
+    with pytest.raises(UserError, match=sentence):
+        _ = left.network
+
+
+def test_evaluation_asks_for_the_space_that_is_given(finished):
+    with pytest.raises(UserError, match="the network is of space 'nasbench201' and not 'darts': give that space"):
+        jnas.evaluate(jnas.load(finished[0]), space="darts")
+
+
 def test_keywords_mean_what_words_mean(finished, images):
     settings = {
         "channels": 2, "depth": 1, "epochs": 2, "batch_size": 10, "random_cells": 1, "augmentation": {"crop": 1},
@@ -95,11 +118,19 @@ def test_spaces_and_data_may_be_values(tmp_path):
         run_folder.begin(tmp_path / "run", other, "search")
 
 
-def test_the_example_in_the_readme_runs(finished, images, monkeypatch, tmp_path):
+def test_the_example_in_the_readme_runs(images, monkeypatch, tmp_path):
+    """All of it, with its preset and its epochs, on few small images and with narrow networks."""
     blocks = re.findall(r"```python\n(.*?)```", README.read_text(), re.DOTALL)
     (example,) = (block for block in blocks if "search_architecture" in block)
     assert len(example.splitlines()) <= 15
-    monkeypatch.setattr(jnas, "search_architecture", lambda *_, **settings: jnas.load(finished[0]), raising=False)
+    small = {"channels": 2, "depth": 1, "augmentation": {"crop": 1}}
+    of_search = small | {"data": str(images), "batch_size": 10, "random_cells": 0}
+
+    def search(*presets, train, **settings):
+        train = small | {"batch_size": 20} | train
+        return commands.search_architecture(*presets, **of_search | settings, train=train)
+
+    monkeypatch.setattr(jnas, "search_architecture", search, raising=False)
     monkeypatch.chdir(tmp_path)
     test = load(str(images)).test
     names = {"images": test.images.reshape(-1, *test.shape)}
