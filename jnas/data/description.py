@@ -126,11 +126,11 @@ def logme(features: Array, labels: Array, mask: Array, num_classes: int) -> Arra
     For each class y in {0, 1}^n: maximise over (alpha, beta) the evidence of y = F w + e, w ~ N(0, I / alpha),
     e ~ N(0, I / beta),
 
-    L = n/2 log beta + d/2 log alpha - n/2 log 2 pi - beta/2 |F m - y|^2 - alpha/2 |m|^2 - 1/2 log det A,
-    A = alpha I + beta F'F,  m = beta A^-1 F'y,
+    `L = n/2 log beta + d/2 log alpha - n/2 log 2 pi - beta/2 |F m - y|^2 - alpha/2 |m|^2 - 1/2 log det A`,
+    `A = alpha I + beta F'F`, `m = beta A^-1 F'y`,
 
-    by the fixed point gamma = sum_i beta s_i / (alpha + beta s_i), alpha = gamma / |m|^2,
-    beta = (n - gamma) / |F m - y|^2, with s_i the eigenvalues of F'F. L / n, averaged over the classes.
+    by the fixed point `gamma = sum_i beta s_i / (alpha + beta s_i)`, `alpha = gamma / |m|^2`,
+    `beta = (n - gamma) / |F m - y|^2`, with s_i the eigenvalues of F'F. L / n, averaged over the classes.
 
     Args:
       features: `[n, dimension]`.

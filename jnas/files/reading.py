@@ -215,17 +215,25 @@ def table_of(path: pathlib.Path) -> Iterator[csv.DictReader]:
       Its reader.
 
     Raises:
-      UserError: if the file cannot be read, also within the block, or two columns have one name.
+      UserError: if the file cannot be read, also within the block, or two columns have one name, or a line is endless.
     """
     with opened(path) as file, gzip.GzipFile(fileobj=file) if path.suffix == ".gz" else file as plain:
         try:
-            reader = csv.DictReader(io.TextIOWrapper(plain, "utf-8-sig", newline=""))
+            text = io.TextIOWrapper(plain, "utf-8-sig", newline="")
+            reader = csv.DictReader(_lines(text, path))
             names = list(reader.fieldnames or ())
             if twice := [name for name in names if names.count(name) > 1 and name]:
                 raise UserError(f"{path} has two columns {shortened(twice[0])!r}: leave one of them out")
             yield reader
         except (EOFError, csv.Error, UnicodeDecodeError, zlib.error) as error:
             raise UserError(f"{path} cannot be read as CSV ({error}): write it anew") from error
+
+
+def _lines(text: io.TextIOBase, path: pathlib.Path) -> Iterator[str]:
+    for line in iter(lambda: text.readline(LONGEST_LINE), ""):
+        if len(line) == LONGEST_LINE:
+            raise UserError(f"{path} has a line of {LONGEST_LINE:,} characters or more: write it in shorter ones")
+        yield line
 
 
 def arrays_of(
@@ -261,7 +269,7 @@ def arrays_of(
         except (OSError, KeyError, ValueError, UserError):
             raise
         except Exception as error:  # the zip reader, its decompressors and NumPy's headers have each their own
-            raise ValueError(f"{type(error).__name__}: {error}") from error
+            raise ValueError(str(error) or "it ends too soon") from error
 
 
 def memory() -> int:

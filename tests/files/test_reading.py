@@ -1,5 +1,6 @@
 """The one door for files: bounded, UTF-8, checked against a schema, and answered in one sentence."""
 
+import gzip
 import io
 import json
 import os
@@ -90,6 +91,22 @@ def test_files_are_bounded_before_they_are_read(tmp_path, monkeypatch):
     assert reading.lines_of(path, schemas.Step) == ([{"step": 1}, {"step": 3}], 3)
 
 
+@pytest.mark.parametrize("name", ["a.csv", "a.csv.gz"])
+@pytest.mark.parametrize("start", [b"", b"model,accuracy\n"])
+def test_an_endless_line_of_a_table_is_not_read_to_its_end(tmp_path, monkeypatch, name, start):
+    monkeypatch.setattr(reading, "LONGEST_LINE", 2**10)
+    plain = start + b"1," * 2**20
+    path = tmp_path / name
+    path.write_bytes(gzip.compress(plain) if name.endswith("gz") else plain)
+    sentence = "has a line of 1,024 characters or more: write it in shorter ones"
+    with pytest.raises(UserError, match=sentence), reading.table_of(path) as reader:
+        list(reader)
+    path = tmp_path / "b.csv"
+    path.write_text('model,accuracy\n"a\nb",1\n', encoding="utf-8")
+    with reading.table_of(path) as reader:
+        assert list(reader) == [{"model": "a\nb", "accuracy": "1"}]
+
+
 def test_what_is_no_file_is_not_waited_for(tmp_path):
     os.mkfifo(tmp_path / "pipe.json")
     (tmp_path / "folder.json").mkdir()
@@ -141,7 +158,7 @@ def test_odd_and_damaged_archives_are_no_traceback(tmp_path, mark):
         for start, at in ((b"PK\3\4", 6), (b"PK\1\2", 8)):
             content[content.find(start) + at + 2 * (mark == "method")] = 1 if mark == "encrypted" else 99
     path.write_bytes(content)
-    with pytest.raises(ValueError, match=r"."):
+    with pytest.raises(ValueError, match=r"^(?!.*(BadZip|Error))."):  # in words, not by the names of exceptions
         reading.arrays_of(path, ["a"])
 
 
