@@ -53,12 +53,13 @@ def next_steps(run: Run) -> list[tuple[str, str]]:
     searches = str(run.config.get("kind", kind)) == kind and (KINDS[kind].compares or kind == "quantised")
     begun = run.environment.get("argv")
     argv = [str(word) for word in begun] if isinstance(begun, list) else []
-    write = _call if argv and not _is_program(pathlib.PurePath(argv[0])) else _command
-    parts = {name: _typed(run, name) for name in ("space", "data", "objective") if _typed(run, name)}
+    program = pathlib.PurePath(argv[0] if argv else "jnas")
+    write = _command if program.name == "jnas" or program.parts[-2:] == ("jnas", "__main__.py") else _call
+    own = {name: str(run.config.get(name)).partition("@sha256:") for name in ("space", "data", "objective")}
+    parts = {name: part if ".py:" in part else name.upper() for name, (part, mark, _) in own.items() if mark}
     if not run.result:
-        if write is _call:
-            again = [_call("search", settings, **parts, out=folder)] if searches else []
-        else:
+        again = [_call("search", settings, **parts, out=folder)] if searches else []
+        if write is _command:
             again = [shlex.join(["jnas", *argv[1:]])] if argv[1:] else []
         return [(command, "goes on where it stopped") for command in again]
     space = {name: part for name, part in parts.items() if name == "space"}
@@ -82,17 +83,6 @@ def next_steps(run: Run) -> list[tuple[str, str]]:
         return [(write("train", folder, longer, **parts), "trains its network longer, or on data=... of yours"), *use]
     data = "DATA" if kind == "select" else "FOLDER"
     return [(write("evaluate", folder, data=data, **space), "measures it on other images"), *use]
-
-
-def _is_program(path: pathlib.PurePath) -> bool:
-    """Whether what began a run was the command line and no notebook or script."""
-    return path.name in ("jnas", "jnas.exe") or path.parts[-2:] == ("jnas", "__main__.py")
-
-
-def _typed(run: Run, setting: str) -> str:
-    """How a part of the user's own is named or given again; empty: the setting is another one."""
-    part, own, _ = str(run.config.get(setting)).partition("@sha256:")
-    return (part if ".py:" in part else setting.upper()) if own else ""
 
 
 def _command(name: str, *words: str, **options: str) -> str:
