@@ -16,16 +16,19 @@ from flax import linen as nn
 
 from jnas import nets
 from jnas.errors import UserError
+from jnas.files.locks import exclusive
 from jnas.files.reading import json_of
 from jnas.files.schemas import Positive
 from jnas.nets.chain import ChainNetwork, FoundNetwork
 from jnas.nets.quant.sizes import LayerShape, candidate_sizes, layer_shapes
 from jnas.nets.quant.units import Place, UnitOf, place_of, shared
+from jnas.recipes import run_folder
 from jnas.spaces import networks
 from jnas.spaces.chain import ChainSpace
 from jnas.spaces.policy import EIGHT, Method
 from jnas.types import Array, PyTree
 
+LATENCIES = "latencies.json"  # in the folder of a run, milliseconds
 CONSTANTS = 8  # bytes an output channel: its scale and its bias, float32
 Shape = tuple[int, int, int]  # (height, width, channels) of an image
 
@@ -73,6 +76,33 @@ def median_seconds(call: Callable[[], PyTree], repeats: int) -> float:
         jax.block_until_ready(call())
         times.append(time.perf_counter() - started)
     return statistics.median(times)
+
+
+def measured_once(path: pathlib.Path) -> Callable[[str, Callable[[], float]], float]:
+    """What is measured in a run, each thing once, by one process at a time, and kept in its `LATENCIES`.
+
+    Who shares the run, or takes it up again, reads what was measured: the same thing is never worth two numbers.
+
+    Args:
+      path: of the run.
+
+    Returns:
+      `(name, measure)` to the number of that name, positive.
+    """
+    file = path / LATENCIES
+    read = lambda: json_of(file, dict[str, Positive]) if file.exists() else {}
+    known = read()
+
+    def number(name: str, measure: Callable[[], float]) -> float:
+        if name not in known:
+            with exclusive(path / ".latencies"):
+                known.update(read())
+                if name not in known:
+                    known[name] = measure()
+                    run_folder.write_json(file, known)
+        return known[name]
+
+    return number
 
 
 def _forward(net: nn.Module, weights: PyTree, images: Array) -> Array:

@@ -49,7 +49,10 @@ class Recipe(Protocol):
 
 
 class CellSearch(Protocol):
-    """A search for a cell, a module such as `recipes.gradient.recipe`: what it finds is trained beside random cells."""
+    """A search for a cell, a module such as `recipes.gradient.recipe`: what it finds is trained beside random cells.
+
+    Where it has a function `allowed(config, plan, path)`, the random cells are of those that what it returns allows.
+    """
 
     KIND: str  # of the run, in its config.yaml
 
@@ -200,7 +203,7 @@ class _Comparison(NamedTuple):
     own: Any
     splits: data.Splits
     known: dict[str, Any] | None  # a table of cells that were trained before
-    randoms: list[Array]
+    num_random: int
 
 
 def _whole(recipe: Any) -> Any:
@@ -231,13 +234,11 @@ def _planned(recipe: CellSearch, config: Any, mesh: Mesh | None, **given: Any) -
 
 def _compare(recipe: CellSearch, config: Any, mesh: Mesh | None, **given: Any) -> _Comparison:
     splits, plan = _planned(recipe, config, mesh, **given)
-    key = jax.random.fold_in(jax.random.key(config.seed), 2)
     known = reference.cells(plan.space, splits, config.train)
     num_random = config.random_cells if config.random_cells is not None else 1 if known else 3
     for arch in spaces.sample(plan.space, jax.random.key(0), 1):  # before hours are spent
         train_network.prepare(plan.space, arch, splits, config.train)
-    randoms = train_network.random_cells(plan.space, key, num_random, plan.without)
-    return _Comparison(plan, splits, known, randoms)
+    return _Comparison(plan, splits, known, num_random)
 
 
 def _finish(
@@ -245,8 +246,10 @@ def _finish(
 ) -> dict[str, Any]:
     """The found cell and random ones, trained in the same way."""
     space, splits = plan.own.space, plan.splits
-    derived = _to_train(space, found)
-    named = [*derived, *((f"random-{n}", arch) for n, arch in enumerate(plan.randoms))]
+    derived, key = _to_train(space, found), jax.random.fold_in(jax.random.key(config.seed), 2)
+    allowed = getattr(recipe, "allowed", lambda *_: None)(config, plan.own, path)
+    randoms = train_network.random_cells(space, key, plan.num_random, plan.own.without, allowed)
+    named = [*derived, *((f"random-{n}", arch) for n, arch in enumerate(randoms))]
     prepared = {name: train_network.prepare(space, arch, splits, config.train) for name, arch in named}
     trained = train_network.train_each(prepared, splits, config, path / "train", mesh)
     if "runs" in found:

@@ -9,6 +9,7 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import jax
+import numpy as np
 import optax
 from flax import linen as nn
 from jax.sharding import Mesh
@@ -22,6 +23,7 @@ from jnas.train.weights import save_tree
 from jnas.types import Array, Key, PyTree
 
 NETWORK, WEIGHTS = "network.json", "weights.npz"
+REFUSED = 200  # random architectures in a row that are not allowed, after which no more are drawn
 
 
 @dataclasses.dataclass(frozen=True)
@@ -185,14 +187,35 @@ def train_each(
     }
 
 
-def random_cells(space: spaces.CellSpace, key: Key, num: int, without: Sequence[str] = ()) -> list[Array]:
-    """Architectures drawn uniformly from those whose output depends on the input and that hold none of `without`."""
+def random_cells(
+    space: spaces.CellSpace, key: Key, num: int, without: Sequence[str] = (),
+    allowed: Callable[[np.ndarray], bool] | None = None,
+) -> list[Array]:  # fmt: skip
+    """Architectures drawn uniformly from those that may stand beside what was found.
+
+    Args:
+      space: of the architectures.
+      key: of the draw.
+      num: how many.
+      without: operators that none of them holds.
+      allowed: what else a search asked of an architecture; None: nothing.
+
+    Returns:
+      Those whose output depends on the input, that hold none of `without` and are allowed; fewer than `num`, and a
+      line on the standard error, after `REFUSED` in a row that are not allowed.
+    """
     left = {cell: [[op for op in edge.ops if op not in without] for edge in space.edges(cell)] for cell in space.cells}
-    allowed, drawn = spaces.narrow(space, left), []
-    while len(drawn) < num:
+    narrow, found, refused = spaces.narrow(space, left), list[Array](), 0
+    while len(found) < num and refused < REFUSED:
         key, now = jax.random.split(key)
-        drawn += [arch for arch in spaces.sample(allowed, now, num) if spaces.is_connected(allowed, arch)]
-    return [spaces.from_string(space, spaces.to_string(allowed, arch)) for arch in drawn[:num]]
+        for drawn in spaces.sample(narrow, now, num):
+            if len(found) < num and refused < REFUSED and spaces.is_connected(narrow, drawn):
+                arch = spaces.from_string(space, spaces.to_string(narrow, drawn))
+                kept = allowed is None or allowed(np.asarray(arch))
+                found, refused = [*found, *[arch] * kept], 0 if kept else refused + 1
+    if len(found) < num:
+        print(f"{len(found)} of {num} random cells: {REFUSED} in a row are not within the limits", file=sys.stderr)
+    return found
 
 
 def describe(splits: data.Splits, validation: int = 0, shrink: int = 1) -> dict[str, Any]:

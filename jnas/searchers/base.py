@@ -43,7 +43,8 @@ class Evaluation(NamedTuple):
 Objective = Callable[[np.ndarray, Key], Evaluation]
 
 
-REFUSED = 200  # attempts to ask for allowed architectures
+PATIENCE = 16  # attempts of a searcher to ask for allowed architectures, before they are drawn at random
+REFUSED = 200  # attempts to draw them
 ENUMERABLE = 2**16  # a space up to this size is listed where a draw would have to be lucky
 
 
@@ -238,30 +239,48 @@ def beginning(searcher: Searcher, codes: np.ndarray) -> Searcher:
     return Searcher(lambda: (searcher.init(), frozenset()), ask, tell)
 
 
-def within(searcher: Searcher, allowed: Callable[[np.ndarray], bool], *, objectives: int = 1) -> Searcher:
-    """A searcher that asks for allowed architectures only; of the others it is told that they have no value.
+def within(searcher: Searcher, space: Space, allowed: Callable[[np.ndarray], bool], *, objectives: int = 1) -> Searcher:
+    """A searcher that asks for allowed architectures only.
+
+    For the length of an ask a refused architecture counts as one with the worst scores known: a model to which it had
+    no value would go on believing in its corner. Where `PATIENCE` attempts find too few, the others are drawn at
+    random. What was refused is forgotten after the ask, so that the state is a function of what was told.
 
     Args:
       searcher: any.
-      allowed: whether an architecture `[num_choices]` may be asked for.
+      space: of its codes.
+      allowed: whether an architecture `[num_choices]` may be asked for; the same answer at every call.
       objectives: how many scores the searcher is told.
 
     Returns:
-      The searcher; its `ask` raises a UserError after `REFUSED` attempts.
+      The searcher; its `ask` raises a UserError where `REFUSED` more attempts find too few.
     """
+
+    def init():
+        return searcher.init(), no_observations(space), np.full((objectives,)[objectives == 1 :], np.nan)
+
+    def tell(state, codes, values):
+        inner, seen, worst = state
+        seen = record(space, seen, codes, np.full(len(codes), np.nan))
+        return searcher.tell(inner, codes, values), seen, np.fmin.reduce([worst, *np.asarray(values, np.float64)])
 
     def ask(state, key, num):
         found = []
-        for attempt in range(REFUSED):
-            codes = searcher.ask(state, jax.random.fold_in(key, attempt), num - len(found))
-            found += [code for code in codes if allowed(code)]
+        for attempt in range(PATIENCE + REFUSED):
+            inner, seen, worst = state
+            now, missing = jax.random.fold_in(key, attempt), num - len(found)
+            if attempt < PATIENCE:
+                codes = searcher.ask(inner, now, missing)
+            else:
+                codes = complete(space, seen, now, missing, np.zeros((0, len(space.choices)), np.int32))
+            kept = [allowed(code) for code in codes]
+            found += [code for code, one in zip(codes, kept, strict=True) if one]
             if len(found) == num:
                 return np.array(found, np.int32)
-            unknown = np.full((len(codes), objectives), np.nan)
-            state = searcher.tell(state, codes, unknown[:, 0] if objectives == 1 else unknown)
-        raise UserError(f"{REFUSED} architectures in a row are not within the limits: raise one of them")
+            state = tell(state, codes, np.array([worst * np.nan if one else worst for one in kept]))
+        raise UserError(f"{PATIENCE + REFUSED} architectures in a row are not within the limits: raise one of them")
 
-    return searcher._replace(ask=ask)
+    return Searcher(init, ask, tell)
 
 
 def padded(rows: np.ndarray, length: int) -> np.ndarray:

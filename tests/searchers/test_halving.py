@@ -73,7 +73,7 @@ def test_one_that_promotes_everything_is_refused():
 def test_within_limits_nothing_else_is_asked_and_nothing_twice(objectives):
     plain = searchers.nsga2(SPACE, objectives=2, population=4) if objectives == 2 else searchers.evolution(SPACE)
     allowed = lambda code: code.sum() <= 6
-    searcher = searchers.within(plain, allowed, objectives=objectives)
+    searcher = searchers.within(plain, SPACE, allowed, objectives=objectives)
     state, codes = searcher.init(), []
     for step in range(5):
         asked = searcher.ask(state, jax.random.key(step), 3)
@@ -84,8 +84,58 @@ def test_within_limits_nothing_else_is_asked_and_nothing_twice(objectives):
     assert len({tuple(code) for code in codes}) == 15
 
 
+def proposing(searcher, log):
+    """The searcher, and a line in the log for each code that it proposes."""
+
+    def ask(state, key, num):
+        codes = searcher.ask(state, key, num)
+        log.extend(codes.tolist())
+        return codes
+
+    return searcher._replace(ask=ask)
+
+
+MODEL = searchers.gaussian_process(
+    SPACE, num_initial=5, kernel=searchers.kernels.additive(6), num_restarts=1, num_steps=10, num_candidates=128
+)  # kept: what is built twice is compiled twice
+PLAIN = {"gaussian_process": MODEL, "halving": MODEL, "evolution": searchers.evolution(SPACE, population=5)}
+
+
+@pytest.mark.parametrize("kind", PLAIN)
+def test_a_searcher_leaves_the_corner_that_is_refused(kind):
+    """The best half of the space is refused; a model to which its corner has no value asks for it again and again."""
+    value, log = lambda code: float(np.sum(code[:6] * [1, 2, 3, 1, 2, 3])), []
+    searcher = searchers.within(proposing(PLAIN[kind], log), SPACE, lambda code: value(code) <= 24)
+    if kind == "halving":
+        searcher = searchers.halving(searcher, searchers.budgeted(SPACE, (1, 3)))
+    told, state = [], searcher.init()
+    for step in range(14):
+        before, codes = len(log), searcher.ask(state, jax.random.key(step), 1)
+        assert len(log) - before <= 8
+        told.append((codes, np.array([value(codes[0])])))
+        state = searcher.tell(state, *told[-1])
+    asked = {tuple(codes[0].tolist()) for codes, _ in told}
+    assert len(asked) == 14
+    assert max(value(np.array(code)) for code in asked) == 24
+    assert max(value(np.array(code)) for code in log) > 24
+    again = searcher.init()
+    for codes, values in told:
+        again = searcher.tell(again, codes, values)
+    np.testing.assert_array_equal(*(searcher.ask(one, jax.random.key(14), 1) for one in (state, again)))
+
+
+def test_after_some_attempts_allowed_ones_are_drawn():
+    stubborn = Searcher(lambda: None, lambda state, key, num: np.full((num, 6), 4, np.int32), lambda *_: None)
+    searcher = searchers.within(stubborn, SPACE, lambda code: code[0] == 0)
+    state = searcher.tell(searcher.init(), np.zeros((1, 6), np.int32), np.ones(1))
+    codes = searcher.ask(state, jax.random.key(0), 3)
+    assert codes[:, 0].tolist() == [0, 0, 0]
+    assert len({tuple(code) for code in codes.tolist()} | {(0,) * 6}) == 4
+    np.testing.assert_array_equal(codes, searcher.ask(state, jax.random.key(0), 3))
+
+
 def test_limits_that_nothing_meets_are_one_sentence(monkeypatch):
     monkeypatch.setattr(base, "REFUSED", 3)
-    searcher = searchers.within(searchers.random(SPACE), lambda code: False)
-    with pytest.raises(UserError, match="3 architectures in a row are not within the limits: raise one of them"):
+    searcher = searchers.within(searchers.random(SPACE), SPACE, lambda code: False)
+    with pytest.raises(UserError, match="19 architectures in a row are not within the limits: raise one of them"):
         searcher.ask(searcher.init(), jax.random.key(0), 1)

@@ -6,17 +6,13 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from jnas.files.locks import exclusive
-from jnas.files.reading import json_of
-from jnas.files.schemas import Positive
 from jnas.nets.layers import Conv, DepthwiseConv, Linear
 from jnas.nets.quant.integer import IntegerLayer, multiplied
 from jnas.nets.quant.sizes import LayerShape
-from jnas.recipes import costs, run_folder
+from jnas.recipes import costs
 from jnas.spaces.policy import Method
 
 MEASURED = "measured"  # in the place of a table's path
-LATENCIES = "latencies.json"  # in the run folder
 REPEATS = 50
 
 
@@ -25,8 +21,7 @@ def measured(path: pathlib.Path) -> costs.Latency:
 
     A layer with at most 8 bits on both sides is one of int8, its inputs rounded and its sums scaled as
     `integer.integer_apply` does it, whatever its widths are: this device has no narrower product. Any other is one of
-    float32. Each is measured once, by one process at a time; who shares the run, or takes it up again, reads what was
-    measured.
+    float32. Each is measured once, see `costs.measured_once`.
 
     Args:
       path: of the run.
@@ -34,9 +29,7 @@ def measured(path: pathlib.Path) -> costs.Latency:
     Returns:
       The function for `costs.cost_model`.
     """
-    file = path / LATENCIES
-    read = lambda: json_of(file, dict[str, Positive]) if file.exists() else {}
-    known = read()
+    number = costs.measured_once(path)
 
     def latency(layer: LayerShape, method: Method) -> float:
         narrow = max(method.weight_bits, method.activation_bits) <= 8
@@ -44,13 +37,7 @@ def measured(path: pathlib.Path) -> costs.Latency:
         name = f"{layer.kind.__name__} {layer.size} {layer.stride} {layer.dilation} {'-'.join(sizes)} " + (
             "int8" if narrow else "float32"
         )
-        if name not in known:  # a layer of a chain is met in the search, too
-            with exclusive(path / ".latencies"):
-                known.update(read())
-                if name not in known:
-                    known[name] = 1e3 * _seconds(layer, narrow)
-                    run_folder.write_json(file, known)
-        return known[name]
+        return number(name, lambda: 1e3 * _seconds(layer, narrow))  # a layer of a chain is met in the search, too
 
     return latency
 

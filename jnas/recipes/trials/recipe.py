@@ -6,9 +6,11 @@ import dataclasses
 import functools
 import hashlib
 import json
+import math
 import pathlib
+import sys
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import jax
@@ -32,6 +34,7 @@ KIND: str = "trials"  # of the run
 SHARED = True  # any number of processes take part
 SUPERNET, SEARCH = "supernet", "search"  # folders of a run
 JOURNAL, LINES, RUNGS = "trials.log", "trials.jsonl", "rungs"  # of its search: the study, the report's, checkpoints
+PAUSE = 2.0  # seconds between two lines on what the limits refuse
 # What a worker may set differently from another one: nothing of these changes what a trial is.
 _OWN = ("random_cells", "train", "steps_per_call", "max_failures", "num_evaluations")
 
@@ -45,8 +48,6 @@ class Plan(NamedTuple):
     num_outer: int  # images that judge
     train: data.Dataset  # of the trials
     validation: data.Dataset
-    searcher: Searcher
-    costs: dict[str, objectives.Cost]
     table: Objective | None  # read, if the trials are looked up
     storage: str | None  # None: a journal file in the folder
 
@@ -64,8 +65,8 @@ def describe(config: TrialSearch) -> str:
     return f"trials by {config.searcher}, judged by {judged}{halved}{less}{beside}{within}"
 
 
-def searcher_of(config: TrialSearch, space: spaces.CellSpace, costs: Mapping[str, objectives.Cost]) -> Searcher:
-    """The searcher that the settings name; with several objectives all but NSGA-II see the first score alone."""
+def searcher_of(config: TrialSearch, space: spaces.CellSpace, allowed: Callable[[np.ndarray], bool]) -> Searcher:
+    """The searcher that the settings name, within the limits; with several objectives all but NSGA-II see the first."""
     number = 1 + len(config.beside)
     one = number if config.searcher == "nsga2" else 1
     plain = {
@@ -76,9 +77,67 @@ def searcher_of(config: TrialSearch, space: spaces.CellSpace, costs: Mapping[str
         "tpe": functools.partial(searchers.tpe, num_initial=config.population),
     }[config.searcher](space)
     if config.limits:
-        allowed = lambda arch: all(costs[name](arch) <= most for name, most in config.limits.items())
-        plain = searchers.within(plain, allowed, objectives=one)
-    return plain if one == number else searchers.weighted(plain, np.eye(number)[0])
+        plain = searchers.within(plain, space, allowed, objectives=one)
+    if one < number:
+        plain = searchers.weighted(plain, np.eye(number)[0])
+    budgets = config.budgets
+    return plain if len(budgets) == 1 else searchers.halving(plain, _searched(config, space), eta=config.eta)
+
+
+def _searched(config: TrialSearch, space: spaces.CellSpace) -> Any:
+    return space if len(config.budgets) == 1 else searchers.budgeted(space, config.budgets)
+
+
+def costs_of(config: TrialSearch, plan: Plan, path: pathlib.Path) -> dict[str, objectives.Cost]:
+    """The costs that the settings name, of the networks that are trained in the end, each computed once.
+
+    Times are measured once and kept in the folder of the run, so that a search that was killed goes on with the same.
+    """
+    once, shape = costs.measured_once(path), plan.train.shape
+
+    @functools.lru_cache(maxsize=2**16)
+    def cost(name: str, arch: tuple[int, ...]) -> float:
+        fixed = spaces.fix(plan.space, np.array(arch, np.int32))
+        net = train_network.network(fixed, config.train, plan.train.num_classes)
+        measure = lambda: COSTS[name] * costs.OF_A_NETWORK[name](net, shape)
+        return once(spaces.to_string(plan.space, np.array(arch)), measure) if name == "latency" else measure()
+
+    def cost_of(name: str, code: np.ndarray) -> float:
+        return cost(name, tuple(code[: len(plan.space.choices)].tolist()))
+
+    return {name: functools.partial(cost_of, name) for name in (*config.costs, *config.limits, *config.beside)}
+
+
+def allowed(
+    config: TrialSearch, plan: Plan, path: pathlib.Path, known: Mapping[str, objectives.Cost] | None = None
+) -> Callable[[np.ndarray], bool]:
+    """Whether an architecture keeps the limits, see `driver.CellSearch`; says now and then what is refused.
+
+    Args:
+      config: the settings.
+      plan: of the search.
+      path: of the run.
+      known: from `costs_of`; None: they are made.
+
+    Returns:
+      The function.
+    """
+    prices = costs_of(config, plan, path) if known is None else known
+    refused, said = set[bytes](), -math.inf
+
+    def keeps(arch: np.ndarray) -> bool:
+        nonlocal said
+        for name, most in config.limits.items():
+            if (found := prices[name](arch)) > most:
+                refused.add(np.asarray(arch, np.int32).tobytes())
+                if time.monotonic() - said >= PAUSE:
+                    line = f"limits: {len(refused)} architectures refused, this one for {name} {found:.4g} > {most:g}"
+                    print(line, file=sys.stderr, flush=True)
+                    said = time.monotonic()
+                return False
+        return True
+
+    return keeps
 
 
 def plan(
@@ -102,41 +161,29 @@ def plan(
     """
     key = jax.random.fold_in(jax.random.key(config.seed), 0)
     parts = held_out(splits.train, config.train_images, config.validation, key)
-    shape, classes = splits.train.shape, splits.train.num_classes
-
-    @functools.lru_cache(maxsize=2**16)
-    def cost(name: str, arch: tuple[int, ...]) -> float:
-        net = train_network.network(spaces.fix(space, np.array(arch, np.int32)), config.train, classes)
-        return COSTS[name] * costs.OF_A_NETWORK[name](net, shape)
-
-    def cost_of(name: str, code: np.ndarray) -> float:
-        return cost(name, tuple(code[: len(space.choices)].tolist()))
-
-    named = {name: functools.partial(cost_of, name) for name in (*config.costs, *config.limits, *config.beside)}
     known = truth_table.table(config.table, space, column=config.table_column) if config.table else None
     if known is None:
         data.supervised_source(parts[0], batch_size=config.trial.batch_size, augment=data.Augment())  # checks the size
-    searcher, searched = searcher_of(config, space, named), space
-    if len(config.budgets) > 1:
-        searched = searchers.budgeted(space, config.budgets)
-        searcher = searchers.halving(searcher, searched, eta=config.eta)
+    searcher_of(config, space, lambda arch: True)  # checks the settings
+    searched = _searched(config, space)
     if storage is not None:  # one that is refused leaves no folder
         study.close_study(_study(config, searched, storage))
-    return Plan(space, searched, (), len(parts[1]), *parts, searcher, named, known, storage)
+    return Plan(space, searched, (), len(parts[1]), *parts, known, storage)
 
 
 def search(config: TrialSearch, plan: Plan, path: pathlib.Path) -> dict[str, Any]:
     """The trials, see `driver.CellSearch`; the processes that share the study share them."""
     files.prepare_folder(path / SEARCH)
     trials = _study(config, plan.searched, plan.storage or path / SEARCH / JOURNAL)
-    started = time.monotonic()
+    started, known = time.monotonic(), costs_of(config, plan, path)
     name = lambda code: spaces.to_string(plan.space, code[: len(plan.space.choices)])
     hooks = [study.trials_progress("trials"), study.trials_jsonl(path / SEARCH / LINES, name)]
     try:
         # One of the processes that share the folder draws the curves.
         with exclusive(path / SEARCH / ".curves", wait=False) as mine:
             found = study.search(
-                plan.searcher, _objective(config, plan, path),
+                searcher_of(config, plan.space, allowed(config, plan, path, known)),
+                _objective(config, plan, path, known),
                 key=jax.random.fold_in(jax.random.key(config.seed), 3),
                 num_evaluations=config.num_evaluations, study=trials, batch_size=config.ask_size,
                 hooks=[*hooks, *([study.trials_tensorboard(path / SEARCH)] if mine else [])],
@@ -173,7 +220,7 @@ def _study(config: TrialSearch, space: Space, storage: str | pathlib.Path) -> "o
     )
 
 
-def _objective(config: TrialSearch, plan: Plan, path: pathlib.Path) -> Objective:
+def _objective(config: TrialSearch, plan: Plan, path: pathlib.Path, known: Mapping[str, objectives.Cost]) -> Objective:
     if plan.table is not None:
         judge = plan.table
     elif config.objective == "shared_weights":
@@ -196,7 +243,7 @@ def _objective(config: TrialSearch, plan: Plan, path: pathlib.Path) -> Objective
         rungs = objectives.Rungs(config.budgets, key, path / SEARCH / RUNGS) if len(config.budgets) > 1 else None
         judge = make(plan.space, plan.train, plan.validation, config.trial, rungs)
     if config.beside:
-        return objectives.beside(judge, {name: plan.costs[name] for name in config.beside})
-    if plan.costs:
-        return objectives.minus(judge, {name: (cost, config.costs.get(name, 0.0)) for name, cost in plan.costs.items()})
+        return objectives.beside(judge, {name: known[name] for name in config.beside})
+    if known:
+        return objectives.minus(judge, {name: (cost, config.costs.get(name, 0.0)) for name, cost in known.items()})
     return judge

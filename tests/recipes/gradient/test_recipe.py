@@ -145,6 +145,14 @@ def test_random_cells_are_connected_and_differ():
     assert len({tuple(arch.tolist()) for arch in drawn}) == 5
 
 
+def test_fewer_random_cells_where_hardly_any_is_allowed(capfd):
+    looked = []
+    allowed = lambda arch: len(looked.append(arch) or looked) == 7
+    assert len(train_network.random_cells(spaces.nasbench201(), jax.random.key(1), 2, allowed=allowed)) == 1
+    assert len(looked) == 207
+    assert "1 of 2 random cells: 200 in a row are not within the limits" in capfd.readouterr().err
+
+
 def test_random_cells_are_drawn_without_what_is_not_derived():
     space = spaces.nasbench201()
     drawn = [

@@ -15,6 +15,7 @@ import pytest
 
 from jnas import spaces
 from jnas.cli import main
+from jnas.data.load import load
 from jnas.distributed.environment import environment
 from jnas.errors import UserError
 from jnas.recipes import costs, driver
@@ -116,17 +117,45 @@ def test_costs_are_taken_off_the_score(settings, tmp_path):
         assert row["metrics"]["parameters"] > 0
 
 
-def test_nothing_above_a_limit_is_tried(settings, tmp_path, monkeypatch):
+def test_nothing_above_a_limit_is_tried(settings, tmp_path, monkeypatch, capfd):
     wide = lambda net, shape: 1e6 * sum(edge.ops == ("nor_conv_3x3",) for edge in net.space.edges("cell"))
     monkeypatch.setitem(costs.OF_A_NETWORK, "parameters", wide)
     config = dataclasses.replace(settings, limits={"parameters": 1.0}, searcher="random", num_evaluations=25)
     driver.run(trials, config, tmp_path / "run", worker=True)
+    assert "limits: 1 architectures refused, this one for parameters 2 > 1\n" in capfd.readouterr().err
     rows = lines(tmp_path / "run")
     assert [row["metrics"]["parameters"] for row in rows] == [row["code"].count(3) for row in rows]
     assert {row["code"].count(3) for row in rows} == {0, 1}
     monkeypatch.setitem(costs.OF_A_NETWORK, "parameters", lambda net, shape: 2e6)
     with pytest.raises(UserError, match="not within the limits: raise one of them"):
         driver.run(trials, config, tmp_path / "none", worker=True)
+
+
+def test_times_are_measured_once_and_random_cells_keep_the_limits(settings, tmp_path, monkeypatch):
+    """Times that differ at every call; the random cells and a worker that comes later go by the first ones."""
+    measured = []
+
+    def latency(net, shape):
+        measured.append(tuple(edge.ops for edge in net.space.edges("cell")))
+        return 1e-3 * (measured[-1].count(("nor_conv_3x3",)) + len(measured) / 1e4)
+
+    monkeypatch.setitem(costs.OF_A_NETWORK, "latency", latency)
+    untrained = lambda prepared, *_: {name: {"genotype": one.genotype} for name, one in prepared.items()}
+    monkeypatch.setattr(driver.train_network, "train_each", untrained)
+    config = dataclasses.replace(settings, limits={"latency": 1.0}, searcher="random", num_evaluations=12)
+    driver.run(trials, config, tmp_path / "run", worker=True)
+    assert len(measured) == len(set(measured)) > 12
+    before, kept = lines(tmp_path / "run"), json.loads((tmp_path / "run" / "latencies.json").read_text())
+    assert [row["metrics"]["latency"] for row in before] == [kept[row["architecture"]] for row in before]
+    plan = trials.plan(config, load(config.data), SPACE)
+    keeps = trials.allowed(config, plan, tmp_path / "run")
+    names = [name for name in kept if keeps(np.asarray(spaces.from_string(SPACE, name)))]
+    assert names == [row["architecture"] for row in before]
+    assert len(measured) == len(kept)
+    more = dataclasses.replace(config, random_cells=6)
+    result = driver.run(trials, more, tmp_path / "more", storage=str(tmp_path / "run" / "search" / "trials.log"))
+    assert len(result["random"]) == 6
+    assert "nor_conv_3x3" not in "".join(one["genotype"] for one in result["random"])
 
 
 def test_the_best_of_the_last_rung_is_found_whichever_worker_had_it(settings, tmp_path, monkeypatch):
