@@ -197,6 +197,7 @@ Epoch = TypedDict("Epoch", {
 }, total=False)  # fmt: skip
 Evaluated = TypedDict("Evaluated", {
     "trial": Required[Count], "scores": Required[Numbers], "seconds": Number, "error": str, "architecture": str,
+    "metrics": Mapping,
 }, total=False)  # fmt: skip
 
 # What the workers of a search keep with a trial, in its storage.

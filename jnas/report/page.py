@@ -176,8 +176,9 @@ def _trials(run: Run) -> str:
     trials = read_trials(run.folder)
     beside = run.config.get("beside")
     names = ["score", *map(str, beside if isinstance(beside, list) else [])]
-    table = trial_table(trials, names)
-    return figures(trial_charts(trials, names)) + as_html(table) if table is not None else ""
+    halved = run.config.get("rungs", 1) != 1 and not run.config.get("beside")
+    table = trial_table(trials, names, halved=halved)
+    return figures(trial_charts(trials, names, halved=halved)) + as_html(table) if table is not None else ""
 
 
 def _networks(run: Run) -> str:

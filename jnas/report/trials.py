@@ -19,12 +19,13 @@ def read_trials(folder: Path) -> list[dict[str, Any]]:
     return lines_of(folder / TRIALS, Evaluated)[0]
 
 
-def trial_charts(trials: list[dict[str, Any]], names: list[str]) -> list[Chart]:
+def trial_charts(trials: list[dict[str, Any]], names: list[str], *, halved: bool = False) -> list[Chart]:
     """The charts of the trials.
 
     Args:
       trials: from `read_trials`.
       names: of the scores; the first is maximised and the others are minimised.
+      halved: whether they have budgets, of which scores are compared with one another only.
 
     Returns:
       The best score so far; with several scores a chart of the first against each other one.
@@ -33,24 +34,31 @@ def trial_charts(trials: list[dict[str, Any]], names: list[str]) -> list[Chart]:
     if not done:
         return []
     scores = np.array([row["scores"] for row in done])
-    return [best_chart(scores[:, 0]), *(front_chart(scores[:, [0, n]], names[n]) for n in range(1, scores.shape[1]))]
+    best = best_chart(scores[:, 0], np.array([_epochs(row, halved) for row in done]))
+    return [best, *(front_chart(scores[:, [0, n]], names[n]) for n in range(1, scores.shape[1]))]
 
 
-def best_chart(scores: np.ndarray) -> Chart:
-    """Draw the score of every trial, and the best so far.
+def best_chart(scores: np.ndarray, epochs: np.ndarray) -> Chart:
+    """Draw the score of every trial, and the best so far of those trained for longest.
 
     Args:
       scores: [n] in the order of the trials, larger is better.
+      epochs: [n] of their training; 0: they have no budgets.
     """
-    title = "Score of the trials"
+    title, last = "Score of the trials", epochs == epochs.max()
+    of, first = f" after {epochs.max():.0f} epochs" if epochs.max() else "", int(last.argmax())
     with axes_of() as axes:
-        at = np.arange(1, len(scores) + 1)
+        at, longest = np.arange(1, len(scores) + 1), np.where(last, scores, -np.inf)
         axes.plot(at, scores, "o", color=QUIET, markersize=3.5, label="a trial")
-        axes.step(at, np.maximum.accumulate(scores), where="post", color=FIRST, linewidth=1.8, label="best so far")
+        if of:
+            axes.plot(at[last], scores[last], "o", color=FIRST, markersize=3.5, label=f"a trial{of}")
+        best = np.maximum.accumulate(longest)[first:]
+        axes.step(at[first:], best, where="post", color=FIRST, linewidth=1.8, label=f"best so far{of}")
         axes.set(title=title, xlabel="complete trials", ylabel="score")
         axes.locator_params(axis="x", integer=True)
         axes.legend(loc="best")
-        alt = f"Score of {len(scores)} trials; the best, {scores.max():.4g}, is number {int(scores.argmax()) + 1}."
+        number = int(longest.argmax()) + 1
+        alt = f"Score of {len(scores)} trials; the best{of}, {longest.max():.4g}, is number {number}."
         return Chart(title, alt, to_svg(axes.figure))
 
 
@@ -74,31 +82,41 @@ def front_chart(points: np.ndarray, name: str) -> Chart:
         return Chart(title, alt, to_svg(axes.figure))
 
 
-def trial_table(trials: list[dict[str, Any]], names: list[str]) -> Table | None:
-    """The best trials, and what the failed ones said.
+def trial_table(trials: list[dict[str, Any]], names: list[str], *, halved: bool = False) -> Table | None:
+    """The best trials, those trained for longest first, and what the failed ones said.
 
     Args:
       trials: from `read_trials`.
       names: of the scores.
+      halved: whether they have budgets.
 
     Returns:
       The table; None without trials.
     """
-    done = sorted((row for row in trials if row["scores"]), key=lambda row: -row["scores"][0])
+    done = [row for row in trials if row["scores"]]
+    done.sort(key=lambda row: (-_epochs(row, halved), -row["scores"][0]))
     failed = [row for row in trials if not row["scores"]]
     if not done and not failed:
         return None
+    budget = lambda row: (f"{_epochs(row, halved):.0f}",) * halved
     rows = [
-        (str(row["trial"]), *(f"{score:.4g}" for score in row["scores"]), _seconds(row), row.get("architecture", "–"))
+        (str(row["trial"]), *budget(row), *(f"{score:.4g}" for score in row["scores"]), _seconds(row),
+         row.get("architecture", "–"))
         for row in done[:MOST_ROWS]
-    ]
-    empty = ("–",) * len(names)
+    ]  # fmt: skip
+    empty = ("–",) * (len(names) + halved)
     rows += [
         (str(row["trial"]), *empty, _seconds(row), f"failed: {row.get('error', '')}") for row in failed[:MOST_ROWS]
     ]
     shown = f"; the best {MOST_ROWS} are shown" if len(done) > MOST_ROWS else ""
     title = f"{len(done)} complete trials, {len(failed)} failed{shown}"
-    return Table(title, ("trial", *names, "seconds", "architecture"), tuple(rows))
+    return Table(title, ("trial", *("epochs",) * halved, *names, "seconds", "architecture"), tuple(rows))
+
+
+def _epochs(row: dict[str, Any], halved: bool) -> float:
+    """The epochs of a trial's budget; 0 where there are no budgets, or a file of somebody else's says none."""
+    epochs = row.get("metrics", {}).get("epochs") if halved else None
+    return float(epochs) if isinstance(epochs, int) else 0.0
 
 
 def _seconds(row: dict[str, Any]) -> str:

@@ -13,7 +13,7 @@ TrialHook = Callable[[Progress], None]
 
 
 def trials_progress(description: str, stream: TextIO | None = None) -> TrialHook:
-    """Print a line for every trial that has finished, by this worker or another.
+    """Print a line for every trial that has finished, by this worker or another; with its `epochs`, if it says them.
 
     Args:
       description: the name of what runs.
@@ -25,6 +25,8 @@ def trials_progress(description: str, stream: TextIO | None = None) -> TrialHook
         for trial in progress.new:
             count += trial.error is None
             words = trial.error or "  ".join(f"{score:.4g}" for score in trial.scores)
+            if "epochs" in trial.metrics:
+                words += f" after {trial.metrics['epochs']} epochs"
             line = f"{description} {count}/{progress.num_evaluations}  trial {trial.number}: {words}"
             if progress.best is not None:
                 line += f"  best {progress.best.scores[0]:.4g}"

@@ -2,6 +2,7 @@
 
 import functools
 import pathlib
+import shutil
 from collections.abc import Callable, Mapping
 from typing import Any, NamedTuple
 
@@ -10,10 +11,13 @@ import jax.numpy as jnp
 import numpy as np
 
 from jnas import data, nets, spaces
+from jnas.files.locks import exclusive
+from jnas.files.writing import prepare_folder
 from jnas.recipes import trainer
 from jnas.recipes.classification import accuracy, cross_entropy, evaluate, training_loss
 from jnas.recipes.settings import Training
 from jnas.searchers.base import Evaluation, Objective
+from jnas.study import Progress
 from jnas.train import Saving
 from jnas.train.fit import MOST_STEPS_PER_CALL
 from jnas.types import Array, Aux, Context, Examples, Key, PyTree
@@ -42,12 +46,13 @@ class Rungs(NamedTuple):
     """The budgets of successive halving: what is promoted goes on from its checkpoint, from the learning rate's top.
 
     So every score is that of weights whose learning rate has come down, as it has at the end of a training. All
-    architectures have one key: they see the same batches, and one that is trained again comes to the same bits.
+    architectures have one key: they see the same batches, and one that is trained again comes to the same bits. One
+    that is asked at a smaller budget than its checkpoint has is trained from scratch, and keeps nothing.
     """
 
     epochs: tuple[int, ...]  # in all, the fewest first
     key: Key  # of weights, order and augmentation
-    folder: pathlib.Path  # of a folder of checkpoints for each architecture
+    folder: pathlib.Path  # of a folder of checkpoints for each architecture, and of its lock
 
 
 def short_training(
@@ -263,12 +268,54 @@ def _trained(job: trainer.Job, code: np.ndarray, key: Key, rungs: Rungs | None) 
     """The weights, and with rungs the epochs that they have been trained for."""
     if rungs is None:
         return trainer.train(job, key), {}
-    *arch, rung = code.tolist()
+    rung, folder = int(code[-1]), prepare_folder(rungs.folder) / _named(code)
     lengths = [epochs * job.steps_per_epoch for epochs in rungs.epochs]
-    job, saving = job._replace(num_steps=lengths[rung]), Saving(rungs.folder / "-".join(map(str, arch)))
-    # One length of the calls, and one program for all rungs.
-    weights = trainer.train(job, rungs.key, saving=saving, steps_per_call=min(lengths[0], MOST_STEPS_PER_CALL))
+    job = job._replace(num_steps=lengths[rung])
+    with exclusive(rungs.folder / f".{folder.name}"):
+        beyond = any(path.name.isdigit() and int(path.name) > job.num_steps for path in folder.glob("*"))
+        # One length of the calls, and one program for all rungs.
+        calls = min(lengths[0], MOST_STEPS_PER_CALL)
+        weights = trainer.train(job, rungs.key, saving=None if beyond else Saving(folder), steps_per_call=calls)
     return weights, {"epochs": rungs.epochs[rung]}
+
+
+def _named(code: np.ndarray) -> str:
+    """The name of the folder of an architecture with a rung."""
+    return "-".join(map(str, code[:-1].tolist()))
+
+
+def clearing(rungs: Rungs, *, eta: int, num_evaluations: int) -> Callable[[Progress], None]:
+    """Remove checkpoints that no later rung needs, whenever trials have finished.
+
+    Of those known at a rung the best `floor(known / eta)` are promoted, and no more than `num_evaluations / eta^rung`
+    will be known at it: who is behind as many as that makes, or has the largest budget, is done, and in the end all
+    are. Where that is wrong, as after `num_evaluations` was raised, an architecture is trained from scratch, to the
+    same bits.
+
+    Args:
+      rungs: of the search.
+      eta: see `searchers.halving`.
+      num_evaluations: of the search.
+
+    Returns:
+      A hook of `study.search`. What another process trains just now is left to the next call.
+    """
+
+    def clear(progress: Progress) -> None:
+        best = sorted(progress.trials, key=lambda trial: -trial.scores[0])
+        at = [dict.fromkeys(_named(trial.code) for trial in best if trial.code[-1] == n) for n in range(last + 1)]
+        done = set[str]()
+        for rung in reversed(range(last + 1)):
+            due = num_evaluations // eta ** (rung + 1) if rung < last else 0
+            done |= {name for name in list(at[rung])[due:] if not any(name in above for above in at[rung + 1 :])}
+        for folder in rungs.folder.glob("[0-9]*"):
+            if folder.name in done or len(progress.trials) >= num_evaluations:
+                with exclusive(rungs.folder / f".{folder.name}", wait=False) as mine:
+                    if mine:
+                        shutil.rmtree(folder, ignore_errors=True)
+
+    last = len(rungs.epochs) - 1
+    return clear
 
 
 def _job(

@@ -177,7 +177,15 @@ def search(config: TrialSearch, plan: Plan, path: pathlib.Path) -> dict[str, Any
     trials = _study(config, plan.searched, plan.storage or path / SEARCH / JOURNAL)
     started, known = time.monotonic(), costs_of(config, plan, path)
     name = lambda code: spaces.to_string(plan.space, code[: len(plan.space.choices)])
-    hooks = [study.trials_progress("trials"), study.trials_jsonl(path / SEARCH / LINES, name)]
+    rungs = _rungs(config, path)
+    rung = lambda trial: trial.code[len(plan.space.choices) :].tolist()
+    # Of those trained for longest, and there the front's end: the best by the first score.
+    rank = lambda trial: (rung(trial), trial.scores[0])
+    best_of = lambda seen: seen.best if rungs is None else max(seen.trials, key=rank, default=None)
+    fair = lambda hook: lambda seen: hook(seen._replace(best=best_of(seen)))
+    hooks = [fair(study.trials_progress("trials")), study.trials_jsonl(path / SEARCH / LINES, name)]
+    if rungs is not None:
+        hooks += [objectives.clearing(rungs, eta=config.eta, num_evaluations=config.num_evaluations)]
     try:
         # One of the processes that share the folder draws the curves.
         with exclusive(path / SEARCH / ".curves", wait=False) as mine:
@@ -186,25 +194,31 @@ def search(config: TrialSearch, plan: Plan, path: pathlib.Path) -> dict[str, Any
                 _objective(config, plan, path, known),
                 key=jax.random.fold_in(jax.random.key(config.seed), 3),
                 num_evaluations=config.num_evaluations, study=trials, batch_size=config.ask_size,
-                hooks=[*hooks, *([study.trials_tensorboard(path / SEARCH)] if mine else [])],
+                hooks=[*hooks, *([fair(study.trials_tensorboard(path / SEARCH))] if mine else [])],
                 describe=name, max_failures=config.max_failures, max_retries=config.max_retries,
                 lease_seconds=config.lease_seconds,
             )  # fmt: skip
     finally:
         study.close_study(trials)
-    rung = lambda trial: trial.code[len(plan.space.choices) :].tolist()
-    # Of those trained for longest, and there the front's end: the best by the first score.
-    best = max(found.trials, key=lambda trial: (rung(trial), trial.scores[0]))
-    genotype, last = name(best.code), rung(best) == [len(config.budgets) - 1]
+    best = max(found.trials, key=rank)
+    genotype, front, epochs, after = name(best.code), found.front, {}, " of the front" * bool(config.beside)
+    if rungs is not None:
+        front, epochs = (best,), {"epochs": config.budgets[best.code[-1]]}
+        after = f" after {epochs['epochs']} epochs"
     return {
         "genotype": genotype, "connected": spaces.is_connected(plan.space, spaces.from_string(plan.space, genotype)),
         "evaluations": len(found.trials), "failed": len(found.failed), "score": best.scores[0],
         "scores": ["score", *config.beside],
-        "front": [{"trial": trial.number, "architecture": name(trial.code), "scores": list(trial.scores)}
-                  for trial in found.front],
-        "derivation": "the best score" + " of the front" * bool(config.beside) + " of the last rung" * last,
-        "seconds": round(time.monotonic() - started, 2),
+        "front": [{"trial": trial.number, "architecture": name(trial.code), "scores": list(trial.scores), **epochs}
+                  for trial in front],
+        "derivation": f"the best score{after}", "seconds": round(time.monotonic() - started, 2),
     }  # fmt: skip
+
+
+def _rungs(config: TrialSearch, path: pathlib.Path) -> objectives.Rungs | None:
+    """The budgets of successive halving; None: there is one."""
+    key = jax.random.fold_in(jax.random.key(config.seed), 5)
+    return objectives.Rungs(config.budgets, key, path / SEARCH / RUNGS) if len(config.budgets) > 1 else None
 
 
 def _study(config: TrialSearch, space: Space, storage: str | pathlib.Path) -> "optuna.Study":
@@ -239,9 +253,7 @@ def _objective(config: TrialSearch, plan: Plan, path: pathlib.Path, known: Mappi
         steps = config.trial.epochs * (len(plan.train) // config.trial.batch_size)
         short = config.objective == "training" and steps <= objectives.LONGEST
         make = objectives.short_training if short else objectives.own_training
-        key = jax.random.fold_in(jax.random.key(config.seed), 5)
-        rungs = objectives.Rungs(config.budgets, key, path / SEARCH / RUNGS) if len(config.budgets) > 1 else None
-        judge = make(plan.space, plan.train, plan.validation, config.trial, rungs)
+        judge = make(plan.space, plan.train, plan.validation, config.trial, _rungs(config, path))
     if config.beside:
         return objectives.beside(judge, {name: known[name] for name in config.beside})
     if known:

@@ -13,12 +13,14 @@ import pytest
 
 from jnas import data, nets, spaces
 from jnas.errors import UserError
+from jnas.files.locks import exclusive
 from jnas.nets.stacking import per_edge
 from jnas.recipes import trainer
 from jnas.recipes.classification import accuracy, cross_entropy
 from jnas.recipes.settings import Augmentation, Training
 from jnas.recipes.trials import objectives, truth_table
 from jnas.searchers.base import Evaluation
+from jnas.study import Progress, Trial
 from jnas.train import fit
 from jnas.train.hooks import Hook
 
@@ -114,9 +116,35 @@ def test_a_promoted_architecture_goes_on_and_one_without_checkpoint_catches_up(t
         first = [at(whole, rung) for rung in range(3)]
         assert at(whole, 0, SKIP) != first[0]
         assert at(late, 2) == first[2]
+        assert at(whole, 0) == first[0]  # asked again, and not the weights of a later rung
+        assert at(whole, 2) == first[2]
     assert [evaluation.metrics["epochs"] for evaluation in first] == [1, 3, 6]
     assert first[0].metrics["loss"] > first[2].metrics["loss"]
-    assert sorted(path.name for path in (tmp_path / "whole").iterdir()) == ["0-0-0-0", "0-0-1-1"]
+    assert sorted(path.name for path in (tmp_path / "whole").glob("[0-9]*")) == ["0-0-0-0", "0-0-1-1"]
+
+
+def test_checkpoints_that_no_rung_needs_are_removed(tmp_path):
+    """Of at most 9 architectures 3 may be promoted, and of those 1; what is trained just now is left."""
+    rungs = objectives.Rungs((1, 3, 9), KEY, tmp_path)
+    clear = objectives.clearing(rungs, eta=3, num_evaluations=9)
+    trials = []
+
+    def told(*rows):
+        for arch, rung, score in rows:
+            (tmp_path / str(arch) / "8").mkdir(parents=True, exist_ok=True)
+            trials.append(Trial(len(trials), np.array([arch, rung], np.int32), (score,), {}, 0.0))
+        clear(Progress(tuple(trials), (), 0, 9))
+        return {path.name for path in tmp_path.glob("[0-9]*")}
+
+    assert told((0, 0, 0.5), (1, 0, 0.4), (2, 0, 0.3)) == {"0", "1", "2"}
+    assert told((3, 0, 0.35), (0, 1, 0.2)) == {"0", "1", "3"}  # 2 is behind three others
+    with exclusive(tmp_path / ".3"):
+        assert told((4, 0, 0.6)) == {"0", "1", "3", "4"}
+    assert told((4, 1, 0.7)) == {"1", "4"}  # 0 is behind one
+    assert told((4, 2, 0.1)) == {"1"}
+    (tmp_path / "6").mkdir()  # of a trial that failed
+    assert told() == {"1", "6"}
+    assert told((5, 0, 0.1)) == set()  # all are evaluated
 
 
 def test_every_rung_begins_with_the_whole_learning_rate_and_ends_without():

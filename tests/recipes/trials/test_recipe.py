@@ -24,7 +24,7 @@ from jnas.recipes.settings import Augmentation, Training
 from jnas.recipes.trials import objectives, truth_table
 from jnas.recipes.trials import recipe as trials
 from jnas.recipes.trials.settings import TrialSearch
-from jnas.report.trials import read_trials, trial_charts
+from jnas.report.trials import read_trials, trial_charts, trial_table
 from jnas.searchers.base import Evaluation
 
 SPACE = spaces.nasbench201()
@@ -158,10 +158,15 @@ def test_times_are_measured_once_and_random_cells_keep_the_limits(settings, tmp_
     assert "nor_conv_3x3" not in "".join(one["genotype"] for one in result["random"])
 
 
-def test_the_best_of_the_last_rung_is_found_whichever_worker_had_it(settings, tmp_path, monkeypatch):
+def test_the_best_of_the_last_rung_is_found_whichever_worker_had_it(settings, tmp_path, monkeypatch, capfd):
     def judged(space, train, validation, training, rungs):
         assert rungs.epochs == (2, 4, 8)
-        return lambda code, key: Evaluation(worth(code[:6]) - 10.0 * code[6], {"epochs": rungs.epochs[code[6]]})
+
+        def objective(code, key):
+            (rungs.folder / "-".join(map(str, code[:6])) / "8").mkdir(parents=True, exist_ok=True)
+            return Evaluation(worth(code[:6]) - 10.0 * code[6], {"epochs": rungs.epochs[code[6]]})
+
+        return objective
 
     monkeypatch.setattr(objectives, "short_training", judged)
     halved = dataclasses.replace(
@@ -179,6 +184,20 @@ def test_the_best_of_the_last_rung_is_found_whichever_worker_had_it(settings, tm
     assert result["genotype"] == max(last, key=lambda row: row["scores"])["architecture"]
     assert result["found"]["genotype"] == result["genotype"]
     assert max(row["scores"] for row in rows) > max(row["scores"] for row in last)
+    best = next(row for row in last if row["architecture"] == result["genotype"])
+    about = {"trial": best["trial"], "architecture": best["architecture"], "scores": best["scores"], "epochs": 8}
+    assert (result["front"], result["derivation"]) == ([about], "the best score after 8 epochs")
+    said, score = capfd.readouterr().err, f"{best['scores'][0]:.4g}"
+    assert f"trial {best['trial']}: {score} after 8 epochs  best {score}" in said
+    assert f"best {score}" in [line for line in said.splitlines() if line.startswith("trials ")][-1]
+    chart, table = trial_charts(rows, ["score"], halved=True)[0], trial_table(rows, ["score"], halved=True)
+    assert f"the best after 8 epochs, {result['score']:.4g}, is number {rows.index(best) + 1}" in chart.alt
+    assert [int(row[1]) for row in table.rows] == sorted((row["metrics"]["epochs"] for row in rows), reverse=True)[:20]
+    assert table.rows[0][-1] == result["genotype"]
+    page = (tmp_path / "other" / "report.html").read_text()
+    assert chart.alt in page
+    assert ">epochs</th>" in page
+    assert not [*tmp_path.glob("*/search/rungs/[0-9]*")]  # all are evaluated
 
 
 def test_workers_with_folders_of_their_own_share_a_storage(settings, tmp_path):
