@@ -136,7 +136,7 @@ class Asked(NamedTuple):
             raise UserError("detection needs photos with boxes: give --data FOLDER in the layout of VOC or COCO")
         enable_compilation_cache()
         result = driver.run(self.recipe, self.settings, folder, mesh=mesh, **self.options)
-        return Run(folder, result, getattr(getattr(self.settings, "space", None), "part", None))
+        return Run(folder, result, own_parts.space_of(self.settings))
 
 
 def recipe_of(kind: str) -> tuple[Any, type]:

@@ -18,6 +18,7 @@ from jnas.files.locks import exclusive
 from jnas.files.own import Own
 from jnas.files.urls import masked
 from jnas.recipes import reference, run_folder, train_network
+from jnas.recipes.own_parts import space_of
 from jnas.spaces import networks
 from jnas.spaces.isomorphism import canonical
 from jnas.types import Array
@@ -136,8 +137,7 @@ def run(
                     return {"note": f"{path}: another process trains what was found"}
                 result = whole.finish(config, plan, found, path, mesh)
                 run_folder.write_json(path / run_folder.RESULT, result)
-        drawn = getattr(getattr(config, "space", None), "part", None)
-        distributed.from_first(lambda: str(report.write_report(path, space=drawn)))  # also if it was cut off before
+        distributed.from_first(lambda: str(report.write_report(path, space=space_of(config))))  # also if cut off before
         return result
 
 

@@ -26,7 +26,8 @@ def typed(layer: Mapping[str, Any]) -> dict[str, Any]:
     ==========  ========================================================================================================
     setting     the part: itself, or for space and data a function without arguments that returns it
     ==========  ========================================================================================================
-    space       a `CellSpace`, perhaps with operators of the user's own (`spaces.extend`), or a `ChainSpace`
+    space       a `CellSpace`, perhaps with operators of the user's own (`spaces.extend`), or a `ChainSpace`; for a
+                search over spaces a list of those that are found by their names
     data        `data.Splits`; or the arrays x_train, y_train, x_test and y_test of an .npz file, in this order or in a
                 mapping. A `Source` is for `jnas.fit`: a search divides and measures its images itself
     objective   `make(space, train, validation, training)` that returns an objective, as `objectives.short_training`
@@ -53,6 +54,12 @@ def typed(layer: Mapping[str, Any]) -> dict[str, Any]:
     return found
 
 
+def space_of(settings: Any) -> CellSpace | ChainSpace | None:
+    """The one space of the user's own that settings hold, which files do not; None: there is none, or several."""
+    part = getattr(getattr(settings, "space", None), "part", None)
+    return None if isinstance(part, tuple) else part
+
+
 def check_recorded(recorded: Mapping[str, Any], given: Any, whose: object) -> None:
     """Raises a UserError if the file of a part that is given again is not as a run had it.
 
@@ -68,6 +75,9 @@ def check_recorded(recorded: Mapping[str, Any], given: Any, whose: object) -> No
 
 def _space(given: Any) -> Own:
     part = _made(given)
+    if isinstance(part, list | tuple) and part and all(isinstance(one, CellSpace | ChainSpace) for one in part):
+        digest = hashlib.sha256(" ".join(map(_name_of_value, part)).encode()).hexdigest()
+        return Own(_name(given, f"spaces@sha256:{digest}"), tuple(part))
     if not isinstance(part, CellSpace | ChainSpace):
         raise UserError(f"space {_name(given)} is of type {type(part).__name__}: give a CellSpace, see spaces.extend")
     if isinstance(given, Own) and isinstance(part, CellSpace):

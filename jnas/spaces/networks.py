@@ -37,6 +37,8 @@ def network_space(name: str) -> NetworkSpace:
       UserError: if there is none of that name.
     """
     if (part := own.part_of(name, "space")) is not None:
+        if isinstance(part, tuple):
+            raise UserError(f"space {own.shown(name)} is several spaces: search them with jnas search space-search")
         return part
     return parse_chain(name) if name.strip().startswith("chain") else text.by_name(name)
 

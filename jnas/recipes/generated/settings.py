@@ -30,8 +30,8 @@ class ModelLevel:
 class Strategies:
     """What generates spaces: the arguments of `layer_types` of `jnas.spaces.families.generated` and the like.
 
-    `names` are some of layer_types_and_depth, layer_types, convolutions, topologies, and functions of your own as
-    `module:function`; such a function takes nothing and returns spaces.
+    `names` are some of layer_types_and_depth, layer_types, convolutions and topologies; spaces of your own are given as
+    `space=FILE.py:NAME`, in the place of all of these.
     """
 
     names: str = "layer_types_and_depth layer_types convolutions topologies"  # strategies
@@ -63,7 +63,7 @@ class SpaceSearch:
 
     data: str = "fashion-mnist-slice"
     image_size: int | None = None  # side to which the images of a folder are resized
-    space: str = "generated"  # name of the family, for reports and folders
+    space: str = "generated"  # name of the family, for reports and folders; or FILE.py:NAME, a list of spaces
     seed: int = 0
     strategies: Strategies = Strategies()  # what generates the spaces
     # the performance of a space

@@ -11,7 +11,7 @@ from jnas import searchers, spaces
 from jnas.cli import main
 from jnas.data.load import load
 from jnas.errors import UserError
-from jnas.recipes import config, models
+from jnas.recipes import config, models, own_parts
 from jnas.recipes.generated import model_search
 from jnas.recipes.generated import recipe as generated
 from jnas.recipes.generated.evaluator import Kept, draw
@@ -235,19 +235,43 @@ def test_the_command_line_knows_chains(capsys):
     assert "budget: 7" in capsys.readouterr().out
 
 
-def own():
-    """A strategy of a user's."""
-    return [chain(("skip_connect", "conv_3x3"), 7)]
+OWN = """
+from jnas import spaces
+from jnas.spaces.chain import chain
+
+def several():
+    return [chain(("skip_connect", "conv_3x3"), 7), spaces.nasbench201()]
+
+ONE = several()[0]
+STRANGE = [spaces.extend(spaces.nasbench201(), spaces.Operator("mine", lambda channels, stride: None))]
+FIXED = [chain(("skip_connect",), 3), ONE]
+"""
 
 
-def test_a_user_adds_a_strategy_by_one_function():
-    family = family_of(Strategies(names=f"layer_types {__name__}:own"))
-    assert list(family.members())[-1] == Member(f"{__name__}:own", own()[0])
+def test_a_user_gives_spaces_of_a_file_and_no_file_names_them(tmp_path):
+    (tmp_path / "mine.py").write_text(OWN)
+    given = own_parts.typed({"space": f"{tmp_path}/mine.py:several"})["space"]
+    family, wanted = family_of(Strategies(), given), (chain(("skip_connect", "conv_3x3"), 7), spaces.nasbench201())
+    assert list(family.members()) == [Member("own", space) for space in wanted]
+    assert own_parts.space_of(config.build(SpaceSearch, {"space": given})) is None
+    assert given.startswith("mine.py:several@sha256:")
+    values = own_parts.typed({"space": list(wanted)})["space"]
+    assert list(family_of(Strategies(), values).members()) == list(family.members())
+    for name in (str(given), "mine.py:several"):  # as a run folder or a YAML file has it
+        with pytest.raises(UserError, match="a Python file is run only where you name it"):
+            family_of(Strategies(), name)
+    with pytest.raises(UserError, match="is several spaces: search them with jnas search space-search"):
+        networks.network_space(given)
+    for part, said in (("ONE", "is one space: give a list"), ("STRANGE", "not found by its name")):
+        with pytest.raises(UserError, match=said):
+            family_of(Strategies(), own_parts.typed({"space": f"{tmp_path}/mine.py:{part}"})["space"])
+    with pytest.raises(ValueError, match="with a choice in it"):
+        family_of(Strategies(), own_parts.typed({"space": f"{tmp_path}/mine.py:FIXED"})["space"])
 
 
 @pytest.mark.parametrize(
     ("names", "words"),
-    [("layers", "unknown"), ("nowhere:own", "cannot be imported"), (f"{__name__}:settings", "generates|Space|not")],
+    [("layers", "unknown"), (f"{__name__}:settings", "is unknown: choose among .*, or give space=FILE.py:NAME")],
 )
 def test_bad_strategies_are_refused(names, words):
     with pytest.raises((ValueError, TypeError), match=words):
