@@ -2,6 +2,7 @@
 to what is there and nothing is copied; which pages of it are meant stands in `include_patterns`.
 """
 
+import os
 import re
 from typing import Any
 
@@ -12,11 +13,17 @@ from jnas.recipes.zoo.settings import Selection
 project = "jnas"
 version = release = jnas.__version__
 project_copyright = "the authors of jnas, Apache-2.0"
-extensions = ["myst_parser", "sphinx.ext.autodoc", "sphinx.ext.napoleon", "sphinx.ext.viewcode"]
+extensions = ["myst_nb", "sphinx.ext.autodoc", "sphinx.ext.napoleon", "sphinx.ext.viewcode"]
 root_doc = "docs/index"
 exclude_patterns = [".*", "build", "runs", "tests"]
 include_patterns = ["docs/**.md", "experiments/**README.md", "third_party/**README.md", "jnas/CHANGELOG.md"]
+include_patterns += ["experiments/tutorials/*.ipynb"]
 myst_heading_anchors = 4
+# Tutorials are kept without outputs and executed here, in a folder that is thrown away; one that raises ends the build.
+nb_execution_mode = "force"
+nb_execution_in_temp = nb_execution_raise_on_error = nb_merge_streams = True
+nb_execution_timeout = 900  # seconds a cell
+os.environ.setdefault("XLA_FLAGS", "--xla_backend_optimization_level=0")  # they are compiled for longer than they run
 html_theme = "furo"
 html_title = f"jnas {release}"
 html_extra_path = ["front"]  # index.html, which leads to docs/index.html

@@ -2,6 +2,7 @@
 
 import importlib
 import importlib.util
+import json
 import pathlib
 import re
 import shlex
@@ -154,6 +155,16 @@ def test_the_index_of_the_experiments_has_the_question_and_the_answer_of_each_fo
         said = (folder / "README.md").read_text(encoding="utf-8")
         question, answer = re.match(r"# .+\n\n(.+\?) \*\*(.+)\*\*\n\n    \S", said).groups()  # then the command
         assert f"- {question} {answer} [`{folder.name}`]({folder.name}/README.md)\n" in index
+
+
+def test_tutorials_are_kept_without_outputs():
+    """Whether they run and are right is seen where the site is built, which executes them."""
+    notebooks = sorted((EXPERIMENTS / "tutorials").glob("*.ipynb"))
+    assert len(notebooks) == 2
+    for notebook in notebooks:
+        cells = json.loads(notebook.read_text(encoding="utf-8"))["cells"]
+        assert all(not cell.get("outputs") and cell.get("execution_count") is None for cell in cells), notebook.name
+        assert any("assert" in "".join(cell["source"]) for cell in cells if cell["cell_type"] == "code")
 
 
 def test_every_script_that_a_text_names_is_there():
