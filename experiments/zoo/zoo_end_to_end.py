@@ -3,19 +3,20 @@
 The networks are found by searches by gradient with different seeds and trained at two widths on the first five classes
 of CIFAR-10, of 16 x 16 pixels. The new task has the other five classes and 200 images a class, a fifth of them for
 validation. "Every network" fine-tunes all twelve with the same hyper-parameters and keeps the best on the validation
-images; `jnas select` looks at the images with each network once and fine-tunes one. Seconds are processor time, compilation
-included; nothing compiled is kept from one part to the next.
+images; `jnas select` orders them by its prior and fine-tunes by successive halving. Seconds are processor time,
+compilation included; nothing compiled is kept from one part to the next. Lines of `select 0.15.0` are those of an
+earlier rule: the network whose frozen features tell the classes apart best, fine-tuned alone.
 
     python experiments/zoo/zoo_end_to_end.py build --data cifar10.npz --out runs/zoo          # searches, trains, adds
     python experiments/zoo/zoo_end_to_end.py compare --data cifar10.npz --out runs/zoo --seed 0 1 2
     python experiments/zoo/zoo_end_to_end.py table
 
 DATA: x_train, y_train, x_test, y_test, uint8; the first 10,000 training and 2,000 test images are used. `--only NAME`
-fine-tunes some of the networks, so that several processes share the work; `--part` does one arm only. What is done is not
-done again.
+fine-tunes some of the networks, so that several processes share the work; `--part` does one arm only. What is done is
+not done again.
 
 Result, hardware, time: README.md beside this file.
-"""  # noqa: E501
+"""
 
 import argparse
 import itertools
@@ -47,9 +48,10 @@ SEARCHES = {
 STEPS, EPOCHS = 150, 4  # of each search, and of the trainings on the first classes
 NUMBER = 12  # networks; the searches may find more
 BATCH = 32  # of every fine-tuning
-DEFAULT = {"frozen": 0.0, "learning_rate": 0.05, "epochs": 25, "batch_size": BATCH}
+DEFAULT = {"frozen": 0.0, "learning_rate": 0.05, "batch_size": BATCH}
+RUNGS = (3, 8, 25)  # epochs; every network alone has the last in one
 IMAGES = 200  # a class of the new task, a fifth of them for validation
-TRIALS = 1
+TRIALS = 9
 SHARE = 0.25  # of the time of trying every network, which choosing may take in all
 
 
@@ -130,7 +132,7 @@ def build(arguments):
             }), flush=True)  # fmt: skip
 
 
-def every(arguments, seed, epochs):
+def every(arguments, seed):
     """Fine-tune every network with the same hyper-parameters; one line each."""
     import jax
 
@@ -141,7 +143,7 @@ def every(arguments, seed, epochs):
 
     out, results = pathlib.Path(arguments.out), pathlib.Path(arguments.results)
     task = write_task(arguments.data, out, seed)
-    settings = config.build(FineTuning, {**DEFAULT, "epochs": epochs})
+    settings, epochs = config.build(FineTuning, DEFAULT), arguments.rungs[-1]
     had = {(line["seed"], line["network"]) for line in read(results) if line["arm"] == "every"}
     splits = load(str(task))
     for name in entries.names(out / "zoo", entries.NETWORKS):
@@ -153,7 +155,7 @@ def every(arguments, seed, epochs):
         started = time.process_time()
         train, validation = data.split(splits.train, jax.random.key(seed), 0.8)
         pretrained = networks.load(out / "zoo", name)
-        result = finetune.fine_tune(pretrained.model, train, validation, settings, folder, seed)
+        result = finetune.prepare(pretrained.model, train, validation, settings, (epochs,), folder, seed)(0)
         seconds = time.process_time() - started
         model = models.load_model(folder)
         test = finetune.evaluate(model.net, model.weights, splits.test, finetune.normalisation_of(model))
@@ -164,7 +166,7 @@ def every(arguments, seed, epochs):
         })  # fmt: skip
 
 
-def select(arguments, seed, epochs):
+def select(arguments, seed):
     """`jnas select` as a user runs it, on a copy of the zoo without records; one line."""
     out, results = pathlib.Path(arguments.out), pathlib.Path(arguments.results)
     if any((line["arm"], line["seed"]) == ("select", seed) for line in read(results)):
@@ -174,12 +176,14 @@ def select(arguments, seed, epochs):
     shutil.copytree(out / "zoo" / "networks", own / "zoo" / "networks")
     words = [
         "select", task, "--zoo", own / "zoo", f"seed={seed}", f"trials={arguments.trials}",
-        f"frozen=[{DEFAULT['frozen']}]", f"learning_rates=[{DEFAULT['learning_rate']}]", f"epochs=[{epochs}]",
+        f"frozen=[{DEFAULT['frozen']}]", f"learning_rates=[{DEFAULT['learning_rate']}]", f"epochs={arguments.rungs}",
         f"fine_tuning.batch_size={BATCH}", "--out", own / "run",
     ]  # fmt: skip
     before = resource.getrusage(resource.RUSAGE_CHILDREN)
     subprocess.run(
-        [sys.executable, "-m", "jnas", *map(str, words)], check=True, env={**os.environ, "JNAS_CACHE_DIR": ""}
+        [sys.executable, "-m", "jnas", *map(str, words)],
+        check=True,
+        env={**os.environ, "JNAS_CACHE_DIR": str(own / "cache")},
     )
     after = resource.getrusage(resource.RUSAGE_CHILDREN)
     result = json.loads((own / "run" / "result.json").read_text())
@@ -187,9 +191,10 @@ def select(arguments, seed, epochs):
     append(results, {
         "arm": "select", "seed": seed, "network": result["found"]["model"],
         "test": round(result["found"]["test_accuracy"], 4),
-        "validation": round(result["found"]["validation_accuracy"], 4), "tried": [trial["model"] for trial in trials],
+        "validation": round(result["found"]["validation_accuracy"], 4),
+        "tried": [[trial["model"], trial["epochs"], round(trial["test_accuracy"], 4)] for trial in trials],
         "seconds": round(after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime, 2),
-        "epochs": epochs,
+        "epochs": arguments.rungs[-1],
     })  # fmt: skip
 
 
@@ -212,7 +217,7 @@ def table(lines):
     rows = {}
     for seed in sorted({line["seed"] for line in lines}):
         of = [line for line in lines if (line["arm"], line["seed"]) == ("every", seed)]
-        own = [line for line in lines if (line["arm"], line["seed"]) == ("select", seed)]
+        own = [line for line in lines if line["arm"].startswith("select") and line["seed"] == seed]
         if len(of) < NUMBER or not own:
             print(f"seed {seed}: {len(of)} of {NUMBER} networks fine-tuned, {len(own)} selections")
             continue
@@ -220,7 +225,7 @@ def table(lines):
         test, spent, tried = by_chance(of, SHARE * total)
         cells = {
             "every network, default hyper-parameters": (best(of, "validation"), total, len(of)),
-            "jnas select": (own[0]["test"], own[0]["seconds"], len(own[0]["tried"])),
+            **{f"jnas {line['arm']}": (line["test"], line["seconds"], begun(line["tried"])) for line in own},
             "random networks in a quarter of the time, mean": (test, spent, tried),
             "the most accurate at its source": (best(of, "source accuracy"), None, 1),
             "the largest": (best(of, "parameters"), None, 1),
@@ -240,6 +245,11 @@ def table(lines):
         each = " ".join(f"{value:.1f}" for value in accuracy)
         number, part = np.mean([row[2] for row in found]), "–" if np.isnan(share) else f"{share:.3f}"
         print(f"| {name} | {accuracy.mean():.2f} ± {spread:.2f} | {each} | {part} | {number:.1f} |")
+
+
+def begun(tried):
+    """How many networks were fine-tuned; a line of an earlier version has their names alone."""
+    return len({one if isinstance(one, str) else one[0] for one in tried})
 
 
 def best(lines, key):
@@ -271,8 +281,8 @@ def main():
     parser.add_argument("--seed", type=int, nargs="*", default=[0, 1, 2])
     parser.add_argument("--steps", type=int, default=STEPS, help="of every search")
     parser.add_argument("--epochs", type=int, default=EPOCHS, help="of the trainings at the source")
-    parser.add_argument("--fine-tuning-epochs", type=int, default=DEFAULT["epochs"])
-    parser.add_argument("--trials", type=int, default=TRIALS, help="fine-tunings of jnas select, at most")
+    parser.add_argument("--rungs", type=int, nargs="*", default=list(RUNGS), help="epochs of a fine-tuning")
+    parser.add_argument("--trials", type=int, default=TRIALS, help="networks on the first rung of jnas select")
     parser.add_argument("--results", nargs="*", default=["experiments/zoo/zoo_end_to_end.jsonl"])
     arguments = parser.parse_args()
     if arguments.action == "build":
@@ -281,9 +291,9 @@ def main():
         (arguments.results,) = arguments.results
         for seed in arguments.seed:
             if arguments.part != "select":
-                every(arguments, seed, arguments.fine_tuning_epochs)
+                every(arguments, seed)
             if arguments.part != "every":
-                select(arguments, seed, arguments.fine_tuning_epochs)
+                select(arguments, seed)
     if arguments.action != "build":
         table(read(*([arguments.results] if isinstance(arguments.results, str) else arguments.results)))
 

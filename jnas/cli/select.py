@@ -17,6 +17,7 @@ def add(commands) -> None:
     option("data", metavar="DATA", help="the new data, as for jnas search data=...")
     option("words", nargs="*", metavar="FILE.yaml | key=value", help="settings, the later over the earlier")
     option("--zoo", required=True, metavar="DIR | URL", help="the zoo; behind a URL no record is kept in it")
+    option("--target-accuracy", type=float, metavar="A", help="of the validation images, at which it ends, such as 0.9")
     option("--budget", type=float, metavar="S", help="seconds of fine-tuning, as measured steps predict them")
     option("--out", metavar="DIR", help="folder of the run (runs/select-DATA-SEED); goes on if unfinished")
     zoo.add_limits(parser)
@@ -30,24 +31,29 @@ def _run(arguments: argparse.Namespace) -> int:
     from jnas.recipes.folders import folder_of
     from jnas.recipes.zoo import selection
     from jnas.recipes.zoo.settings import Selection
+    from jnas.report.selection import ending
 
     zoo.limits_of(arguments)  # says what is wrong with them
-    names = ("max_params", "max_flops", "max_latency", "min_throughput", "min_training", "device", "budget")
+    limits = ("max_params", "max_flops", "max_latency", "max_memory", "min_throughput", "min_training", "device")
+    names = (*limits, "target_accuracy", "budget")
     given = {name: value for name in names if (value := getattr(arguments, name)) is not None}
     layers = ({"data": arguments.data, "zoo": arguments.zoo}, *arguments.words, given)
     settings = config.build(Selection, *commands.settings_of(*layers))
     folder = folder_of(arguments.out, dataclasses.replace(settings, zoo=masked(settings.zoo)), "select", "select")
     enable_compilation_cache()
     result = driver.run(selection, settings, folder)
-    for line in result["selection"]["ranking"]:
+    selection, found = result["selection"], result["found"]
+    for line in selection["ranking"]:
         interval = (
             f"{100 * line['low']:.1f} to {100 * line['high']:.1f} %" if "low" in line else "nothing predicted yet"
         )
-        setting = f"frozen {line['frozen']:g}, learning rate {line['learning rate']:g}, epochs {line['epochs']}"
+        setting = f"frozen {line['frozen']:g}, learning rate {line['learning rate']:g}"
         print(f"candidate {line['model']}, {setting}: {interval}; {line['reasons']}")
-    for trial in result["selection"]["trials"]:
-        print(f"trial     {trial['model']}: {100 * trial['test_accuracy']:.2f} % of the validation images")
-    found = result["found"]
+    for trial in selection["trials"]:
+        accuracy = f"{100 * trial['test_accuracy']:.2f} % of the validation images"
+        print(f"trial     {trial['model']}, epochs {trial['epochs']}: {accuracy}; {trial['why']}")
+    for sentence in ending(selection):
+        print(f"end       {sentence}")
     print(f"chosen    {found['model']}, {100 * found['test_accuracy']:.2f} % on {result['data']['test']} test images")
     closing(folder)
     return 0

@@ -11,6 +11,25 @@ from jnas.files import schemas
 from jnas.files.urls import printable
 
 MOST_BATCH = 2**16  # images of a training step
+# The columns of a table of records, for the help, before anything is imported; `recipes.zoo.records` reads them.
+COLUMNS = {
+    "task": "name of the data set, required",
+    "model": "name of the network, required",
+    "accuracy": "after the fine-tuning, 0 to 1, required",
+    "seconds": "of the fine-tuning",
+    "parameters": "of the network",
+    "operations": "of the network for one image, two a multiply-add",
+    "source_accuracy": "of the network on what it was trained on, 0 to 1",
+    "nearest_centroid": "share of the task's images told apart by its frozen features, 0 to 1",
+    "logme": "LogME of its frozen features on the task",
+    "frozen": "share of its parts whose weights stood still, 0 to 1",
+    "learning_rate": "at the beginning",
+    "steps": "of the fine-tuning",
+    "examples": "training images of the task",
+    "classes": "of the task",
+    "pixels": "of an image of the task, height times width",
+    "channels": "of an image of the task",
+}
 
 
 def add(commands) -> None:
@@ -42,6 +61,17 @@ def add(commands) -> None:
     measuring.add_argument("--batch", type=int, default=64, metavar="N", help="images of a training step (64)")
     measuring.set_defaults(command=_measure)
 
+    records = actions.add_parser("records", help="what fine-tunings came to, from which jnas select predicts")
+    importing = records.add_subparsers(required=True, metavar="ACTION", parser_class=type(parser)).add_parser(
+        "import", help="add records of others", description="Adds records of fine-tunings from a table with the "
+        "columns below; further ones are left out, and cells may be empty where nothing is required.",
+        epilog="\n".join(f"  {column:17} {text}" for column, text in COLUMNS.items()),
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )  # fmt: skip
+    importing.add_argument("zoo", metavar="ZOO", help="the folder; made if absent")
+    importing.add_argument("table", metavar="FILE.csv", help="whose first line names the columns; also .csv.gz")
+    importing.set_defaults(command=_import)
+
     for action, text in (("show", "print one entry, after comparing its checksums"), ("remove", "take one entry out")):
         one = actions.add_parser(action, help=text)
         one.add_argument("zoo", metavar="ZOO")
@@ -55,6 +85,7 @@ def add_limits(parser: argparse.ArgumentParser) -> None:
     group.add_argument("--max-params", type=float, metavar="M", help="parameters, millions")
     group.add_argument("--max-flops", type=float, metavar="G", help="operations an image, 10^9; two a multiply-add")
     group.add_argument("--max-latency", type=float, metavar="MS", help="one image alone, milliseconds")
+    group.add_argument("--max-memory", type=float, metavar="MB", help="at work of one image alone, megabytes")
     group.add_argument("--min-throughput", type=float, metavar="N", help="images a second in inference")
     group.add_argument("--min-training", type=float, metavar="N", help="images a second in training")
     group.add_argument("--device", help="on which the times were measured (this one)")
@@ -144,6 +175,18 @@ def _measure(arguments: argparse.Namespace) -> int:
         alone, step = networks.measure(arguments.zoo, name, batch_size=arguments.batch)
         times = f"{1e3 * alone.seconds:.3f} ms an image alone, {1e3 * step.seconds:.1f} ms a step of {step.batch_size}"
         print(f"{name}: {times} on {alone.device}", flush=True)
+    return 0
+
+
+def _import(arguments: argparse.Namespace) -> int:
+    from jnas.recipes.zoo import entries, place, records
+
+    folder = place.to_write(arguments.zoo)
+    found = records.from_table(arguments.table)
+    for record in found:  # all of them are sound; the same one twice is one file
+        entries.note(folder, entries.RECORDS, "", facts=record)
+    tasks = len({record["task"] for record in found})
+    print(printable(f"added {len(found)} records of {tasks} tasks to {folder}"))
     return 0
 
 

@@ -128,19 +128,21 @@ class Data(Described, total=False):
 # The parts of the page that a choice among the networks of a zoo and a search for a quantised network have.
 Predicted = TypedDict("Predicted", {
     "model": str, "frozen": Number, "learning rate": Number, "epochs": Number, "reasons": str,
-    "seconds": Number | None, "mean": Number, "low": Number, "high": Number,
+    "seconds": Number | None, "mean": Number, "low": Number, "high": Number, "why": str,
 }, total=False)  # fmt: skip
 Tried = TypedDict("Tried", {
-    "model": str, "predicted": Predicted, "test_accuracy": Required[Number], "seconds": Number,
+    "model": str, "predicted": Predicted, "test_accuracy": Required[Number], "seconds": Number, "why": str, "name": str,
 }, total=False)  # fmt: skip
 Offered = TypedDict("Offered", {"model": str, "accuracy": Number | None, "parameters": Number | None})
 Worth = TypedDict("Worth", {"name": str, "rise": Number, "spread": Number})
 Carried = TypedDict("Carried", {
-    "predictor": str, "records": Count, "tasks": Count, "error": Number, "guess": Number, "features": list[Worth],
-})  # fmt: skip
+    "predictor": Required[str], "records": Required[Count], "tasks": Required[Count], "error": Required[Number],
+    "guess": Required[Number], "features": Required[list[Worth]], "coverage": Number,
+}, total=False)  # fmt: skip
 Selected = TypedDict("Selected", {
     "candidates": list[Offered], "ranking": list[Predicted], "trials": list[Tried],
-    "records": Annotated[list[Count], Len(2, 2)], "carried by": Carried | None,
+    "records": Annotated[list[Count], Len(2, 2)], "carried by": Carried | None, "stopped": str,
+    "next": Predicted | None, "target": Number | None,
 }, total=False)  # fmt: skip
 InIntegers = TypedDict("InIntegers", {
     "test_accuracy": Number, "agreement": Number, "latency": Number, "refused": str,
@@ -226,7 +228,7 @@ ZooNetwork = TypedDict("ZooNetwork", {
     "name": Required[str], "sha256": Required[dict[str, str]], "accuracy": Required[Number],
     "parameters": Required[Count], "flops": Required[Number | None],
     "shape": Required[Annotated[list[Some], Len(3, 3)]], "data": str, "num_classes": Some,
-    "size": Number,
+    "size": Number, "memory": Number,
 }, total=False)  # fmt: skip
 Time = TypedDict("Time", {"device": str, "kind": str, "batch_size": Count, "seconds": Number, "rate": Number})
 

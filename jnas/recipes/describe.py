@@ -59,7 +59,7 @@ UNITS = {
     **dict.fromkeys(("channels", "head_channels"), "channels"), "random_cells": "networks", "lease_seconds": "s",
     **dict.fromkeys(("max_latency", "target_latency"), "ms"), "target_size": "bytes",
     "target_compute": "bit operations", "max_params": "10^6 parameters", "max_flops": "10^9 operations",
-    **dict.fromkeys(("min_throughput", "min_training"), "images/s"),
+    **dict.fromkeys(("min_throughput", "min_training"), "images/s"), "max_memory": "MB", "budget": "s",
 }  # fmt: skip
 _WORDS = {int: "whole number", float: "number", str: "text", bool: "true or false", types.NoneType: "null"}
 _WORDS |= {list: "list", tuple: "list", dict: "table"}

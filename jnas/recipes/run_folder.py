@@ -27,11 +27,15 @@ from jnas.recipes.config import renamed
 from jnas.report.reading import dotted
 
 CONFIG, RESULT, ENVIRONMENT = "config.yaml", "result.json", "environment.json"
-GONE = {"entropy": 0.0, "temperature": 1.0, "statistics_groups": 1}  # settings of old, at what changed nothing
+GONE = {  # settings of old, at what changed nothing
+    "entropy": 0.0, "temperature": 1.0, "statistics_groups": 1, "acquisition": "mean", "fine_tuning.epochs": 3,
+    "checkpoint_every": None,
+}  # fmt: skip
 # Settings that older runs lack, and what those did.
 BEFORE = {
     "shrink": 1, "inner_steps": 1, "order": "structure", "tuning_steps": 0, "tuning_rate": 0.02, "patience": None,
     "tolerance": 0.02, "score": "accuracy", "networks": 1, "rungs": 1, "eta": 3, "limits": {},
+    "prior": "both", "max_memory": None, "target_accuracy": None,
 }  # fmt: skip
 CHECKPOINTS_SINCE = (0, 9)  # the first version whose checkpoints this one can go on from
 

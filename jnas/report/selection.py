@@ -1,5 +1,6 @@
-"""The page of a selection: what was on offer, what was predicted, and what fine-tuning came to."""
+"""The page of a selection: what was on offer, what was predicted, what fine-tuning came to, and why it ended."""
 
+import html
 from collections.abc import Sequence
 from typing import Any
 
@@ -22,9 +23,10 @@ def selection_section(run: Run) -> str:
     if (found := run.result.get("selection")) is None:
         return ""
     trials = found.get("trials", [])
-    charts = (front_chart(found.get("candidates", []), trials), predicted_chart(trials))
+    charts = (front_chart(found.get("candidates", []), trials), rung_chart(trials), predicted_chart(trials))
     tables = [as_html(trial_table(trials)), as_html(ranking_table(found.get("ranking", [])))]
-    return "\n".join([figures(charts), *tables, carried_by(found)])
+    said = "".join(f"<p>{html.escape(sentence)}</p>" for sentence in ending(found))
+    return "\n".join([figures(charts), said, *tables, carried_by(found)])
 
 
 def words(found: dict[str, Any]) -> list[str]:
@@ -32,12 +34,37 @@ def words(found: dict[str, Any]) -> list[str]:
     trials = found.get("trials", [])
     if not trials:
         return []
-    best = max(trials, key=lambda trial: trial["test_accuracy"])
+    best = max(last_of_each(trials), key=lambda trial: trial["test_accuracy"])
     among, tried = len(found.get("candidates", [])), len({trial.get("model") for trial in trials})
     return [
-        f"Networks within the limits: {among}; fine-tuned: {tried}, in {len(trials)} trials. {best.get('model')} does "
+        f"Networks within the limits: {among}; fine-tuned: {tried}, in {len(trials)} steps. {best.get('model')} does "
         f"best on the validation images, {100 * best['test_accuracy']:.2f} %."
     ]
+
+
+def last_of_each(trials: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
+    """Of each candidate the step to its last rung, whose weights are kept; older runs have one step each."""
+    return list({trial.get("name", at): trial for at, trial in enumerate(trials)}.values())
+
+
+def ending(found: dict[str, Any]) -> list[str]:
+    """Why a selection ended, how far it is from its target, and what would have come next at which cost; sentences."""
+    said = []
+    target, trials = found.get("target"), found.get("trials", [])
+    if target is not None and trials:
+        best = max(trial["test_accuracy"] for trial in last_of_each(trials))
+        reached = "is reached" if best >= target else f"is missed by {100 * (target - best):.2f} points"
+        said.append(f"The target, {100 * target:g} % of the validation images, {reached}: {100 * best:.2f} %.")
+    spent = sum(trial.get("predicted", {}).get("seconds") or 0.0 for trial in trials)
+    if "stopped" in found:
+        cost = f" after {spent:.1f} s of fine-tuning as measured steps predict them" if spent else ""
+        said.append(f"It ended{cost}: {found['stopped']}.")
+    if (after := found.get("next")) is not None:
+        cost = f", {after['seconds']:.1f} s" if after.get("seconds") is not None else ""
+        said.append(
+            f"Next would come {after.get('model')}, up to epoch {after.get('epochs')}{cost}: {after.get('why')}."
+        )
+    return said
 
 
 def front(cost: Sequence[float], score: Sequence[float]) -> list[int]:
@@ -86,6 +113,31 @@ def front_chart(candidates: Sequence[dict[str, Any]], trials: Sequence[dict[str,
         return Chart(title, alt, to_svg(axes.figure))
 
 
+def rung_chart(trials: Sequence[dict[str, Any]]) -> Chart | None:
+    """The validation accuracy of every candidate at the end of its rungs; None where there was one rung.
+
+    Args:
+      trials: with `name`, `model`, `epochs` and `test_accuracy`.
+
+    Returns:
+      The chart.
+    """
+    curves: dict[str, list[tuple[float, float]]] = {}
+    for trial in trials:
+        if "name" in trial and "epochs" in trial:
+            curves.setdefault(trial["name"], []).append((trial["epochs"], 100 * trial["test_accuracy"]))
+    if max(map(len, curves.values()), default=0) < 2:
+        return None
+    longest = max(curves.values(), key=lambda curve: curve[-1])
+    title = "Accuracy at the end of each rung"
+    with axes_of() as axes:
+        for curve in curves.values():
+            axes.plot(*zip(*curve, strict=True), color=SECOND if curve is longest else FIRST, marker="o", markersize=4)
+        axes.set(title=title, xlabel="epochs of fine-tuning", ylabel="validation accuracy [%]", xscale="log")
+        alt = f"{len(curves)} candidates; the longest fine-tuning ends at {longest[-1][1]:.1f} %."
+        return Chart(title, alt, to_svg(axes.figure))
+
+
 def predicted_chart(trials: Sequence[dict[str, Any]]) -> Chart | None:
     """Measured against predicted accuracy of the trials, with the 90 % intervals; None where nothing was predicted.
 
@@ -114,7 +166,7 @@ def predicted_chart(trials: Sequence[dict[str, Any]]) -> Chart | None:
 
 
 def trial_table(trials: Sequence[dict[str, Any]]) -> Table:
-    """What was fine-tuned, with the predicted and the measured accuracy."""
+    """What was fine-tuned, in its order, to the end of which rung and why, with the predicted and measured accuracy."""
     rows = []
     for trial in trials:
         said = trial.get("predicted", {})
@@ -122,10 +174,11 @@ def trial_table(trials: Sequence[dict[str, Any]]) -> Table:
         rows.append((
             str(trial.get("model")), *_setting(said), _interval(said), f"{100 * trial['test_accuracy']:.2f}",
             "–" if seconds is None else f"{seconds:.1f}", f"{trial.get('seconds', float('nan')):.1f}",
+            str(trial.get("why", "–")),
         ))  # fmt: skip
     columns = (
         "network", "frozen", "learning rate", "epochs", "predicted [%]", "validation accuracy [%]",
-        "time, from a measured step [s]", "time with compilation [s]",
+        "time, from a measured step [s]", "time with compilation [s]", "why",
     )  # fmt: skip
     return Table("Fine-tuned", columns, tuple(rows))
 
@@ -160,7 +213,7 @@ def carried_by(found: dict[str, Any]) -> str:
         if "records" not in found:
             return ""
         have, least = found["records"]
-        why = f"a prediction takes {least}" if have < least else "all are of one task"
+        why = f"a prediction takes {least} of two tasks" if have < least else "all are of one task"
         known = "1 record of a fine-tuning is" if have == 1 else f"{have} records of fine-tunings are"
         return f"<p>{known} known now; {why}, so no feature carries one yet.</p>"
     rows = [("none", f"{100 * carried['error']:.2f}", "–")]
@@ -172,6 +225,7 @@ def carried_by(found: dict[str, Any]) -> str:
     title = (
         f"What the prediction rests on: {carried['predictor']}, {carried['records']} records of {carried['tasks']} "
         f"tasks, tasks left out; the mean score of the others errs by {100 * carried['guess']:.2f}"
+        + (f"; {100 * carried['coverage']:.0f} % lie in their 90 % interval" if "coverage" in carried else "")
     )
     return as_html(Table(title, ("shuffled feature", "error [% of the images]", "rise"), tuple(rows)))
 

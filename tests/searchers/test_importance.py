@@ -35,3 +35,28 @@ def test_a_task_of_one_record_costs_no_result():
     records = predictor.checked(np.arange(21.0)[:, None], np.linspace(0, 1, 21), [0] * 20 + [1])
     found = importance.permutation_importance(predictor.trees(num_trees=3), records, jax.random.key(0), repeats=1)
     assert np.isfinite([found.error, *found.rise]).all()
+
+
+@pytest.mark.parametrize("share", [0.5, 0.9, 1.0])
+def test_coverage_is_that_of_intervals_which_are_known_to_hold_so_much(share):
+    """A predictor that knows the mean, and says a deviation such that a normal error lies inside with that share."""
+    random = np.random.default_rng(0)
+    x = random.normal(size=(4000, 1))
+    records = predictor.checked(x, x[:, 0] + 0.3 * random.normal(size=4000), np.arange(4000) % 40)
+    deviations = {0.5: 0.67449, 0.9: 1.6449, 1.0: 9.0}[share]
+    oracle = predictor.Predictor(
+        lambda known, key: len(known.y), lambda state, x: (x[:, 0], np.full(len(x), 0.3 * (state == 3900))), None
+    )
+    inside = importance.coverage(oracle, records, jax.random.key(0), deviations=deviations)
+    assert inside.mean() == pytest.approx(share, abs=0.025)
+    with pytest.raises(ValueError, match="give records of at least 2 tasks"):
+        importance.coverage(oracle, records._replace(groups=np.zeros(4000, int)), jax.random.key(0), deviations=1.0)
+
+
+def test_intervals_of_a_ridge_hold_about_what_they_say_where_every_task_has_an_offset():
+    random = np.random.default_rng(1)
+    groups, x = np.repeat(np.arange(60), 5), random.normal(size=(300, 2))
+    y = x @ np.array([0.5, -0.2]) + 0.3 * random.normal(size=60)[groups] + 0.05 * random.normal(size=300)
+    ridge = predictor.ridge(penalty=1.0, degree=1)
+    inside = importance.coverage(ridge, predictor.checked(x, y, groups), jax.random.key(0), deviations=1.6449)
+    assert 0.84 < inside.mean() < 0.96

@@ -45,6 +45,7 @@ class Candidate(NamedTuple):
     image_size: int | None
     costs: tuple[Cost, ...]
     size: float | None = None  # bytes of the weights, of a quantised network at its widths
+    memory: float | None = None  # bytes at work of one image alone, on the machine that added it
 
 
 class Limits(NamedTuple):
@@ -56,6 +57,7 @@ class Limits(NamedTuple):
     throughput: float | None = None  # images a second in inference, at least
     training: float | None = None  # images a second in training, at least
     device: str | None = None
+    memory: float | None = None  # bytes at work of one image alone
 
 
 def limits_of(asked: Any, device: str | None) -> Limits:
@@ -99,6 +101,7 @@ LIMITS = {
     "parameters": _Limit("--max-params", "million parameters", 1e6, False, lambda c, d: c.parameters),
     "flops": _Limit("--max-flops", "billion operations an image", 1e9, False, lambda c, d: c.flops),
     "latency": _Limit("--max-latency", "milliseconds an image", 1e-3, False, latency),
+    "memory": _Limit("--max-memory", "megabytes at work", 1e6, False, lambda c, d: c.memory),
     "throughput": _Limit("--min-throughput", "images a second", 1.0, True, throughput),
     "training": _Limit(
         "--min-training", "training images a second", 1.0, True, lambda c, d: throughput(c, d, TRAINING)
@@ -239,7 +242,7 @@ def from_facts(facts: Mapping[str, Any], costs: Sequence[Mapping[str, Any]] = ()
     times = tuple(Cost(*(cost[field] for field in Cost._fields)) for cost in costs)
     return Candidate(
         facts["name"], "", facts["accuracy"], facts["parameters"], facts["flops"], facts["shape"][0], times,
-        facts.get("size"),
+        facts.get("size"), facts.get("memory"),
     )  # fmt: skip
 
 

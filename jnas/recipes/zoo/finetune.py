@@ -2,6 +2,7 @@
 
 import dataclasses
 import pathlib
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import jax
@@ -12,7 +13,7 @@ import optax
 from jnas import bilevel, data, nets
 from jnas.nets.chain import FoundNetwork
 from jnas.nets.quant.sizes import layer_sizes
-from jnas.recipes import chains, quantised, train_network, trainer
+from jnas.recipes import chains, quantised, run_folder, train_network, trainer
 from jnas.recipes.classification import evaluate
 from jnas.recipes.config import build
 from jnas.recipes.models import Model, normalisation_of
@@ -24,64 +25,78 @@ from jnas.types import Key, PyTree
 CLASSIFIER = "classifier"
 
 
-def fine_tune(
-    model: Model,
-    train: data.Dataset,
-    validation: data.Dataset,
-    settings: FineTuning,
-    folder: pathlib.Path,
-    seed: int,
-) -> dict[str, Any]:
-    """Fit a trained network to new images; resumes, and does nothing if it is done.
+def prepare(
+    model: Model, train: data.Dataset, validation: data.Dataset, settings: FineTuning, epochs: Sequence[int],
+    folder: pathlib.Path, seed: int,
+) -> Callable[[int], dict[str, Any]]:  # fmt: skip
+    """Fit a trained network to new images, as far as the end of one rung or another.
+
+    Each rung has a cosine of its own, from the learning rate's top to 0, as those of a search by trials have: what is
+    measured at the end of a rung are weights whose learning rate has come down, a network that may be kept, and a
+    longer fine-tuning goes on from there.
 
     Args:
       model: the network; its mean and deviation normalise the new images, too.
       train: the images to learn from, see `models.as_read_by`.
       validation: the images to measure on.
       settings: the hyper-parameters.
-      folder: gets metrics, checkpoints, network.json, weights.npz, result.json, as a training from scratch does.
+      epochs: passes over the images at the end of each rung, the fewest first.
+      folder: gets metrics and checkpoints and, of the last rung that was asked for, network.json, weights.npz,
+        result.json, as a training from scratch does; rung-N/result.json keeps that of each.
       seed: of the classifier, order and augmentation.
 
     Returns:
-      The result, as written to `folder/result.json`; "test_accuracy" there is that on `validation`.
+      A function of a rung, 0 the first, to the result there; "test_accuracy" is that on `validation`. It goes on from
+      the last checkpoint, and does nothing where that rung was measured before. Call it for one rung after the other;
+      it raises `Diverged` if the loss is not finite.
 
     Raises:
       ValueError: if the batch is larger than the data set.
+
+    Reference: Loshchilov, Hutter, "SGDR: Stochastic gradient descent with warm restarts", ICLR 2017.
     """
     net, training = adapted(model, train.num_classes)
     one = quantised.of_facts(net, model.facts)
     augment = dataclasses.replace(normalisation_of(model), **dataclasses.asdict(settings.augmentation))
     size = min(settings.batch_size, len(train))
-    num_steps = settings.epochs * (len(train) // size)
+    ends = [number * (len(train) // size) for number in epochs]
     still = frozen_parts(model, settings.frozen)
-
-    def fit() -> PyTree:
-        # Last in the chain, or weight decay would move what stands still.
-        held = optax.transforms.freeze(bilevel.Point({name: name in still for name in model.weights["params"]}, ()))
-        learner = bilevel.supervised(
-            trainer.classifier_loss(net, beside=quantised.while_training(one)),
-            lambda key: start(model, net, key, train.shape),
-            optax.chain(trainer.sgd_of(as_training(settings), num_steps), held),
-        )
-        source = data.supervised_source(train, batch_size=size, augment=augment)
-        job = trainer.Job(learner, lambda weights: weights, source, size, len(train) // size, num_steps)
-        key = jax.random.fold_in(jax.random.key(seed), 2)
-        weights = trainer.train(job, key, folder=folder, title=f"fine-tune {folder.name}")
-        return quantised.calibrated(one, weights, train, augment)
-
-    def measure(weights: PyTree) -> dict[str, Any]:
-        measured = evaluate(net, quantised.variables(one, weights), validation, augment)
-        return {"test_accuracy": measured["accuracy"], "test_loss": measured["loss"]}
-
+    # Last in the chain, or weight decay would move what stands still.
+    held = optax.transforms.freeze(bilevel.Point({name: name in still for name in model.weights["params"]}, ()))
+    learner = bilevel.supervised(
+        trainer.classifier_loss(net, beside=quantised.while_training(one)),
+        lambda key: start(model, net, key, train.shape),
+        optax.chain(trainer.sgd_of(as_training(settings), *np.diff(ends, prepend=0).tolist()), held),
+    )
+    source = data.supervised_source(train, batch_size=size, augment=augment)
+    job = trainer.Job(learner, lambda weights: weights, source, size, len(train) // size, ends[-1])
     facts = model.facts | {
         "training": dataclasses.asdict(training), "num_classes": train.num_classes, "shape": train.shape,
         "class_names": list(train.class_names),
     }  # fmt: skip
     about = {
         "genotype": facts["genotype"], "space": facts["space"], **train_network.about_training(training),
-        "epochs": settings.epochs, "seed": seed, "frozen": still, "fine_tuning": dataclasses.asdict(settings),
+        "seed": seed, "frozen": still, "fine_tuning": dataclasses.asdict(settings),
     }  # fmt: skip
-    return train_network.once(folder, fit, measure, facts, about)
+
+    def fit(rung: int) -> PyTree:
+        key = jax.random.fold_in(jax.random.key(seed), 2)
+        weights = trainer.train(
+            job._replace(num_steps=ends[rung]), key, folder=folder, title=f"fine-tune {folder.name}"
+        )
+        return quantised.calibrated(one, weights, train, augment)
+
+    def measure(weights: PyTree) -> dict[str, Any]:
+        measured = evaluate(net, quantised.variables(one, weights), validation, augment)
+        return {"test_accuracy": measured["accuracy"], "test_loss": measured["loss"]}
+
+    def to(rung: int) -> dict[str, Any]:
+        before = run_folder.read_json(folder / run_folder.RESULT)
+        if before is not None and before["epochs"] < epochs[rung]:
+            (folder / run_folder.RESULT).unlink()
+        return train_network.once(folder, lambda: fit(rung), measure, facts, {**about, "epochs": epochs[rung]})
+
+    return lambda rung: run_folder.kept(folder / f"rung-{rung + 1}" / run_folder.RESULT, lambda: to(rung))
 
 
 def adapted(model: Model, num_classes: int) -> tuple[FoundNetwork, Training]:
@@ -145,5 +160,5 @@ def features_of(model: Model):
 
 def as_training(settings: FineTuning) -> Training:
     """The hyper-parameters as those of a training."""
-    same = ("learning_rate", "epochs", "batch_size", "heavy_ball", "weight_decay", "clip", "augmentation")
+    same = ("learning_rate", "batch_size", "heavy_ball", "weight_decay", "clip", "augmentation")
     return Training(**{name: getattr(settings, name) for name in same})

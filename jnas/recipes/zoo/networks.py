@@ -81,6 +81,7 @@ def add_network(
         "accuracy": result["test_accuracy"], "epochs": result.get("epochs"),
         "parameters": number, "flops": costs.flops(model.net, model.shape),
         "size": 4.0 * number if model.policy is None else quantised.size(model.policy, model.shape),
+        "memory": costs.memory(model.net, model.shape),
         "licence": licence, "added": datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
     }  # fmt: skip
     name = name or f"{entries.slug(data)}-{entries.slug(facts['space'])[:40]}-{digest[:8]}"

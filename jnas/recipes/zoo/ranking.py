@@ -1,24 +1,19 @@
-"""The order of the choices: networks with hyper-parameters, ranked by a predictor that reads the records of a zoo."""
+"""The order of the candidates: by records of fine-tunings, and where there are too few by what is known beforehand."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
 import jax
-import jax.numpy as jnp
 import numpy as np
+from scipy.stats import rankdata
 
-from jnas.data.description import Description
-from jnas.files import schemas
-from jnas.recipes.zoo import candidates, entries
+from jnas.recipes.zoo import candidates
+from jnas.recipes.zoo.records import LOGME, NAMES, SOURCE, STEPS, as_read, matrix
 from jnas.recipes.zoo.settings import FineTuning, Selection
 from jnas.searchers import hedge, importance, predictor
-from jnas.searchers.gp import acquisition
 
-TASK = tuple(f"task: {name}" for name in Description._fields if name not in ("nearest_centroid", "logme"))
-NAMES = (
-    "model: log parameters", "model: log operations", "model: accuracy at its source", "fit: nearest centroid",
-    "fit: LogME", "setting: frozen", "setting: log learning rate", "setting: log steps", *TASK,
-)  # fmt: skip
+INTERVAL = 1.6449  # deviations on either side of the mean: 90 % of a normal distribution
+PRIORS = {"source": (SOURCE,), "probe": (LOGME,), "both": (SOURCE, LOGME)}
 
 
 class Choice(NamedTuple):
@@ -26,68 +21,97 @@ class Choice(NamedTuple):
 
     candidate: candidates.Candidate
     settings: FineTuning
-    features: np.ndarray  # [len(NAMES)]
-    seconds: float  # of the fine-tuning: steps times the measured time of a step
+    features: Mapping[str, float]  # of `records.NAMES`, without the steps
+    steps: tuple[int, ...]  # of the fine-tuning from its beginning to the end of each rung
+    step_seconds: float  # as measured; NaN: not known
+
+    def seconds(self, rung: int, begun: int = -1) -> float:
+        """Of the fine-tuning up to the end of a rung, from the end of another one."""
+        return self.step_seconds * (self.steps[rung] - (self.steps[begun] if begun >= 0 else 0))
+
+    def row(self, rung: int) -> dict[str, float]:
+        """The features at the end of a rung."""
+        return {**self.features, STEPS: float(np.log10(self.steps[rung]))}
 
 
-def records_of(folder: str) -> tuple[list[dict[str, Any]], list[str]]:
-    """What fine-tunings came to so far, in a zoo; records of another version's features are left out."""
-    found, complaints = entries.notes(folder, entries.RECORDS, schema=schemas.Record)
-    return [record for record in found if set(NAMES) == set(record["features"])], complaints
+class Expected(NamedTuple):
+    """The accuracy at the end of a rung as a predictor has it, with its 90 % interval."""
+
+    mean: float
+    low: float
+    high: float
 
 
 def ranked(
-    config: Selection, choices: Sequence[Choice], records: Sequence[dict[str, Any]], *, task: str
-) -> tuple[np.ndarray, tuple[np.ndarray, np.ndarray] | None]:
-    """The choices in order, the first first, and the predicted mean and deviation of each.
+    config: Selection, choices: Sequence[Choice], records: Sequence[dict[str, Any]]
+) -> tuple[np.ndarray, list[list[Expected]] | None]:
+    """The choices in order, the first first, and what is expected of each.
 
-    With fewer records than `least_records` nothing is predicted: the longest fine-tuning of the whole network with the
-    middle learning rate comes first, of one network after the other in the order of how well their frozen features tell
-    the classes apart, so that several trials are of several networks.
+    Where the records suffice (`enough`) the order is that of the predicted mean; with a target accuracy the choices
+    that reach it on the mean come first, the cheapest first. Else nothing is predicted: whole networks with the middle
+    learning rate come first, one network after the other in the order of `prior_ranks`, and then the same networks with
+    the other hyper-parameters.
+
+    Args:
+      config: the settings.
+      choices: to be ordered.
+      records: from `records.of_zoo`, and those of the run.
+
+    Returns:
+      `(indices of the choices, what is expected of each at the end of every rung, or None)`.
     """
-    if len(records) < config.least_records:
+    if not enough(config, records):
         rates = sorted(config.learning_rates)
         middle = rates[len(rates) // 2]
-        keys = [
-            (c.settings.frozen, c.settings.learning_rate != middle, -c.settings.epochs,
-             -c.features[NAMES.index("fit: nearest centroid")])
-            for c in choices
-        ]  # fmt: skip
+        rank = prior_ranks(config.prior, choices).mean(0)
+        keys = [(c.settings.frozen, c.settings.learning_rate != middle, r) for c, r in zip(choices, rank, strict=True)]
         return np.array(sorted(range(len(choices)), key=keys.__getitem__)), None
-    model = predictor_of(config.predictor)
-    state = model.fit(as_records(records), jax.random.key(config.seed))
-    mean, std = model.predict(state, np.array([choice.features for choice in choices]))
-    score = mean
-    if config.acquisition == "expected_improvement":
-        best = max([record["score"] for record in records if record["task"] == task], default=float(mean.max()))
-        score = np.asarray(acquisition.expected_improvement(*(jnp.asarray(v, jnp.float32) for v in (mean, std, best))))
-    return np.argsort(-score, kind="stable"), (mean, std)
+    model, known = predictor_of(config.predictor), as_read(records)
+    asked = matrix([choice.row(rung) for choice in choices for rung in range(len(choice.steps))])
+    asked = np.where(np.isfinite(asked), asked, known.x.mean(0)[None])
+    mean, std = model.predict(model.fit(known, jax.random.key(config.seed)), asked)
+    each = np.stack([mean, mean - INTERVAL * std, mean + INTERVAL * std], -1).reshape(len(choices), -1, 3)
+    last, cost = each[:, -1, 0], np.nan_to_num(np.array([choice.seconds(-1) for choice in choices]), nan=np.inf)
+    unlikely = last < (np.inf if config.target_accuracy is None else config.target_accuracy)
+    order = np.lexsort((-last, np.where(unlikely, 0.0, cost), unlikely))
+    return order, [[Expected(*values) for values in rungs] for rungs in each.tolist()]
 
 
-def as_records(records: Sequence[dict[str, Any]]) -> predictor.Records:
-    """Records of a zoo as a predictor reads them."""
-    x = np.array([[record["features"][name] for name in NAMES] for record in records])
-    tasks = [record["task"] for record in records]
-    groups = np.array([sorted(set(tasks)).index(name) for name in tasks])
-    return predictor.checked(x, [record["score"] for record in records], groups)
+def enough(config: Selection, records: Sequence[dict[str, Any]]) -> bool:
+    """Whether there are records to predict from: so many, and of two tasks, or no error on a new one is known."""
+    return len(records) >= config.least_records and len({record["task"] for record in records}) > 1
+
+
+def prior_ranks(prior: str, choices: Sequence[Choice]) -> np.ndarray:
+    """The ranks of the choices before anything was fine-tuned, 1 the best; equal ones, as those of one network, share.
+
+    Args:
+      prior: a key of `PRIORS`; LogME is that of the frozen features on the task's training images.
+      choices: to be ordered by the mean over the parts.
+
+    Returns:
+      `[num_parts, n]`, a row for each of `PRIORS[prior]`.
+    """
+    values = [[-choice.features[name] for choice in choices] for name in PRIORS[prior]]
+    return rankdata(values, "dense", axis=1)
 
 
 def carrying(config: Selection, records: Sequence[dict[str, Any]]) -> dict[str, Any] | None:
     """What each feature is worth to the predictor on tasks left out, as values of JSON, the most worth first.
 
     Returns:
-      `predictor`, `records`, `tasks`, `error` and `guess` (root mean squared, of accuracies), and `features`: the name
-      and the `rise` of the error when it is shuffled, with its deviation; None where there are too few records to
-      predict from, or all of one task.
+      `predictor`, `records`, `tasks`, `error` and `guess` (root mean squared, of accuracies), `coverage` (the share of
+      accuracies within their 90 % interval, each task predicted from the others), and `features`: the name and the
+      `rise` of the error when it is shuffled, with its deviation; None where nothing can be predicted.
     """
-    if len(records) < config.least_records or len({record["task"] for record in records}) < 2:
+    if not enough(config, records):
         return None
-    found = importance.permutation_importance(
-        predictor_of(config.predictor), as_records(records), jax.random.key(config.seed)
-    )
+    model, known, key = predictor_of(config.predictor), as_read(records), jax.random.key(config.seed)
+    found = importance.permutation_importance(model, known, key)
     return {
         "predictor": config.predictor, "records": len(records), "tasks": len({record["task"] for record in records}),
         "error": found.error, "guess": found.guess,
+        "coverage": float(importance.coverage(model, known, key, deviations=INTERVAL).mean()),
         "features": [
             {"name": NAMES[at], "rise": float(found.rise[at]), "spread": float(found.spread[at])}
             for at in np.argsort(-found.rise, kind="stable")

@@ -1,34 +1,35 @@
-"""Choosing a network of a zoo, and how to fine-tune it, for a new task: predict, choose, fine-tune, record, update."""
+"""Choosing a network of a zoo, and how to fine-tune it, for a new task: order, fine-tune, record, learn, go on."""
 
 import dataclasses
 import datetime
 import json
 import math
 import pathlib
+import sys
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
 
 import jax
 import numpy as np
 from jax.sharding import Mesh
 
-from jnas import data, files
+from jnas import data, distributed, files
 from jnas.data.description import describe
 from jnas.distributed.environment import environment
-from jnas.errors import UserError
+from jnas.errors import Diverged, UserError
 from jnas.files.urls import masked
 from jnas.recipes import models, run_folder, train_network
 from jnas.recipes.classification import evaluate
 from jnas.recipes.settings import share
-from jnas.recipes.zoo import candidates, entries, finetune, networks
+from jnas.recipes.zoo import candidates, entries, finetune, networks, records
 from jnas.recipes.zoo.place import writable
-from jnas.recipes.zoo.ranking import NAMES, TASK, Choice, carrying, ranked, records_of
+from jnas.recipes.zoo.ranking import PRIORS, Choice, Expected, carrying, enough, prior_ranks, ranked
+from jnas.recipes.zoo.rungs import Done, next_step
 from jnas.recipes.zoo.settings import Selection
 
 KIND: str = "select"  # of the run
 BEGUN = "records.json"
-INTERVAL = 1.6449  # deviations on either side of the mean: 90 % of a normal distribution
 
 
 class Plan(NamedTuple):
@@ -39,6 +40,7 @@ class Plan(NamedTuple):
     validation: data.Dataset  # and those that choose among the trials
     kept: list[candidates.Candidate]  # within the limits
     complaints: list[str]  # what the zoo holds beside, damaged
+    epochs: tuple[int, ...]  # at the end of each rung, without those that the budget allows nobody
 
 
 def plan(config: Selection, mesh: Mesh | None = None) -> Plan:
@@ -51,44 +53,49 @@ def plan(config: Selection, mesh: Mesh | None = None) -> Plan:
     inner = 1 - share(config.validation, len(splits.train))
     train, validation = data.split(splits.train, jax.random.key(config.seed), inner)
     kept, complaints = allowed(config)
-    check_budget(config, kept, len(train))
-    return Plan(splits, train, validation, kept, complaints)
+    return Plan(splits, train, validation, kept, complaints, affordable(config, kept, len(train)))
 
 
 def search(config: Selection, plan: Plan, path: pathlib.Path) -> dict[str, Any]:
-    """Fine-tune the likely best and learn from each, see `driver.Recipe`; what is done is not done again."""
+    """Fine-tune by `rungs.next_step` and learn from each, see `driver.Recipe`; what is done is not done again."""
     started, task = time.monotonic(), task_name(plan.train)
-    rest = list_choices(config, plan.kept, plan.train)
     # Those at the start of the run, kept: a run that goes on must rank as it did before it wrote records of its own.
     begun = run_folder.read_json(path / BEGUN)
-    records, more = records_of(config.zoo) if begun is None else (begun, [])
-    run_folder.write_json(path / BEGUN, records)
-    spent, trials = 0.0, []
+    known, more = records.of_zoo(config.zoo) if begun is None else (begun, [])
+    run_folder.write_json(path / BEGUN, known)
+    choices = list_choices(config, plan, known)
+    costs = np.array([[choice.seconds(rung) for rung in range(len(plan.epochs))] for choice in choices])
+    tuners: dict[int, Callable[[int], dict[str, Any]]] = {}
+    done: list[Done] = []
+    trials: list[dict[str, Any]] = []
     ranking: list[dict[str, Any]] = []
-    while rest and len(trials) < config.trials:
-        affordable = [choice for choice in rest if config.budget is None or spent + choice.seconds <= config.budget]
-        if not affordable:
+    while True:
+        order, expected = ranked(config, choices, known)
+        about = describer(config, plan, choices, expected)
+        ranking = ranking or [about(int(at), -1) for at in order[: config.top]]
+        step, end = next_step(
+            order.tolist(), costs, done, trials=config.trials, eta=config.eta, target=config.target_accuracy,
+            budget=config.budget,
+        )  # fmt: skip
+        if end or step is None:
             break
-        order, predicted = ranked(config, affordable, records, task=task)
-        ranking = ranking or [described(affordable[at], predicted, at, affordable) for at in order[: config.top]]
-        first = int(order[0])
-        choice = affordable[first]
-        place = path / "train" / f"trial-{len(trials) + 1}"
-        begin_trial(place, choice)
-        trial = try_one(config, choice, (plan.train, plan.validation), place)
-        trials.append(trial | {"predicted": described(choice, predicted, first, affordable)})
-        spent += choice.seconds
-        record = {
-            "task": task, "features": dict(zip(NAMES, map(float, choice.features), strict=True)),
-            "score": trial["test_accuracy"], "model": choice.candidate.name, "seconds": trial["seconds"],
-        }  # fmt: skip
-        if writable(config.zoo):
-            entries.note(config.zoo, entries.RECORDS, "", facts=record)
-        records = [*records, record]
-        rest = [other for other in rest if other is not choice]
+        choice, said = choices[step.choice], about(step.choice, step.rung)
+        say(f"{choice.candidate.name} {step.why}, up to epoch {said['epochs']}; {said['reasons']}")
+        if step.choice not in tuners:
+            tuners[step.choice] = tuner(config, plan, choice, path / "train" / f"trial-{len(tuners) + 1}")
+        result = tuners[step.choice](step.rung)
+        score = result["test_accuracy"]
+        say(f"{choice.candidate.name} has {100 * score:.2f} % of the validation images")
+        done.append(Done(step.choice, step.rung, score))
+        trials.append({**result, "model": choice.candidate.name, "predicted": said, "why": step.why})
+        if "diverged" not in result:
+            took = sum(trial["seconds"] for trial in trials if trial["name"] == result["name"])
+            known = [*known, noted(config, task, choice, step.rung, score, took)]
+    say(end)
     return {
-        "ranking": ranking, "trials": trials, "left out": more + plan.complaints,
-        "records": [len(records), config.least_records], "carried by": carrying(config, records),
+        "ranking": ranking, "trials": trials, "left out": more + plan.complaints, "target": config.target_accuracy,
+        "records": [len(known), config.least_records], "carried by": carrying(config, known), "stopped": end,
+        "next": None if step is None else about(step.choice, step.rung) | {"why": step.why},
         "seconds": round(time.monotonic() - started, 2),
     }  # fmt: skip
 
@@ -96,9 +103,16 @@ def search(config: Selection, plan: Plan, path: pathlib.Path) -> dict[str, Any]:
 def finish(
     config: Selection, plan: Plan, found: dict[str, Any], path: pathlib.Path, mesh: Mesh | None = None
 ) -> dict[str, Any]:
-    """The best trial measured on the test images, once, see `driver.Recipe`."""
+    """The best trial measured on the test images, once, see `driver.Recipe`.
+
+    Raises:
+      Diverged: if every fine-tuning did.
+    """
     seconds = found.pop("seconds")
-    best = max(found["trials"], key=lambda trial: trial["test_accuracy"])
+    last = {trial["name"]: trial for trial in found["trials"]}.values()  # of each the longest, whose weights are kept
+    best = max(last, key=lambda trial: trial["test_accuracy"])
+    if "diverged" in best:
+        raise Diverged(best["diverged"])
     best["validation_accuracy"] = best["test_accuracy"]
     model = models.load_model(path / "train" / best["name"])
     with run_folder.as_user_input():
@@ -115,6 +129,22 @@ def finish(
         "selection": {**found, "candidates": front,
                       "ended": datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds")},
     }  # fmt: skip
+
+
+def say(words: str) -> None:
+    """A line on the way."""
+    if distributed.is_first():
+        print(f"select: {words}", file=sys.stderr, flush=True)
+
+
+def noted(config: Selection, task: str, choice: Choice, rung: int, score: float, seconds: float) -> dict[str, Any]:
+    """The record of a fine-tuning at the end of a rung, also written to the zoo where that can be."""
+    record = {
+        "task": task, "features": choice.row(rung), "score": score, "model": choice.candidate.name, "seconds": seconds,
+    }  # fmt: skip
+    if writable(config.zoo):
+        entries.note(config.zoo, entries.RECORDS, "", facts=record)
+    return record
 
 
 def begin_trial(place: pathlib.Path, choice: Choice) -> None:
@@ -146,7 +176,8 @@ def allowed(config: Selection) -> tuple[list[candidates.Candidate], list[str]]:
     if not here:
         raise UserError(f"{masked(config.zoo)} has no network with weights: add some with jnas zoo add ZOO RUN")
     device = device_of(config)
-    if config.budget is not None or config.max_latency or config.min_throughput or config.min_training:
+    timed = (config.budget, config.target_accuracy, config.max_latency, config.min_throughput, config.min_training)
+    if any(value is not None for value in timed):
         here = measured(config, here, device)
     return candidates.within(here, candidates.limits_of(config, device)), complaints
 
@@ -156,21 +187,28 @@ def device_of(config: Selection) -> str:
     return config.device or str(environment()["device"])
 
 
-def check_budget(config: Selection, kept: Sequence[candidates.Candidate], num_examples: int) -> None:
-    """Raises a UserError unless some candidate's fine-tuning fits into the budget."""
+def affordable(config: Selection, kept: Sequence[candidates.Candidate], num_examples: int) -> tuple[int, ...]:
+    """The epochs of the rungs that some candidate comes to within the budget.
+
+    Raises:
+      UserError: if there is none.
+    """
     if config.budget is None:
-        return
+        return config.epochs
     device = device_of(config)
-    steps = min(s.epochs * max(1, num_examples // s.batch_size) for s in config.grid())
+    steps = max(1, num_examples // config.fine_tuning.batch_size)
     least = min((step * steps for c in kept if (step := step_seconds(c, device, config)) is not None), default=None)
     if least is None:
         raise UserError(
             f"no step of {config.fine_tuning.batch_size} images was measured on {device!r}: run jnas zoo measure there"
         )
-    if least > config.budget:
+    found = tuple(epochs for epochs in config.epochs if least * epochs <= config.budget)
+    if not found:
         raise UserError(
-            f"no fine-tuning takes at most {config.budget} seconds (budget): the shortest takes {least:.4g} as measured"
+            f"no fine-tuning takes at most {config.budget} seconds (budget): the shortest takes "
+            f"{least * config.epochs[0]:.4g} as measured"
         )
+    return found
 
 
 def measured(config: Selection, here: Sequence[candidates.Candidate], device: str) -> list[candidates.Candidate]:
@@ -178,6 +216,7 @@ def measured(config: Selection, here: Sequence[candidates.Candidate], device: st
     found = []
     for one in here:
         if device == str(environment()["device"]) and step_seconds(one, device, config) is None:
+            say(f"measuring {one.name} on {device}")
             costs = networks.measure(
                 config.zoo, one.name, batch_size=config.fine_tuning.batch_size, keep=writable(config.zoo)
             )
@@ -199,53 +238,85 @@ def step_seconds(candidate: candidates.Candidate, device: str, config: Selection
     )
 
 
-def list_choices(config: Selection, kept: Sequence[candidates.Candidate], train: data.Dataset) -> list[Choice]:
-    """Every network with every setting, with what a predictor reads: each network looks at the images once."""
-    choices = []
-    device = device_of(config)
-    for candidate in kept:
-        model = networks.load(config.zoo, candidate.name).model
-        with run_folder.as_user_input():
-            images = models.as_read_by(model, train)
-        seen = describe(images, finetune.features_of(model), model.weights)
-        step = step_seconds(candidate, device, config)
+def list_choices(config: Selection, plan: Plan, known: Sequence[dict[str, Any]]) -> list[Choice]:
+    """Every network with every setting, with what orders them.
+
+    Each network looks at the training images once, unless the prior is the accuracy at the source and nothing is
+    predicted: then the task is described by its pixels alone.
+    """
+    choices, device = [], device_of(config)
+    look = config.prior != "source" or enough(config, known)
+    task = None if look else describe(plan.train)
+    for number, candidate in enumerate(plan.kept, 1):
+        features = {
+            records.NAMES[0]: math.log10(max(candidate.parameters or 1, 1)),
+            records.NAMES[1]: math.log10(max(candidate.flops or 1, 1)),
+            records.SOURCE: candidate.accuracy or 0.0,
+        }
+        if look:
+            say(f"network {number} of {len(plan.kept)}, {candidate.name}, looks at the training images")
+            model = networks.load(config.zoo, candidate.name).model
+            with run_folder.as_user_input():
+                images = models.as_read_by(model, plan.train)
+            task = describe(images, finetune.features_of(model), model.weights)
+            features |= {records.CENTROID: task.nearest_centroid, records.LOGME: task.logme}
+        features |= {name: getattr(task, name.removeprefix("task: ")) for name in records.TASK}
+        seconds = step_seconds(candidate, device, config)
         for settings in config.grid():
-            steps = settings.epochs * max(1, len(train) // settings.batch_size)
-            row = np.array([
-                math.log10(max(candidate.parameters or 1, 1)), math.log10(max(candidate.flops or 1, 1)),
-                candidate.accuracy or 0.0, seen.nearest_centroid, seen.logme, settings.frozen,
-                math.log10(settings.learning_rate), math.log10(steps),
-                *(getattr(seen, name.removeprefix("task: ")) for name in TASK),
-            ])  # fmt: skip
-            choices.append(Choice(candidate, settings, row, math.nan if step is None else steps * step))
+            own = {records.FROZEN: settings.frozen, records.RATE: math.log10(settings.learning_rate)}
+            a_pass = max(1, len(plan.train) // settings.batch_size)
+            steps = tuple(epochs * a_pass for epochs in plan.epochs)
+            choices.append(Choice(candidate, settings, features | own, steps, math.nan if seconds is None else seconds))
     return choices
 
 
-def described(choice: Choice, predicted, at: int, among: Sequence[Choice]) -> dict[str, Any]:
-    """A choice in words and numbers, for the page."""
-    column = NAMES.index("fit: nearest centroid")
-    rank = 1 + len({c.candidate.name for c in among if c.features[column] > choice.features[column]})
-    number = len({c.candidate.name for c in among})
-    one = choice.candidate
-    line = {
-        "model": one.name, "frozen": choice.settings.frozen, "learning rate": choice.settings.learning_rate,
-        "epochs": choice.settings.epochs, "parameters": one.parameters, "seconds": choice.seconds,
-        "reasons": f"its frozen features tell {100 * choice.features[column]:.0f} % of the images apart, rank {rank} "
-        f"of {number}; {100 * (one.accuracy or 0):.1f} % on what it was trained on",
-    }  # fmt: skip
-    if predicted is not None:
-        mean, std = float(predicted[0][at]), float(predicted[1][at])
-        line |= {"mean": mean, "low": mean - INTERVAL * std, "high": mean + INTERVAL * std}
-    return {key: None if isinstance(value, float) and math.isnan(value) else value for key, value in line.items()}
+def describer(
+    config: Selection, plan: Plan, choices: Sequence[Choice], expected: Sequence[Sequence[Expected]] | None
+) -> Callable[[int, int], dict[str, Any]]:
+    """A function of a choice and a rung, to which it may be fine-tuned, to both in words and numbers, for the page."""
+    ranks = prior_ranks(config.prior, choices)
+    total = len({choice.candidate.name for choice in choices})
+    words = {
+        records.SOURCE: lambda accuracy: f"{100 * accuracy:.1f} % at its source",
+        records.LOGME: lambda evidence: f"LogME {evidence:.3g} of its frozen features",
+    }
+
+    def about(at: int, rung: int) -> dict[str, Any]:
+        choice = choices[at]
+        parts = [
+            f"{words[name](choice.features[name])}, rank {rank[at]} of {total}"
+            for name, rank in zip(PRIORS[config.prior], ranks, strict=True)
+        ]
+        seconds = choice.seconds(rung, max(rung, 0) - 1)
+        return {
+            "model": choice.candidate.name, "frozen": choice.settings.frozen,
+            "learning rate": choice.settings.learning_rate, "epochs": plan.epochs[rung],
+            "parameters": choice.candidate.parameters, "seconds": None if math.isnan(seconds) else seconds,
+            "reasons": "; ".join(parts), **({} if expected is None else expected[at][rung]._asdict()),
+        }  # fmt: skip
+
+    return about
 
 
-def try_one(config: Selection, choice: Choice, sets, folder: pathlib.Path) -> dict[str, Any]:
-    """Fine-tune a choice on the training images and measure it on the validation images."""
+def tuner(config: Selection, plan: Plan, choice: Choice, folder: pathlib.Path) -> Callable[[int], dict[str, Any]]:
+    """What fine-tunes a choice on the training images and measures it on the validation images, see `finetune.prepare`.
+
+    Of a loss that is not finite the result says that it diverged, and other choices go on.
+    """
+    begin_trial(folder, choice)
     model = networks.load(config.zoo, choice.candidate.name).model
     with run_folder.as_user_input():
-        train, validation = (models.as_read_by(model, part) for part in sets)
-    result = finetune.fine_tune(model, train, validation, choice.settings, folder, config.seed)
-    return {**result, "model": choice.candidate.name}
+        train, validation = (models.as_read_by(model, part) for part in (plan.train, plan.validation))
+    tune = finetune.prepare(model, train, validation, choice.settings, plan.epochs, folder, config.seed)
+
+    def to(rung: int) -> dict[str, Any]:
+        try:
+            return tune(rung)
+        except Diverged as error:
+            about = {"epochs": plan.epochs[rung], "seconds": 0.0, "diverged": str(error)}
+            return {"name": folder.name, "test_accuracy": 0.0, **about}
+
+    return to
 
 
 def task_name(train: data.Dataset) -> str:

@@ -2,27 +2,29 @@
 
 import dataclasses
 import json
+import pathlib
+from types import SimpleNamespace
 
 import fsspec
 import jax
 import numpy as np
 import pytest
 
-from jnas import data
+from jnas import data, train
 from jnas.cli.main import main
 from jnas.distributed.environment import environment
-from jnas.errors import UserError
-from jnas.recipes import models, run_folder
+from jnas.errors import Diverged, UserError
+from jnas.recipes import models, run_folder, trainer
 from jnas.recipes.config import build
-from jnas.recipes.zoo import candidates, entries, finetune, networks, ranking, selection
+from jnas.recipes.zoo import candidates, entries, finetune, networks, ranking, records, selection
 from jnas.recipes.zoo.settings import FineTuning, Selection
 from jnas.report.reading import read_run
-from jnas.report.selection import carried_by, front, selection_section
+from jnas.report.selection import carried_by, ending, front, selection_section
 
 GRID = (
     "frozen=[0.5]",
     "learning_rates=[0.05]",
-    "epochs=[2]",
+    "epochs=[1,2]",
     "fine_tuning.batch_size=20",
     "fine_tuning.augmentation.crop=1",
 )
@@ -90,23 +92,58 @@ def test_costs_and_record_are_kept(place, chosen):
     device = str(environment()["device"])
     assert {(c.kind, c.batch_size) for c in found[0].costs} == {("inference", 1), ("training", 20)}
     assert candidates.latency(found[0], device) > 0
-    (record,), _ = ranking.records_of(place)
-    trial = run_folder.read_json(chosen[1] / "train" / "trial-1" / "result.json")
-    assert record["score"] == trial["test_accuracy"]
-    assert record["features"]["setting: log steps"] == pytest.approx(np.log10(2 * (96 // 20)))
+    assert found[0].memory > found[0].size
+    known, _ = records.of_zoo(place)
+    trial = chosen[1] / "train" / "trial-1"
+    for epochs, record in zip((1, 2), sorted(known, key=lambda record: record["features"][records.STEPS]), strict=True):
+        result = run_folder.read_json(trial / f"rung-{epochs}" / "result.json")
+        assert (record["score"], result["epochs"]) == (result["test_accuracy"], epochs)
+        assert record["features"][records.STEPS] == pytest.approx(np.log10(epochs * (96 // 20)))
+    assert run_folder.read_json(trial / "result.json") == result
 
 
 def test_the_page_and_the_second_run(chosen, capsys):
     words, folder = chosen
     page = selection_section(read_run(folder))
     assert "1 networks by parameters" in page
-    assert "its frozen features tell" in page
-    assert "1 record of a fine-tuning is known now; a prediction takes 20" in page
+    assert "LogME" in page
+    assert "goes on, 1 of 1 on rung 1" in page
+    assert "the best of those that began has come to its end" in page
+    assert "2 records of fine-tunings are known now; a prediction takes 20 of two tasks" in page
     assert 'id="selection"' in (folder / "report.html").read_text()
     before = (folder / "result.json").read_bytes()
     assert main([*words, "--out", str(folder)]) == 0
     assert (folder / "result.json").read_bytes() == before
     assert "chosen    only" in capsys.readouterr().out
+
+
+class Killed(BaseException):
+    """The process ends here."""
+
+
+def test_a_run_that_is_killed_within_its_second_rung_ends_in_the_same_bits(
+    chosen, monkeypatch, tmp_path, standard_promotion
+):
+    words, whole = chosen
+    plain, trial = trainer.fit, tmp_path / "run" / "train" / "trial-1"
+
+    def killed(*given, hooks, **options):
+        def look(event):
+            if event.step == 6:  # the first rung ends at step 4
+                raise Killed
+
+        return plain(*given, hooks=[*hooks, train.Hook(steps=look)], **options)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(trainer, "fit", killed)
+        with pytest.raises(Killed):
+            main([*words, "--out", str(tmp_path / "run")])
+    assert (trial / "rung-1" / "result.json").is_file()
+    assert not (trial / "result.json").is_file()
+    assert main([*words, "--out", str(tmp_path / "run")]) == 0
+    with np.load(trial / "weights.npz") as found, np.load(whole / "train" / "trial-1" / "weights.npz") as expected:
+        assert found.files == expected.files
+        assert all(np.array_equal(found[name], expected[name]) for name in found.files)
 
 
 def test_a_trial_is_credited_to_no_other_network(chosen, tmp_path):
@@ -138,49 +175,177 @@ def test_what_cannot_be(place, images, chosen, words, sentence, tmp_path, capsys
     assert sentence in capsys.readouterr().err
 
 
-def choices():
-    """Two networks and two settings; the second network's features tell the classes apart better."""
-    for model in range(2):
-        one = candidates.Candidate(f"m{model}", "", 0.5, 1000, 1e6, 8, ())
-        for frozen in (0.0, 1.0):
-            row = np.zeros(len(ranking.NAMES))
-            row[ranking.NAMES.index("fit: nearest centroid")] = 0.4 + 0.2 * model
-            row[ranking.NAMES.index("setting: frozen")] = frozen
-            yield ranking.Choice(one, FineTuning(frozen=frozen), row, 1.0)
+def choices(accuracies=(0.5, 0.4), logmes=(0.1, 0.3), frozen=(0.0, 1.0)):
+    """Networks with settings; of the first two the second's features tell the classes apart better."""
+    for model, (accuracy, logme) in enumerate(zip(accuracies, logmes, strict=True)):
+        one = candidates.Candidate(f"m{model}", "", accuracy, 1000, 1e6, 8, ())
+        for share in frozen:
+            own = {records.SOURCE: accuracy, records.LOGME: logme, records.CENTROID: logme, records.FROZEN: share}
+            features = dict.fromkeys(records.NAMES, 0.0) | own
+            yield ranking.Choice(one, FineTuning(frozen=share), features, (10, 30), float(1 + model))
 
 
-def test_ranking_without_and_with_records():
-    config = build(Selection, {"data": "x"})
-    order, predicted = ranking.ranked(config, list(choices()), [], task="new")
-    assert predicted is None
-    assert order.tolist() == [2, 0, 3, 1]  # one network after the other with the same setting
-    random, records = np.random.default_rng(0), []
-    for task in range(8):  # elsewhere freezing was better, and separable features worse
+def known(num_tasks=8, seed=0):
+    """Records of other tasks, where freezing was better, and separable features worse."""
+    random = np.random.default_rng(seed)
+    for task in range(num_tasks):
         for _ in range(5):
-            row = random.normal(size=len(ranking.NAMES))
-            features = dict(zip(ranking.NAMES, row, strict=True))
-            score = 0.5 + 0.3 * features["setting: frozen"] - 0.5 * features["fit: nearest centroid"]
-            records.append({"task": f"t{task}", "features": features, "score": score})
-    for acquisition in ("mean", "expected_improvement"):
-        chosen = dataclasses.replace(config, acquisition=acquisition)
-        order, (mean, std) = ranking.ranked(chosen, list(choices()), records, task="new")
-        assert order.tolist() == [1, 3, 0, 2]
-        assert (std > 0).all()
-    carried = ranking.carrying(config, records)
-    assert {one["name"] for one in carried["features"][:2]} == {"setting: frozen", "fit: nearest centroid"}
+            features = dict(zip(records.NAMES, random.normal(size=len(records.NAMES)).tolist(), strict=True))
+            score = 0.5 + 0.3 * features[records.FROZEN] - 0.5 * features[records.CENTROID]
+            yield {"task": f"t{task}", "features": features, "score": score, "model": "m", "seconds": 1.0}
+
+
+@pytest.mark.parametrize(
+    ("prior", "order"), [("source", [0, 2, 4, 1, 3, 5]), ("probe", [2, 4, 0, 3, 5, 1]), ("both", [2, 0, 4, 3, 1, 5])]
+)
+def test_the_order_without_records(prior, order):
+    """One network after the other with the same setting, by the mean of their ranks: 1 and 3, 2 and 1, 3 and 2."""
+    config = build(Selection, {"data": "x", "prior": prior})
+    found, expected = ranking.ranked(config, list(choices((0.5, 0.4, 0.3), (0.1, 0.3, 0.2))), [])
+    assert found.tolist() == order
+    assert expected is None
+
+
+def test_the_order_with_records():
+    config = build(Selection, {"data": "x"})
+    rows, offered = list(known()), list(choices())
+    order, expected = ranking.ranked(config, offered, rows)
+    assert order.tolist() == [1, 3, 0, 2]
+    assert all(one.low < one.mean < one.high for rungs in expected for one in rungs)
+    assert [len(rungs) for rungs in expected] == [2] * 4
+    # With a target those come first that reach it on the mean, the cheapest of them first.
+    middle = float(np.mean([expected[at][-1].mean for at in (3, 0)]))
+    slow_first = [choice._replace(step_seconds=9.0 - choice.step_seconds) for choice in offered]
+    aimed = dataclasses.replace(config, target_accuracy=middle)
+    assert ranking.ranked(aimed, slow_first, rows)[0].tolist() == [3, 1, 0, 2]
+    assert ranking.ranked(dataclasses.replace(config, target_accuracy=1.0), slow_first, rows)[0].tolist() == [
+        1,
+        3,
+        0,
+        2,
+    ]
+    # Too few, or all of one task: nothing is predicted.
+    for few in (rows[:19], [{**record, "task": "t"} for record in rows]):
+        assert ranking.ranked(config, offered, few)[1] is None
+        assert ranking.carrying(config, few) is None
+
+
+def test_what_the_predictor_rests_on():
+    config, rows = build(Selection, {"data": "x"}), list(known())
+    carried = ranking.carrying(config, rows)
+    assert {one["name"] for one in carried["features"][:2]} == {records.FROZEN, records.CENTROID}
     assert carried["error"] < 0.5 * carried["guess"]
     first, second, third = (one["rise"] for one in carried["features"][:3])
     assert first > second > 3 * third
+    assert 0.7 < carried["coverage"] <= 1
     json.dumps(carried, allow_nan=False)
     page = carried_by({"carried by": carried, "records": [40, 20]})
     assert "ridge, 40 records of 8 tasks" in page
+    assert f"{100 * carried['coverage']:.0f} % lie in their 90 % interval" in page
     assert page.index("fit: nearest centroid") < page.index("setting: frozen") < page.index("fit: LogME")
-    assert ranking.carrying(config, records[:19]) is None
-    assert ranking.carrying(config, [{**record, "task": "t"} for record in records]) is None
-    line = selection.described(next(choices()), (mean, std), 0, list(choices()))
-    assert line["low"] < line["mean"] < line["high"]
-    assert "rank 2 of 2" in line["reasons"]
-    json.dumps(line, allow_nan=False)
+
+
+# A zoo whose networks are not trained: each comes to a known accuracy -------------------------------------------------
+
+FINAL = [0.50, 0.58, 0.66, 0.74, 0.82, 0.90]
+
+
+@pytest.fixture
+def pretended(monkeypatch, tmp_path):
+    """Runs a selection among networks of known accuracies; returns what it found."""
+
+    def run(name="run", rows=(), final=FINAL, seconds=1.0, **options):
+        config = build(Selection, {"data": "x", "zoo": str(tmp_path / name / "zoo"), **options})
+        for record in rows:
+            entries.note(config.zoo, entries.RECORDS, "", facts=record)
+        (tmp_path / name).mkdir(exist_ok=True)
+        images = data.Dataset(np.zeros((8, 1), np.uint8), np.arange(8, dtype=np.int32) % 2, (1, 1, 1), 2)
+        steps = tuple(10 * epochs for epochs in config.epochs)
+
+        def offered(config, plan, known):
+            ranks = np.linspace(0.9, 0.1, len(final))  # the prior has it the wrong way round
+            return [
+                choice._replace(steps=steps, step_seconds=seconds) for choice in choices(ranks, ranks, config.frozen)
+            ]
+
+        def tuner(config, plan, choice, folder):
+            best = final[int(choice.candidate.name[1:])] * (1 - 0.1 * choice.settings.frozen)
+            return lambda rung: {
+                "name": folder.name, "epochs": plan.epochs[rung], "seconds": 0.5,
+                "test_accuracy": best * (1 - 0.3 / plan.epochs[rung]),
+            }  # fmt: skip
+
+        monkeypatch.setattr(selection, "list_choices", offered)
+        monkeypatch.setattr(selection, "tuner", tuner)
+        plan = selection.Plan(data.Splits(images, images), images, images, [], [], config.epochs)
+        found = selection.search(config, plan, tmp_path / name)
+        json.dumps(found, allow_nan=False)
+        return found
+
+    return run
+
+
+def chosen_of(found):
+    return max(found["trials"], key=lambda trial: trial["test_accuracy"])["model"]
+
+
+def test_halving_finds_the_best_that_the_prior_has_last(pretended):
+    found = pretended(trials=6)
+    assert [(trial["model"], trial["epochs"]) for trial in found["trials"]] == [
+        *((f"m{at}", 1) for at in range(6)), ("m5", 3), ("m4", 3), ("m5", 9)
+    ]  # fmt: skip
+    assert chosen_of(found) == "m5"
+    assert found["carried by"] is None
+    alone = pretended("alone", trials=1, epochs=[9])
+    assert chosen_of(alone) == "m0"
+
+
+def test_a_target_that_is_reached_ends_it_and_a_missed_one_is_told(pretended):
+    found = pretended(target_accuracy=0.6, trials=6)
+    assert found["trials"][-1]["test_accuracy"] >= 0.6 > max(trial["test_accuracy"] for trial in found["trials"][:-1])
+    assert found["stopped"] == "the target is reached"
+    assert any("is reached" in sentence for sentence in ending(found))
+    found = pretended("missed", target_accuracy=0.95, trials=3, budget=310.0)
+    said = " ".join(ending(found))
+    assert sum(trial["predicted"]["seconds"] for trial in found["trials"]) <= 310
+    assert "The target, 95 % of the validation images, is missed by" in said
+    assert "the target is missed and the budget has" in found["stopped"]
+    assert f"Next would come {found['next']['model']}, up to epoch {found['next']['epochs']}, " in said
+    assert "s: " in said
+
+
+def test_records_of_others_change_the_order_and_their_own_join_them(pretended):
+    """Elsewhere low accuracy at the source went with high accuracy after it, as it does here."""
+    random, rows = np.random.default_rng(0), []
+    for task in range(4):
+        for _ in range(8):
+            features = dict.fromkeys(records.NAMES, 0.0) | {records.SOURCE: float(random.uniform(0.1, 0.9))}
+            score = 1 - 0.5 * features[records.SOURCE]
+            rows.append({"task": f"t{task}", "features": features, "score": score, "model": "m", "seconds": 1.0})
+    plain, taught = pretended(trials=1, epochs=[9]), pretended("taught", rows, trials=1, epochs=[9])
+    assert chosen_of(plain) == "m0"
+    assert chosen_of(taught) == "m5"
+    assert taught["trials"][0]["predicted"]["low"] < taught["trials"][0]["predicted"]["high"]
+    assert taught["records"] == [33, 20]
+    assert 0 <= taught["carried by"]["coverage"] <= 1
+    assert len(pretended("taught", trials=1, epochs=[9])["trials"]) == 1  # again, with what the first one began with
+    assert pretended("taught", trials=1, epochs=[9])["records"] == [33, 20]
+
+
+def test_a_candidate_that_diverges_is_passed_over(pretended, monkeypatch):
+    def tune(rung):
+        raise Diverged("loss is nan at step 3")
+
+    monkeypatch.setattr(selection, "begin_trial", lambda *_: None)
+    monkeypatch.setattr(selection.networks, "load", lambda *_: SimpleNamespace(model=None))
+    monkeypatch.setattr(selection.models, "as_read_by", lambda model, part: part)
+    monkeypatch.setattr(selection.finetune, "prepare", lambda *_: tune)
+    config, plan = build(Selection, {"data": "x"}), selection.Plan(None, None, None, [], [], (1, 3))
+    result = selection.tuner(config, plan, next(choices()), pathlib.Path("trial-7"))(1)
+    assert result["diverged"] == "loss is nan at step 3"
+    assert (result["name"], result["test_accuracy"], result["epochs"]) == ("trial-7", 0.0, 3)
+    with pytest.raises(Diverged, match="loss is nan"):
+        selection.finish(config, plan, {"seconds": 1.0, "trials": [result]}, pathlib.Path("run"))
 
 
 def test_channels():
@@ -205,8 +370,16 @@ def test_front():
     }
 
 
-def test_bad_settings():
-    with pytest.raises(UserError, match="validation is 1"):
-        build(Selection, {"data": "x", "validation": 1.0})
-    with pytest.raises(UserError, match="batch_size is 0"):
-        build(Selection, {"data": "x", "fine_tuning": {"batch_size": 0}})
+@pytest.mark.parametrize(
+    ("settings", "sentence"),
+    [
+        ({"validation": 1.0}, "validation is 1"),
+        ({"fine_tuning": {"batch_size": 0}}, "batch_size is 0"),
+        ({"epochs": [3, 1]}, r"epochs is \[3, 1\]: give the rungs of halving, the shortest first"),
+        ({"epochs": []}, r"epochs is \[\]: give the rungs"),
+        ({"target_accuracy": 90}, "target_accuracy is 90.0: give at most 1"),
+    ],
+)
+def test_bad_settings(settings, sentence):
+    with pytest.raises(UserError, match=sentence):
+        build(Selection, {"data": "x", **settings})

@@ -378,6 +378,15 @@ def test_limits_agree_with_a_loop():
             candidates.within(models, limits._replace(**{relaxed: bound * (1 - 1e-5)}))
 
 
+def test_memory_is_a_limit_that_what_does_not_know_it_does_not_keep():
+    models = [Candidate(f"m{size}", "", 0.5, 1000, 1e6, 8, (), memory=size) for size in (None, 2e6, 3e6)]
+    assert candidates.within(models, Limits(memory=2.5e6)) == models[1:2]
+    with pytest.raises(
+        UserError, match=r"at most 1 megabytes at work \(--max-memory\): the nearest is m2000000.0, give"
+    ):
+        candidates.within(models, Limits(memory=1e6))
+
+
 def test_a_malformed_entry_is_named_and_left_out(folder, capsys):
     zoo.add(folder, zoo.NETWORKS, "bad", {**FACTS, "accuracy": "high"}, FILES)
     zoo.add(folder, zoo.NETWORKS, "bare", {"data": "tiny"}, FILES)
