@@ -132,6 +132,7 @@ Predicted = TypedDict("Predicted", {
 }, total=False)  # fmt: skip
 Tried = TypedDict("Tried", {
     "model": str, "predicted": Predicted, "test_accuracy": Required[Number], "seconds": Number, "why": str, "name": str,
+    "epochs": Number,
 }, total=False)  # fmt: skip
 Offered = TypedDict("Offered", {"model": str, "accuracy": Number | None, "parameters": Number | None})
 Worth = TypedDict("Worth", {"name": str, "rise": Number, "spread": Number})

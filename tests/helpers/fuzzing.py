@@ -76,9 +76,12 @@ MORE = {  # that the result of one run or another has
     },
     "selection": {
         "trials": [{"model": "a", "test_accuracy": 0.5, "seconds": 2.0, "predicted": {"mean": 0.4, "low": 0.3,
-                    "high": 0.5, "seconds": 1.0, "frozen": 1, "learning rate": 0.1, "epochs": 2}}],
+                    "high": 0.5, "seconds": 1.0, "frozen": 1, "learning rate": 0.1, "epochs": 2}},
+                   *({"name": "t", "model": "b", "test_accuracy": score, "epochs": 2 * score, "why": "w"}
+                     for score in (0.5, 1.0))],
         "candidates": [{"model": "a", "accuracy": 0.5, "parameters": 100}], "ranking": [{"model": "a", "reasons": "r"}],
-        "records": [3, 8], "carried by": None,
+        "records": [3, 8], "carried by": None, "stopped": "s", "target": 0.9,
+        "next": {"model": "b", "epochs": 3, "seconds": 1.0, "why": "w"},
     },
     "quantised": {name: {
         "test_accuracy": 0.5, "size": 900.0, "compute": 1e6, "reward": 0.4, "evaluations": 8, "genotype": CELL,
