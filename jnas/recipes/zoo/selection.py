@@ -176,10 +176,13 @@ def allowed(config: Selection) -> tuple[list[candidates.Candidate], list[str]]:
     if not here:
         raise UserError(f"{masked(config.zoo)} has no network with weights: add some with jnas zoo add ZOO RUN")
     device = device_of(config)
-    timed = (config.budget, config.target_accuracy, config.max_latency, config.min_throughput, config.min_training)
+    limits = candidates.limits_of(config, device)
+    # What needs no time first: nobody waits for the times of what is left out anyway.
+    here = candidates.within(here, limits._replace(latency=None, throughput=None, training=None))
+    timed = (config.budget, config.target_accuracy, limits.latency, limits.throughput, limits.training)
     if any(value is not None for value in timed):
         here = measured(config, here, device)
-    return candidates.within(here, candidates.limits_of(config, device)), complaints
+    return candidates.within(here, limits), complaints
 
 
 def device_of(config: Selection) -> str:

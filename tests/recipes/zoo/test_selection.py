@@ -129,7 +129,7 @@ def test_a_run_that_is_killed_within_its_second_rung_ends_in_the_same_bits(
 
     def killed(*given, hooks, **options):
         def look(event):
-            if event.step == 6:  # the first rung ends at step 4
+            if event.step > 4:  # where the first rung ends
                 raise Killed
 
         return plain(*given, hooks=[*hooks, train.Hook(steps=look)], **options)
