@@ -1,8 +1,10 @@
 """What looks on while `search` runs: the counterparts of the hooks of `fit`."""
 
+import datetime
 import json
 import os
 import sys
+import time
 from collections.abc import Callable
 from typing import Any, TextIO
 
@@ -13,14 +15,25 @@ TrialHook = Callable[[Progress], None]
 
 
 def trials_progress(description: str, stream: TextIO | None = None) -> TrialHook:
-    """Print a line for every trial that has finished, by this worker or another; with its `epochs`, if it says them.
+    """Print a line for every trial that has finished, by this worker or another, and the time left at their rate.
+
+    A trial that says its `epochs` is printed with them.
 
     Args:
       description: the name of what runs.
       stream: where to write; None is the standard error.
     """
+    first: tuple[float, int] | None = None  # after the first trials: they compile, and some may be of another day
 
     def report(progress: Progress) -> None:
+        nonlocal first
+        now, ended = time.monotonic(), len(progress.trials)
+        left = ""
+        if first is None:
+            first = now, ended
+        elif ended > first[1]:
+            seconds = max(progress.num_evaluations - ended, 0) * (now - first[0]) / (ended - first[1])
+            left = f"  {datetime.timedelta(seconds=round(seconds))} left"
         count = len(progress.trials) - sum(trial.error is None for trial in progress.new)
         for trial in progress.new:
             count += trial.error is None
@@ -30,7 +43,7 @@ def trials_progress(description: str, stream: TextIO | None = None) -> TrialHook
             line = f"{description} {count}/{progress.num_evaluations}  trial {trial.number}: {words}"
             if progress.best is not None:
                 line += f"  best {progress.best.scores[0]:.4g}"
-            print(f"{line}  {trial.seconds:.1f} s", file=stream or sys.stderr, flush=True)
+            print(f"{line}  {trial.seconds:.1f} s{left}", file=stream or sys.stderr, flush=True)
 
     return report
 

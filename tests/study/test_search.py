@@ -1,8 +1,10 @@
 """The trial loop on a small space, against plain Python."""
 
+import io
 import itertools
 import os
 import pathlib
+import types
 
 import jax
 import numpy as np
@@ -11,7 +13,7 @@ import pytest
 
 from jnas.errors import UserError
 from jnas.searchers.base import Evaluation, Searcher
-from jnas.study import leases, ledger, search
+from jnas.study import hooks, leases, ledger, search
 from jnas.study.ledger import Row
 from jnas.study.storage import close_study, open_study
 from jnas.study.worker import Worker
@@ -146,6 +148,16 @@ class TestOneWorker:
         run(6, objective=Counted({2: ValueError("no")}), hooks=[seen.append])
         assert [trial.number for progress in seen for trial in progress.new] == list(range(7))
         assert [len(progress.trials) for progress in seen] == [1, 1, 2, 3, 4, 5, 6]
+
+    def test_a_line_a_trial_says_the_time_left_at_the_rate_of_those_after_the_first(self, monkeypatch):
+        clock = itertools.count(100.0, 40.0)  # seconds: a step a trial
+        monkeypatch.setattr(hooks, "time", types.SimpleNamespace(monotonic=lambda: next(clock)))
+        text = io.StringIO()
+        run(4, hooks=[hooks.trials_progress("trials", text)])
+        lines = text.getvalue().splitlines()
+        assert [line.split()[1] for line in lines] == ["1/4", "2/4", "3/4", "4/4"]
+        assert "left" not in lines[0]
+        assert [line.rpartition(" s  ")[2] for line in lines[1:]] == ["0:01:20 left", "0:00:40 left", "0:00:00 left"]
 
     @pytest.mark.parametrize("options", [{"num_evaluations": 0}, {"batch_size": 0}, {"lease_seconds": 0.0}])
     def test_numbers_below_one_are_refused(self, options):
