@@ -40,7 +40,6 @@ from jnas.spaces.chain import ChainSpace
 POINTS = 20  # of a curve
 EVERY = {False: 10, True: 1000}  # evaluations, or with --by-time seconds
 MARKS = {False: (20, 30, 50, 100, 200), True: (12_000, 20_000)}
-LAST = {False: 200, True: 400}  # evaluations; no run takes more than 20,000 s to make so many
 OURS = "gaussian_process"
 TORCH = "optuna_gp is left out: Optuna's Gaussian-process sampler needs PyTorch; install torch beside optuna."
 OPTUNA = "optuna_tpe and optuna_gp are left out: install optuna, and torch beside it for the second."
@@ -69,16 +68,16 @@ def read(path, data):
     return signal, score, seconds
 
 
-def run_ours(searcher, batch, signal, seed, last):
-    """Evaluated codes, in order."""
+def run_ours(searcher, batch, signal, cost, budget, seed):
+    """Evaluated codes, in order, until their cost reaches the budget."""
     state, key = searcher.init(), jax.random.key(seed)
-    while state.count < last:
+    while cost[tuple(state.codes[: state.count].T)].sum() < budget:
         codes = searcher.ask(state, jax.random.fold_in(key, state.count), batch)
         state = searcher.tell(state, codes, signal[tuple(codes.T)])
     return state.codes[: state.count]
 
 
-def run_optuna(sampler, signal, last):
+def run_optuna(sampler, signal, cost, budget):
     import optuna
 
     optuna.logging.set_verbosity(optuna.logging.ERROR)
@@ -89,12 +88,16 @@ def run_optuna(sampler, signal, last):
         codes.append(code)
         return signal[code]
 
-    optuna.create_study(direction="maximize", sampler=sampler).optimize(objective, n_trials=last)
+    def stop(study, _):
+        if cost[tuple(np.transpose(codes))].sum() >= budget:
+            study.stop()
+
+    optuna.create_study(direction="maximize", sampler=sampler).optimize(objective, callbacks=[stop])
     return np.array(codes)
 
 
 def contestants(space):
-    """Name -> function of signal, seed and number of codes, and a sentence on whoever cannot come."""
+    """Name -> function of signal, cost, budget and a seed, and a sentence on whoever cannot come."""
     ours = {
         "random": (searchers.random(space), 1),
         "evolution": (searchers.evolution(space), 1),
@@ -109,10 +112,10 @@ def contestants(space):
         return table, OPTUNA
     from optuna.samplers import GPSampler, TPESampler
 
-    table["optuna_tpe"] = lambda signal, seed, last: run_optuna(TPESampler(seed=seed), signal, last)
+    table["optuna_tpe"] = lambda *rest: run_optuna(TPESampler(seed=rest[-1]), *rest[:-1])
     if not importlib.util.find_spec("torch"):
         return table, TORCH
-    table["optuna_gp"] = lambda signal, seed, last: run_optuna(GPSampler(seed=seed), signal, last)
+    table["optuna_gp"] = lambda *rest: run_optuna(GPSampler(seed=rest[-1]), *rest[:-1])
     return table, ""
 
 
@@ -125,7 +128,9 @@ def main(args):
         sys.exit(f"no searcher {unknown[0]!r}: choose among {', '.join(map(repr, runs))}. {absent}".strip())
     if absent and not args.only:
         print(absent, file=sys.stderr)
-    signal, score, cost = read(args.table, args.data)
+    signal, score, seconds = read(args.table, args.data)
+    cost = seconds if args.by_time else np.ones_like(signal)
+    budget = POINTS * EVERY[args.by_time]
     if args.shuffled:
         order = np.random.default_rng(0).permutation(signal.size)
         signal, score = (values.ravel()[order].reshape(signal.shape) for values in (signal, score))
@@ -134,16 +139,14 @@ def main(args):
         done = {row["seed"] for row in kept(results, args) if row["searcher"] == name}
         for seed in sorted({*range(args.first_seed, args.first_seed + args.seeds)} - done):
             start = time.perf_counter()
-            codes = runs[name](signal, seed, LAST[args.by_time])
-            seconds = time.perf_counter() - start
-            seen, reached, took = (values[tuple(codes.T)] for values in (signal, score, cost))
-            spent = np.cumsum(took) if args.by_time else 1 + np.arange(len(codes))
+            codes = runs[name](signal, cost, budget, seed)
+            took = time.perf_counter() - start
+            seen, reached, spent = (values[tuple(codes.T)] for values in (signal, score, cost))
             points = EVERY[args.by_time] * (1 + np.arange(POINTS))
-            assert spent[-1] >= points[-1]
-            best = [int(np.argmax(seen[:count])) for count in np.searchsorted(spent, points, "right")]
+            best = [int(np.argmax(seen[:count])) for count in np.searchsorted(np.cumsum(spent), points, "right")]
             line = {"searcher": name, "seed": seed, "data": args.data, "shuffled": args.shuffled}
             line |= {"by": "seconds"} if args.by_time else {}
-            line |= {"seconds": round(seconds, 2), "signal": round(seen[best[-1]], 3)}
+            line |= {"seconds": round(took, 2), "signal": round(seen[best[-1]], 3)}
             line["curve"] = np.round(reached[best], 3).tolist()
             with results.open("a") as file:
                 file.write(json.dumps(line) + "\n")
