@@ -35,20 +35,21 @@ WORDS = {
 REMEDY = "restore the file, or delete it and make it again"
 
 
-def wrong(path: object, field: str, found: str, expected: str) -> UserError:
+def wrong(path: object, field: str, found: str, expected: str, remedy: str = REMEDY) -> UserError:
     """What to raise for a field of a file: one sentence with the field, what is found there and what belongs there."""
     return UserError(
-        f"{path}: {f'field {field}' if field else 'the content'} is {found}; expected {expected}: {REMEDY}"
+        f"{path}: {f'field {field}' if field else 'the content'} is {found}; expected {expected}: {remedy}"
     )
 
 
-def checked(value: Any, schema: Any, path: object) -> Any:
+def checked(value: Any, schema: Any, path: object, remedy: str = REMEDY) -> Any:
     """A value out of a file, if it is as its schema says.
 
     Args:
       value: of JSON or YAML.
       schema: any type that pydantic knows, such as one of `schemas`; fields that it does not name may be there.
       path: of the file, for the sentence.
+      remedy: with which it ends; a file that the user wrote is not made again by jnas.
 
     Returns:
       The value itself.
@@ -65,7 +66,7 @@ def checked(value: Any, schema: Any, path: object) -> Any:
         field = ".".join(part if str(part).isprintable() else ascii(part) for part in map(str, first["loc"]))
         expected = WORDS.get(first["type"], "{}").format(first["msg"], **first.get("ctx", {}))
         found = "missing" if first["type"] == "missing" else reprlib.repr(first["input"])
-        raise wrong(path, field if len(field) <= 120 else f"{field[:120]}...", found, expected) from error
+        raise wrong(path, field if len(field) <= 120 else f"{field[:120]}...", found, expected, remedy) from error
     return value
 
 

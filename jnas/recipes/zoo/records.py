@@ -20,6 +20,7 @@ from jnas.recipes.zoo import entries
 from jnas.searchers import predictor
 
 TASK = tuple(f"task: {name}" for name in Description._fields if name not in ("nearest_centroid", "logme"))
+REMEDY = "correct it, see jnas zoo records import --help"
 SOURCE, CENTROID, LOGME = "model: accuracy at its source", "fit: nearest centroid", "fit: LogME"
 FROZEN, RATE, STEPS = "setting: frozen", "setting: log learning rate", "setting: log steps"
 NAMES = (
@@ -70,7 +71,10 @@ def from_table(path: str | os.PathLike[str]) -> list[dict[str, Any]]:
     with table_of(pathlib.Path(path)) as reader:
         for cells in reader:
             row = {name: _value(name, cell) for name, cell in cells.items() if name in Row.__annotations__ and cell}
-            checked(row, Row, f"{path}:{reader.line_num}")
+            where = f"{path}:{reader.line_num}"
+            if lacking := sorted(Row.__required_keys__ - row.keys()):
+                raise UserError(f"{where} has no {' and no '.join(lacking)}: {REMEDY}")
+            checked(row, Row, where, REMEDY)
             features = {
                 feature: float(np.log10(row[name]) if " log" in feature else row[name])
                 for name, feature in FEATURES.items() if name in row
@@ -82,7 +86,7 @@ def from_table(path: str | os.PathLike[str]) -> list[dict[str, Any]]:
                 "seconds": row.get("seconds", 0.0),
             })  # fmt: skip
     if not found:
-        raise UserError(f"{path} has no row: see jnas zoo records import --help")
+        raise UserError(f"{path} has no row: {REMEDY}")
     return found
 
 

@@ -55,12 +55,12 @@ def test_what_is_not_known_is_the_mean_of_the_others(tmp_path):
         (("0.75", "75"), "a.csv:2: field accuracy is 75.0; expected a number of at most 1"),
         (("0.75", "high"), "a.csv:2: field accuracy is 'high'; expected a finite number"),
         (("0.75", "nan"), "a.csv:2: field accuracy is nan; expected a"),
-        (("0.5,", ","), "a.csv:3: field accuracy is missing"),
+        (("0.5,", ","), "a.csv:3 has no accuracy: correct it, see jnas zoo records import --help"),
         (("100000", "0"), "a.csv:3: field parameters is 0.0; expected a number above 0"),
-        (("cars", ""), "a.csv:3: field task is missing"),
-        (("accuracy,", "acc,"), "a.csv:2: field accuracy is missing"),
+        (("cars", ""), "a.csv:3 has no task: correct it, see jnas zoo records import --help"),
+        (("accuracy,", "acc,"), "a.csv:2 has no accuracy: correct it, see jnas zoo records import --help"),
         (("notes", "task"), "a.csv has two columns 'task'"),
-        ((TABLE.partition("\n")[2], ""), "a.csv has no row: see jnas zoo records import --help"),
+        ((TABLE.partition("\n")[2], ""), "a.csv has no row: correct it, see jnas zoo records import --help"),
     ],
 )
 def test_a_bad_row_is_one_sentence_with_its_line_and_nothing_is_written(change, said, tmp_path, capsys):
