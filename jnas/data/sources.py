@@ -173,7 +173,10 @@ def check_batch_size(batch_size: int, *datasets) -> None:
     """Raises a ValueError unless each of `datasets` (anything with a length) has a whole batch."""
     smallest = min(len(dataset) for dataset in datasets)
     if not 1 <= batch_size <= smallest:
-        raise ValueError(f"batch size {batch_size} with {smallest} examples: choose a size from 1 to {smallest}")
+        raise ValueError(
+            f"batch size {batch_size} with {smallest} examples: choose a size from 1 to {smallest} (batch_size of the "
+            "search, train.batch_size of what is trained after it)"
+        )
 
 
 def check_levels(inner: tuple[int, ...], outer: tuple[int, ...], num_further: int) -> None:

@@ -104,6 +104,8 @@ def compare(run_folders: Sequence[str | Path]) -> Table:
     """Compare runs: one row for each combination of method, space, data set and rule of derivation, over its seeds.
 
     The random cells of a row's runs are pooled. A run without a result is counted as unfinished and enters no mean.
+    Each seed counts once, also where several found the same cell, which is trained once for all of them. Every row on
+    the same space and data as the first one is compared with that one, by `difference`.
 
     Args:
       run_folders: the folders of the runs.
@@ -119,6 +121,11 @@ def compare(run_folders: Sequence[str | Path]) -> Table:
         run = read_run(folder)
         groups.setdefault(tuple(fact(run, key) for key in ("method", "space", "data", "derivation")), []).append(run)
     rows = [_compared(key, runs) for key, runs in groups.items()]
+    pairs = list(groups.items())
+    for row, (key, runs) in zip(rows, pairs, strict=True) if len(rows) > 1 else ():
+        beside = runs is not pairs[0][1] and key[1:3] == pairs[0][0][1:3]
+        told = difference(_each_seed(runs), _each_seed(pairs[0][1])) if beside else None
+        row["found − found of the first row"] = f"{interval(told)}: {told.judged}" if told else MISSING
     columns = tuple(rows[0]) if rows else ()
     return Table("Comparison of runs (mean ± std over seeds)", columns, tuple(tuple(row.values()) for row in rows))
 
@@ -126,16 +133,16 @@ def compare(run_folders: Sequence[str | Path]) -> Table:
 def _compared(key: tuple[str, ...], runs: Sequence[Run]) -> dict[str, str]:
     method, space, data, derivation = key
     done = [run for run in runs if run.result]
-    found = [result for run in done for result in found_results(run)]
+    found, seeds = [result for run in done for result in found_results(run)], _each_seed(done)
     random = accuracies(result for run in done for result in random_results(run))
-    told = difference(accuracies(found), random)
+    told = difference(seeds, random)
     gain = f"{interval(told)}: {told.judged}" if told else MISSING
     return {
         "method": method,
         "space": space,
         "data": data,
-        "seeds": str(len({str(fact(run, "seed")) for run in done})),
-        "found cells, test accuracy [%]": _counted(accuracies(found)),
+        "seeds": str(sum(len(run.result.get("runs") or "1") for run in done)),
+        "found cells, test accuracy [%]": _counted(seeds),
         "random cells, test accuracy [%]": _counted(random),
         "found − random": gain,
         "parameters": spread([r.get("parameters") for r in found], 1, 0),
@@ -143,6 +150,11 @@ def _compared(key: tuple[str, ...], runs: Sequence[Run]) -> dict[str, str]:
         "derivation": derivation,
         "unfinished": str(len(runs) - len(done)),
     }
+
+
+def _each_seed(runs: Sequence[Run]) -> list[float]:
+    """The test accuracy of each seed's cell."""
+    return accuracies(row for run in runs for row in run.result.get("runs") or found_results(run))
 
 
 def _counted(values: Sequence[float]) -> str:

@@ -62,7 +62,7 @@ def halving(searcher: Searcher, space: Budgeted, *, eta: int = 3) -> Searcher:
     def ask(state: Observations, key: Any, num: int) -> np.ndarray:
         found = promoted(state)[:num]
         if len(found) < num:
-            new = searcher.ask(searcher.tell(searcher.init(), *_latest(state, budgets)), key, num - len(found))
+            new = searcher.ask(searcher.tell(searcher.init(), *latest(state, budgets)), key, num - len(found))
             found = np.concatenate([found, _at(np.asarray(new), 0)])
         return found
 
@@ -73,8 +73,16 @@ def _at(archs: np.ndarray, budget: int) -> np.ndarray:
     return np.pad(archs, ((0, 0), (0, 1)), constant_values=budget).astype(np.int32)
 
 
-def _latest(state: Observations, budgets: int) -> tuple[np.ndarray, np.ndarray]:
-    """Every architecture once, in the order of arrival, and its value on the scale of the smallest budget."""
+def latest(state: Observations, budgets: int) -> tuple[np.ndarray, np.ndarray]:
+    """Every architecture once, in the order of arrival, and its value on the scale of the smallest budget.
+
+    Args:
+      state: what was told to a searcher from `halving`.
+      budgets: how many there are.
+
+    Returns:
+      `(codes [n, num_choices], values [n])`, without the budget; NaN: not known.
+    """
     codes, values = state.codes[: state.count], state.values[: state.count]
     found: dict[tuple[int, ...], float] = {tuple(code): np.nan for code in codes[codes[:, -1] == 0, :-1].tolist()}
     for budget in range(budgets):

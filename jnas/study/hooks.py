@@ -17,13 +17,14 @@ TrialHook = Callable[[Progress], None]
 def trials_progress(description: str, stream: TextIO | None = None) -> TrialHook:
     """Print a line for every trial that has finished, by this worker or another, and the time left at their rate.
 
-    A trial that says its `epochs` is printed with them.
+    A trial that says its `epochs` is printed with them. Made, it says that there will be lines: a first trial compiles.
 
     Args:
       description: the name of what runs.
       stream: where to write; None is the standard error.
     """
     first: tuple[float, int] | None = None  # after the first trials: they compile, and some may be of another day
+    print(f"{description}  compiling", file=stream or sys.stderr, flush=True)
 
     def report(progress: Progress) -> None:
         nonlocal first

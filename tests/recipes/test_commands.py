@@ -11,6 +11,7 @@ import jax
 import numpy as np
 import own_ops
 import pytest
+from PIL import Image
 from tiny import TINY
 
 import jnas
@@ -21,6 +22,7 @@ from jnas.errors import UserError
 from jnas.recipes import commands, run_folder
 
 README = pathlib.Path(__file__).parents[2] / "README.md"
+NETWORKS = README.parent / "docs" / "networks.md"
 
 
 def test_the_package_lists_its_names_before_anything_is_imported():
@@ -118,8 +120,8 @@ def test_spaces_and_data_may_be_values(tmp_path):
         run_folder.begin(tmp_path / "run", other, "search")
 
 
-def test_the_example_in_the_readme_runs(images, monkeypatch, tmp_path):
-    """All of it, with its preset and its epochs, on few small images and with narrow networks."""
+def test_the_examples_in_the_readme_and_of_an_exported_file_run(images, monkeypatch, tmp_path, capsys):
+    """All of both, with the preset and its epochs, on few small images and with narrow networks."""
     blocks = re.findall(r"```python\n(.*?)```", README.read_text(), re.DOTALL)
     (example,) = (block for block in blocks if "search_architecture" in block)
     assert len(example.splitlines()) <= 15
@@ -137,3 +139,8 @@ def test_the_example_in_the_readme_runs(images, monkeypatch, tmp_path):
     with jax.numpy_dtype_promotion("standard"):
         exec(compile(example, "README.md", "exec"), names)
     assert exported.load(tmp_path / "cells.jnas")(names["images"])["probability"].shape == (40, 4)
+    Image.fromarray(np.arange(30 * 20 * 3, dtype=np.uint8).reshape(30, 20, 3)).save("photo.jpg")
+    capsys.readouterr()
+    exec(*re.findall(r"```python\n(.*?)```", NETWORKS.read_text(), re.DOTALL), names)
+    assert names["probability"].shape == (1, 4)
+    assert capsys.readouterr().out.strip() in names["network"].class_names

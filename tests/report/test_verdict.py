@@ -102,6 +102,25 @@ def test_comparison_pools_the_seeds_of_what_is_alike_and_of_nothing_else(tmp_pat
     assert sum(int(row["unfinished"]) for row in rows) == 1
 
 
+def test_methods_on_the_same_data_are_compared_with_the_first_and_each_seed_counts_once(tmp_path, write_run):
+    seeds = {"storm": FOUND, "other": [0.75, 0.75, 0.76], "elsewhere": [0.5, 0.6]}
+    folders = []
+    for i, (method, values) in enumerate(seeds.items()):
+        folder = write_run(folder_of(tmp_path, i), steps=10, data="other" if i == 2 else "tiny").folder
+        result = json.loads((folder / "result.json").read_text())
+        common = {"genotype": result["genotype"], "outer_accuracy": None}
+        rows = [{**common, "seed": seed, "test_accuracy": value} for seed, value in enumerate(values)]
+        (folder / "result.json").write_text(json.dumps(result | {"method": method, "runs": rows}))
+        folders.append(folder)
+    table = compare(folders)
+    rows = [dict(zip(table.columns, row, strict=True)) for row in table.rows]
+    assert [row["seeds"] for row in rows] == ["3", "3", "2"]
+    told = difference(seeds["other"], FOUND)
+    assert [row["found − found of the first row"] for row in rows] == ["–", f"{interval(told)}: worse", "–"]
+    assert rows[1]["found cells, test accuracy [%]"] == "75.33 ± 0.58 (n = 3)"
+    assert "found − found of the first row" not in compare(folders[:1]).columns
+
+
 def folder_of(tmp_path, i):
     folder = tmp_path / str(i)
     folder.mkdir()

@@ -154,7 +154,8 @@ class TestOneWorker:
         monkeypatch.setattr(hooks, "time", types.SimpleNamespace(monotonic=lambda: next(clock)))
         text = io.StringIO()
         run(4, hooks=[hooks.trials_progress("trials", text)])
-        lines = text.getvalue().splitlines()
+        first, *lines = text.getvalue().splitlines()
+        assert first == "trials  compiling"
         assert [line.split()[1] for line in lines] == ["1/4", "2/4", "3/4", "4/4"]
         assert "left" not in lines[0]
         assert [line.rpartition(" s  ")[2] for line in lines[1:]] == ["0:01:20 left", "0:00:40 left", "0:00:00 left"]

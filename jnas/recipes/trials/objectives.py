@@ -1,10 +1,11 @@
 """What an architecture is worth, a short training or the shared weights of a supernet, less what it costs."""
 
 import functools
+import math
 import pathlib
 import shutil
 from collections.abc import Callable, Mapping
-from typing import Any, NamedTuple
+from typing import Any, Literal, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -24,6 +25,7 @@ from jnas.types import Array, Aux, Context, Examples, Key, PyTree
 
 LONGEST = 600  # steps of a training that is not worth a program of its own, measured: see experiments/trials
 Cost = Callable[[np.ndarray], float]  # of an architecture [num_choices]
+Score = Literal["likelihood", "accuracy"]
 
 
 class MixedBatch(NamedTuple):
@@ -61,8 +63,9 @@ def short_training(
     validation: data.Dataset,
     training: Training,
     rungs: Rungs | None = None,
+    by: Score = "likelihood",
 ) -> Objective:
-    """The validation accuracy after a training from scratch, of which one program serves every architecture.
+    """What validation images say after a training from scratch, of which one program serves every architecture.
 
     What is trained is the supernet under the architecture's one-hot mixture, of which only the chosen operators are
     computed: the same steps from the same weights as the network by itself. Nothing is compiled for the second
@@ -74,6 +77,8 @@ def short_training(
       validation: images that judge; not those of the test set.
       training: width, depth, epochs and optimiser; drop path, auxiliary head and label smoothing are not used.
       rungs: in place of its epochs; then the last entry of a code says which, see `searchers.halving`.
+      by: "likelihood", exp(-loss), the geometric mean of the probability of the true class, in (0, 1]: it ranks
+        architectures better than "accuracy", the share of the images that are right (measured: experiments/trials).
 
     Returns:
       An objective with metrics `accuracy` and `loss`, with rungs also `epochs`; `Diverged` fails the trial.
@@ -90,7 +95,7 @@ def short_training(
         given = job.source._replace(arrays=(job.source.arrays[0], mix))
         weights, about = _trained(job._replace(source=given), code, key, rungs)
         measured = evaluate(net, weights, validation, augment, mix=mix)
-        return Evaluation(measured["accuracy"], {**measured, **about})
+        return Evaluation(_score(measured, by), {**measured, **about})
 
     return objective
 
@@ -101,8 +106,9 @@ def own_training(
     validation: data.Dataset,
     training: Training,
     rungs: Rungs | None = None,
+    by: Score = "likelihood",
 ) -> Objective:
-    """The validation accuracy after training the network by itself, compiled for each architecture.
+    """What validation images say after training the network by itself, compiled for each architecture.
 
     Args:
       space: of the architectures.
@@ -110,6 +116,7 @@ def own_training(
       validation: images that judge; not those of the test set.
       training: as for `short_training`.
       rungs: as for `short_training`.
+      by: as for `short_training`.
 
     Returns:
       An objective with metrics `accuracy`, `loss`, `parameters`, with rungs also `epochs`; `Diverged` fails the trial.
@@ -124,7 +131,7 @@ def own_training(
         weights, about = _trained(_job(net, train, training, augment, rungs), code, key, rungs)
         measured = evaluate(net, weights, validation, augment)
         size = nets.count_parameters(weights["params"])
-        return Evaluation(measured["accuracy"], {**measured, **about, "parameters": size})
+        return Evaluation(_score(measured, by), {**measured, **about, "parameters": size})
 
     return objective
 
@@ -156,14 +163,17 @@ def train_supernet(
     return Supernet(net, weights["params"], weights["batch_stats"], augment)
 
 
-def shared_weights(supernet: Supernet, validation: data.Dataset, *, batch_size: int = 250) -> Objective:
-    """The validation accuracy that an architecture has with the weights of a supernet.
+def shared_weights(
+    supernet: Supernet, validation: data.Dataset, *, by: Score = "likelihood", batch_size: int = 250
+) -> Objective:
+    """What validation images say of an architecture with the weights of a supernet.
 
     Batch norms use the statistics of the batch that they see: the running ones are those of all architectures together.
 
     Args:
       supernet: from `train_supernet`.
       validation: images that judge; not those of the test set.
+      by: as for `short_training`.
       batch_size: images at a time; those left over are not used.
 
     Returns:
@@ -198,7 +208,7 @@ def shared_weights(supernet: Supernet, validation: data.Dataset, *, batch_size: 
         mix = spaces.one_hot_alpha(net.space, jnp.asarray(arch))
         found = measured(supernet.weights, supernet.variables, mix, images, labels)
         values = {name: float(value) for name, value in found.items()}
-        return Evaluation(values["accuracy"], values)
+        return Evaluation(_score(values, by), values)
 
     return objective
 
@@ -251,6 +261,10 @@ def beside(objective: Objective, costs: Mapping[str, Cost]) -> Objective:
         return Evaluation((score, *(float(cost(arch)) for cost in costs.values())), metrics)
 
     return combined
+
+
+def _score(measured: Mapping[str, float], by: Score) -> float:
+    return math.exp(-measured["loss"]) if by == "likelihood" else measured["accuracy"]
 
 
 def _network(space: spaces.CellSpace, train: data.Dataset, training: Training, **options: Any) -> nets.Network:

@@ -10,7 +10,7 @@ import math
 import pathlib
 import sys
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import jax
@@ -21,10 +21,12 @@ from jnas import data, files, searchers, spaces, study
 from jnas.files import own
 from jnas.files.locks import exclusive
 from jnas.recipes import costs, train_network
+from jnas.recipes.generated.model_search import clipped, incumbent
 from jnas.recipes.settings import held_out
 from jnas.recipes.trials import objectives, truth_table
 from jnas.recipes.trials.settings import COSTS, TrialSearch
-from jnas.searchers.base import Objective, Searcher
+from jnas.searchers.base import Objective, Searcher, no_observations, record
+from jnas.searchers.halving import latest
 from jnas.spaces.base import Space
 
 if TYPE_CHECKING:
@@ -200,7 +202,7 @@ def search(config: TrialSearch, plan: Plan, path: pathlib.Path) -> dict[str, Any
             )  # fmt: skip
     finally:
         study.close_study(trials)
-    best = max(found.trials, key=rank)
+    best, by = _chosen(config, plan, found.trials, max(found.trials, key=rank))
     genotype, front, epochs, after = name(best.code), found.front, {}, " of the front" * bool(config.beside)
     if rungs is not None:
         front, epochs = (best,), {"epochs": config.budgets[best.code[-1]]}
@@ -211,8 +213,33 @@ def search(config: TrialSearch, plan: Plan, path: pathlib.Path) -> dict[str, Any
         "scores": ["score", *config.beside],
         "front": [{"trial": trial.number, "architecture": name(trial.code), "scores": list(trial.scores), **epochs}
                   for trial in front],
-        "derivation": f"the best score{after}", "seconds": round(time.monotonic() - started, 2),
+        "derivation": f"the {by}{after}", "seconds": round(time.monotonic() - started, 2),
     }  # fmt: skip
+
+
+def _chosen(
+    config: TrialSearch, plan: Plan, trials: Sequence[study.Trial], best: study.Trial
+) -> tuple[study.Trial, str]:
+    """What the search stands for, and in which words: of those trained for as long as the best score.
+
+    Scores of trainings are noisy, and the best of many is the luckiest as well. A Gaussian process, where it proposed
+    what was tried, knows them all, each on the scale of the smallest budget: the largest posterior mean is taken.
+    """
+    if config.searcher != "gaussian_process" or config.objective not in ("training", "own_training") or config.beside:
+        return best, "best score"
+    length = len(plan.space.choices)
+    longest = [trial for trial in trials if (trial.code[length:] == best.code[length:]).all()]
+    codes, values = (
+        np.stack(column) for column in zip(*((t.code, np.float64(t.scores[0])) for t in trials), strict=True)
+    )
+    if length < codes.shape[1]:
+        codes, values = latest(
+            record(plan.searched, no_observations(plan.searched), codes, values), len(config.budgets)
+        )
+    state = record(plan.space, no_observations(plan.space), codes, values)
+    model = searchers.surrogate(plan.space, transform=clipped)
+    code = incumbent(model, state, np.stack([trial.code[:length] for trial in longest])).code
+    return next(trial for trial in longest if (trial.code[:length] == code).all()), "largest posterior mean"
 
 
 def _rungs(config: TrialSearch, path: pathlib.Path) -> objectives.Rungs | None:
@@ -245,7 +272,7 @@ def _objective(config: TrialSearch, plan: Plan, path: pathlib.Path, known: Mappi
                 key=jax.random.fold_in(jax.random.key(config.seed), 4),
                 folder=path / SUPERNET,
             )  # fmt: skip
-        judge = objectives.shared_weights(supernet, plan.validation)
+        judge = objectives.shared_weights(supernet, plan.validation, by=config.score)
     elif (make := own.part_of(config.objective, "objective")) is not None:
         with own.explained(own.shown(config.objective).partition(":")[0]):
             judge = objectives.with_metrics(make(plan.space, plan.train, plan.validation, config.trial))
@@ -253,7 +280,7 @@ def _objective(config: TrialSearch, plan: Plan, path: pathlib.Path, known: Mappi
         steps = config.trial.epochs * (len(plan.train) // config.trial.batch_size)
         short = config.objective == "training" and steps <= objectives.LONGEST
         make = objectives.short_training if short else objectives.own_training
-        judge = make(plan.space, plan.train, plan.validation, config.trial, _rungs(config, path))
+        judge = make(plan.space, plan.train, plan.validation, config.trial, _rungs(config, path), config.score)
     if config.beside:
         return objectives.beside(judge, {name: known[name] for name in config.beside})
     if known:

@@ -24,6 +24,8 @@ class TrialSearch:
     eta: int = 3  # from rung to rung one in so many architectures is promoted, and trained for so many times the epochs
     # what judges an architecture
     objective: Literal["training", "own_training", "shared_weights", "table"] = "training"  # or FILE.py:NAME
+    # Of the images that judge: exp(-loss), the geometric mean of the probability of the true class, or the share right.
+    score: Literal["likelihood", "accuracy"] = "likelihood"
     trial: Training = Training(channels=6, depth=1, epochs=1, batch_size=32)  # or of the supernet that trials share
     train_images: int = 1024  # of the training images, for the trials
     validation: float = 1000  # share of the training images that judges, none of those; from 2 on: so many of them
