@@ -8,8 +8,8 @@ Result, hardware, time: README.md beside this file.
 
 Cells of NAS-Bench-201 drawn uniformly are trained as `jnas search` trains what it finds, 12 epochs on all training
 images, each with a seed of its own, and measured on the test images of the file. The second command scores each by the
-objective of the preset `trials` under the settings. The table has, of the accuracy and of the mean log probability of
-the true class (the loss, its sign changed), the noise between seeds, the signal between cells, and Kendall's tau.
+objective of the preset `trials` under the settings. The table has, of the accuracy [%] and of the loss, its sign
+changed [nats / 100], the noise between seeds, the signal between cells, and how one seed's scores go with the training.
 """
 
 import argparse
@@ -20,7 +20,7 @@ import time
 
 import jax
 import numpy as np
-from scipy.stats import kendalltau
+from scipy.stats import kendalltau, pearsonr
 
 from jnas import spaces
 from jnas.recipes import config, run_folder, train_network
@@ -91,7 +91,7 @@ def table(arguments):
     by = {}
     for line in lines(arguments.out):
         by.setdefault(line["settings"], {}).setdefault(line["seed"], {})[line["cell"]] = line
-    print("| settings | seeds | score | noise | signal / noise | tau, one seed | tau, mean of seeds | seconds |")
+    print("| settings | seeds | score | noise | signal / noise | correlation | Kendall's tau | seconds |")
     print("|---|---|---|---|---|---|---|---|")
     for name, seeds in by.items():
         both = sorted(set(trained).intersection(*seeds.values()))
@@ -100,12 +100,14 @@ def table(arguments):
         for kind, sign in (("accuracy", 100), ("loss", -100)):
             values = sign * np.array([[seeds[seed][n][kind] for n in both] for seed in seeds])
             centred = values - values.mean(1, keepdims=True)  # what a seed does to all cells ranks none
-            noise = np.sqrt(centred.var(0, ddof=1).mean()) if len(seeds) > 1 else np.nan
-            signal = np.sqrt(max(centred.mean(0).var(ddof=1) - noise**2 / len(seeds), 0.0))
-            each = np.mean([kendalltau(one, truth).statistic for one in values])
-            mean = kendalltau(values.mean(0), truth).statistic
-            cells = (f"{noise:.2f}", f"{signal / noise:.2f}", f"{each:.2f}", f"{mean:.2f}", f"{seconds:.1f}")
-            print(f"| {' | '.join((name or 'the preset', str(len(seeds)), kind, *cells))} |")
+            among = ("–", "–")
+            if len(seeds) > 1:
+                noise = np.sqrt(centred.var(0, ddof=1).mean())
+                signal = np.sqrt(max(centred.mean(0).var(ddof=1) - noise**2 / len(seeds), 0.0))
+                among = (f"{noise:.2f}", f"{signal / noise:.2f}")
+            beside = [np.mean([of(one, truth).statistic for one in values]) for of in (pearsonr, kendalltau)]
+            cells = (name or "the preset", str(len(seeds)), kind, *among, *(f"{value:.2f}" for value in beside))
+            print(f"| {' | '.join(cells)} | {seconds:.1f} |")
 
 
 def main():

@@ -26,6 +26,7 @@ from jnas.recipes.trials import recipe as trials
 from jnas.recipes.trials.settings import TrialSearch
 from jnas.report.trials import read_trials, trial_charts, trial_table
 from jnas.searchers.base import Evaluation
+from jnas.study import Trial
 
 SPACE = spaces.nasbench201()
 
@@ -159,8 +160,8 @@ def test_times_are_measured_once_and_random_cells_keep_the_limits(settings, tmp_
 
 
 def test_the_best_of_the_last_rung_is_found_whichever_worker_had_it(settings, tmp_path, monkeypatch, capfd):
-    def judged(space, train, validation, training, rungs):
-        assert rungs.epochs == (2, 4, 8)
+    def judged(space, train, validation, training, rungs, by):
+        assert (rungs.epochs, by) == ((2, 4, 8), "likelihood")
 
         def objective(code, key):
             (rungs.folder / "-".join(map(str, code[:6])) / "8").mkdir(parents=True, exist_ok=True)
@@ -198,6 +199,23 @@ def test_the_best_of_the_last_rung_is_found_whichever_worker_had_it(settings, tm
     assert chart.alt in page
     assert ">epochs</th>" in page
     assert not [*tmp_path.glob("*/search/rungs/[0-9]*")]  # all are evaluated
+
+
+def test_a_model_is_not_taken_in_by_the_luckiest_score():
+    config = TrialSearch(searcher="gaussian_process", objective="training", rungs=2)
+    plan = trials.Plan(SPACE, trials._searched(config, SPACE), (), 0, *[None] * 4)  # pyright: ignore[reportArgumentType]
+    codes = sorted(np.asarray(spaces.sample(SPACE, jax.random.key(0), 40)), key=worth)
+    told = [(*code, 0, worth(code)) for code in codes] + [(*code, 1, worth(code) + 5.0) for code in codes[-12:]]
+    lucky = (*codes[20], 1, worth(codes[-1]) + 5.5)
+    rows = [Trial(n, np.array(row[:7], np.int32), (row[7],), {}, 0.0) for n, row in enumerate([*told, lucky])]
+    best = rows[-1]
+    with jax.numpy_dtype_promotion("standard"):
+        chosen, words = trials._chosen(config, plan, rows, best)
+    assert words == "largest posterior mean"
+    assert chosen.code[-1] == 1
+    assert worth(chosen.code[:6]) >= worth(codes[-3])
+    for other in ({"searcher": "evolution"}, {"objective": "table", "table": "worth"}, {"beside": ["flops"]}):
+        assert trials._chosen(dataclasses.replace(config, **other), plan, rows, best) == (best, "best score")
 
 
 def test_workers_with_folders_of_their_own_share_a_storage(settings, tmp_path):
