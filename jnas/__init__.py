@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     from jnas.study import search
     from jnas.train import fit
 
-__version__ = "0.16.0"
+__version__ = "0.17.0"
 _ROOMS = ("bilevel", "data", "distributed", "exported", "files", "nets", "searchers", "spaces", "study", "train")
 _COMMANDS = ("Run", "evaluate", "load", "search_architecture", "train_architecture")
 _HOMES = {"fit": "train", "search": "study", **dict.fromkeys(_COMMANDS, "recipes.commands")}
