@@ -250,6 +250,8 @@ def _rungs(config: TrialSearch, path: pathlib.Path) -> objectives.Rungs | None:
 
 def _study(config: TrialSearch, space: Space, storage: str | pathlib.Path) -> "optuna.Study":
     about = {name: value for name, value in dataclasses.asdict(config).items() if name not in _OWN}
+    if config.score == "accuracy":  # as in studies of versions that had no other
+        del about["score"]
     network = {name: config.train.__dict__[name] for name in ("channels", "depth", "stem")}  # of which costs are
     digest = hashlib.sha256(json.dumps([about, network], sort_keys=True).encode()).hexdigest()[:8]
     return study.open_study(
