@@ -3,10 +3,12 @@ target: bytes, bit operations, latency.
 """
 
 import functools
+import math
 import pathlib
 import statistics
+import sys
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any, NamedTuple
 
 import jax
@@ -14,7 +16,7 @@ import jax.numpy as jnp
 import numpy as np
 from flax import linen as nn
 
-from jnas import nets
+from jnas import data, nets
 from jnas.errors import UserError
 from jnas.files.locks import exclusive
 from jnas.files.reading import json_of
@@ -22,7 +24,8 @@ from jnas.files.schemas import Positive
 from jnas.nets.chain import ChainNetwork, FoundNetwork
 from jnas.nets.quant.sizes import LayerShape, candidate_sizes, layer_shapes
 from jnas.nets.quant.units import Place, UnitOf, place_of, shared
-from jnas.recipes import run_folder
+from jnas.recipes import chains, run_folder
+from jnas.recipes.settings import Training
 from jnas.spaces import networks
 from jnas.spaces.chain import ChainSpace
 from jnas.spaces.policy import EIGHT, Method
@@ -30,7 +33,10 @@ from jnas.types import Array, PyTree
 
 LATENCIES = "latencies.json"  # in the folder of a run, milliseconds
 CONSTANTS = 8  # bytes an output channel: its scale and its bias, float32
+PAUSE = 2.0  # seconds between two lines on what the limits refuse
 Shape = tuple[int, int, int]  # (height, width, channels) of an image
+Price = Callable[[str, networks.NetworkSpace, np.ndarray], float]  # (name in `UNITS`, space, arch [num_choices])
+Keeps = Callable[[networks.NetworkSpace, np.ndarray], bool]  # whether a network, (space, arch), is within limits
 
 
 def parameters(net: nn.Module, shape: Shape) -> float:
@@ -65,6 +71,7 @@ def latency(net: nn.Module, shape: Shape, *, weights: PyTree = None, repeats: in
 
 
 OF_A_NETWORK = {"parameters": parameters, "flops": flops, "memory": memory, "latency": latency}
+UNITS = {"parameters": 1e-6, "flops": 1e-6, "latency": 1e3, "memory": 1e-6}  # of searches that limit or weigh them
 
 
 def median_seconds(call: Callable[[], PyTree], repeats: int) -> float:
@@ -103,6 +110,65 @@ def measured_once(path: pathlib.Path) -> Callable[[str, Callable[[], float]], fl
         return known[name]
 
     return number
+
+
+def check_names(names: Iterable[str]) -> None:
+    """Raises a ValueError for a name that is none of `UNITS`."""
+    for name in names:
+        if name not in UNITS:
+            raise ValueError(f"{name!r} is no cost: choose among {', '.join(UNITS)}")
+
+
+def words(weights: Mapping[str, float], limits: Mapping[str, float], beside: Iterable[str] = ()) -> str:
+    """What is taken off a score, stands beside it, and limits what is tried: the end of a method's description."""
+    less = [f", less {weight:g} {name}" for name, weight in weights.items()]
+    return "".join(
+        [*less, *(f", beside {name}" for name in beside), *(f", {name} at most {limits[name]:g}" for name in limits)]
+    )
+
+
+def of_networks(training: Training, examples: data.Dataset, path: pathlib.Path | None) -> Price:
+    """What networks cost as they are trained in the end, in `UNITS`, each computed once.
+
+    Args:
+      training: says how wide and deep they are.
+      examples: say the shape of an image and the number of classes.
+      path: of the run, where times are kept, see `measured_once`; None: they are not.
+
+    Returns:
+      The function.
+    """
+    known = dict[tuple[str, str], float]()
+    once = (lambda name, measure: measure()) if path is None else measured_once(path)
+
+    def price(name: str, space: networks.NetworkSpace, arch: np.ndarray) -> float:
+        genotype = networks.to_string(space, arch)
+        if (name, genotype) not in known:
+            net = chains.network(networks.fix(space, arch), training, examples.num_classes)
+            measure = lambda: UNITS[name] * OF_A_NETWORK[name](net, examples.shape)
+            known[name, genotype] = once(genotype, measure) if name == "latency" else measure()
+        return known[name, genotype]
+
+    return price
+
+
+def keeping(limits: Mapping[str, float], price: Price) -> Keeps:
+    """Whether a network keeps the limits; says now and then what is refused."""
+    refused, said = set[str](), -math.inf
+
+    def keeps(space: networks.NetworkSpace, arch: np.ndarray) -> bool:
+        nonlocal said
+        for name, most in limits.items():
+            if (found := price(name, space, arch)) > most:
+                refused.add(networks.to_string(space, arch))
+                if time.monotonic() - said >= PAUSE:
+                    line = f"limits: {len(refused)} architectures refused, this one for {name} {found:.4g} > {most:g}"
+                    print(line, file=sys.stderr, flush=True)
+                    said = time.monotonic()
+                return False
+        return True
+
+    return keeps
 
 
 def _forward(net: nn.Module, weights: PyTree, images: Array) -> Array:

@@ -6,11 +6,9 @@ import dataclasses
 import functools
 import hashlib
 import json
-import math
 import pathlib
-import sys
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import jax
@@ -20,11 +18,11 @@ from jax.sharding import Mesh
 from jnas import data, files, searchers, spaces, study
 from jnas.files import own
 from jnas.files.locks import exclusive
-from jnas.recipes import costs, train_network
+from jnas.recipes import costs
 from jnas.recipes.generated.model_search import clipped, incumbent
 from jnas.recipes.settings import held_out
 from jnas.recipes.trials import objectives, truth_table
-from jnas.recipes.trials.settings import COSTS, TrialSearch
+from jnas.recipes.trials.settings import TrialSearch
 from jnas.searchers.base import Objective, Searcher, no_observations, record
 from jnas.searchers.halving import latest
 from jnas.spaces.base import Space
@@ -36,7 +34,6 @@ KIND: str = "trials"  # of the run
 SHARED = True  # any number of processes take part
 SUPERNET, SEARCH = "supernet", "search"  # folders of a run
 JOURNAL, LINES, RUNGS = "trials.log", "trials.jsonl", "rungs"  # of its search: the study, the report's, checkpoints
-PAUSE = 2.0  # seconds between two lines on what the limits refuse
 # What a worker may set differently from another one: nothing of these changes what a trial is.
 _OWN = ("random_cells", "train", "steps_per_call", "max_failures", "num_evaluations")
 
@@ -61,10 +58,8 @@ def describe(config: TrialSearch) -> str:
         "table": "a table",
     }.get(config.objective, own.shown(config.objective))  # fmt: skip
     halved = f" in {len(config.budgets)} rungs" if len(config.budgets) > 1 else ""
-    within = "".join(f", {name} at most {most:g}" for name, most in config.limits.items())
-    less = "".join(f", less {weight:g} {name}" for name, weight in config.costs.items())
-    beside = "".join(f", beside {name}" for name in config.beside)
-    return f"trials by {config.searcher}, judged by {judged}{halved}{less}{beside}{within}"
+    priced = costs.words(config.costs, config.limits, config.beside)
+    return f"trials by {config.searcher}, judged by {judged}{halved}{priced}"
 
 
 def searcher_of(config: TrialSearch, space: spaces.CellSpace, allowed: Callable[[np.ndarray], bool]) -> Searcher:
@@ -90,28 +85,8 @@ def _searched(config: TrialSearch, space: spaces.CellSpace) -> Any:
     return space if len(config.budgets) == 1 else searchers.budgeted(space, config.budgets)
 
 
-def costs_of(config: TrialSearch, plan: Plan, path: pathlib.Path) -> dict[str, objectives.Cost]:
-    """The costs that the settings name, of the networks that are trained in the end, each computed once.
-
-    Times are measured once and kept in the folder of the run, so that a search that was killed goes on with the same.
-    """
-    once, shape = costs.measured_once(path), plan.train.shape
-
-    @functools.lru_cache(maxsize=2**16)
-    def cost(name: str, arch: tuple[int, ...]) -> float:
-        fixed = spaces.fix(plan.space, np.array(arch, np.int32))
-        net = train_network.network(fixed, config.train, plan.train.num_classes)
-        measure = lambda: COSTS[name] * costs.OF_A_NETWORK[name](net, shape)
-        return once(spaces.to_string(plan.space, np.array(arch)), measure) if name == "latency" else measure()
-
-    def cost_of(name: str, code: np.ndarray) -> float:
-        return cost(name, tuple(code[: len(plan.space.choices)].tolist()))
-
-    return {name: functools.partial(cost_of, name) for name in (*config.costs, *config.limits, *config.beside)}
-
-
 def allowed(
-    config: TrialSearch, plan: Plan, path: pathlib.Path, known: Mapping[str, objectives.Cost] | None = None
+    config: TrialSearch, plan: Plan, path: pathlib.Path, price: costs.Price | None = None
 ) -> Callable[[np.ndarray], bool]:
     """Whether an architecture keeps the limits, see `driver.CellSearch`; says now and then what is refused.
 
@@ -119,27 +94,13 @@ def allowed(
       config: the settings.
       plan: of the search.
       path: of the run.
-      known: from `costs_of`; None: they are made.
+      price: from `costs.of_networks`; None: it is made.
 
     Returns:
       The function.
     """
-    prices = costs_of(config, plan, path) if known is None else known
-    refused, said = set[bytes](), -math.inf
-
-    def keeps(arch: np.ndarray) -> bool:
-        nonlocal said
-        for name, most in config.limits.items():
-            if (found := prices[name](arch)) > most:
-                refused.add(np.asarray(arch, np.int32).tobytes())
-                if time.monotonic() - said >= PAUSE:
-                    line = f"limits: {len(refused)} architectures refused, this one for {name} {found:.4g} > {most:g}"
-                    print(line, file=sys.stderr, flush=True)
-                    said = time.monotonic()
-                return False
-        return True
-
-    return keeps
+    keeps = costs.keeping(config.limits, price or costs.of_networks(config.train, plan.train, path))
+    return lambda code: keeps(plan.space, code[: len(plan.space.choices)])
 
 
 def plan(
@@ -177,7 +138,7 @@ def search(config: TrialSearch, plan: Plan, path: pathlib.Path) -> dict[str, Any
     """The trials, see `driver.CellSearch`; the processes that share the study share them."""
     files.prepare_folder(path / SEARCH)
     trials = _study(config, plan.searched, plan.storage or path / SEARCH / JOURNAL)
-    started, known = time.monotonic(), costs_of(config, plan, path)
+    started, price = time.monotonic(), costs.of_networks(config.train, plan.train, path)
     name = lambda code: spaces.to_string(plan.space, code[: len(plan.space.choices)])
     rungs = _rungs(config, path)
     rung = lambda trial: trial.code[len(plan.space.choices) :].tolist()
@@ -192,8 +153,8 @@ def search(config: TrialSearch, plan: Plan, path: pathlib.Path) -> dict[str, Any
         # One of the processes that share the folder draws the curves.
         with exclusive(path / SEARCH / ".curves", wait=False) as mine:
             found = study.search(
-                searcher_of(config, plan.space, allowed(config, plan, path, known)),
-                _objective(config, plan, path, known),
+                searcher_of(config, plan.space, allowed(config, plan, path, price)),
+                _objective(config, plan, path, price),
                 key=jax.random.fold_in(jax.random.key(config.seed), 3),
                 num_evaluations=config.num_evaluations, study=trials, batch_size=config.ask_size,
                 hooks=[*hooks, *([fair(study.trials_tensorboard(path / SEARCH))] if mine else [])],
@@ -263,7 +224,7 @@ def _study(config: TrialSearch, space: Space, storage: str | pathlib.Path) -> "o
     )
 
 
-def _objective(config: TrialSearch, plan: Plan, path: pathlib.Path, known: Mapping[str, objectives.Cost]) -> Objective:
+def _objective(config: TrialSearch, plan: Plan, path: pathlib.Path, price: costs.Price) -> Objective:
     if plan.table is not None:
         judge = plan.table
     elif config.objective == "shared_weights":
@@ -283,8 +244,9 @@ def _objective(config: TrialSearch, plan: Plan, path: pathlib.Path, known: Mappi
         short = config.objective == "training" and steps <= objectives.LONGEST
         make = objectives.short_training if short else objectives.own_training
         judge = make(plan.space, plan.train, plan.validation, config.trial, _rungs(config, path), config.score)
+    cost = lambda name: lambda code: price(name, plan.space, code[: len(plan.space.choices)])
     if config.beside:
-        return objectives.beside(judge, {name: known[name] for name in config.beside})
-    if known:
-        return objectives.minus(judge, {name: (cost, config.costs.get(name, 0.0)) for name, cost in known.items()})
+        return objectives.beside(judge, {name: cost(name) for name in config.beside})
+    if weights := {name: config.costs.get(name, 0.0) for name in (*config.costs, *config.limits)}:
+        return objectives.minus(judge, {name: (cost(name), weight) for name, weight in weights.items()})
     return judge

@@ -3,9 +3,8 @@
 import dataclasses
 from typing import Literal
 
+from jnas.recipes.costs import check_names
 from jnas.recipes.settings import LARGE, MANY, POSITIVE, Training, settings
-
-COSTS = {"parameters": 1e-6, "flops": 1e-6, "latency": 1e3, "memory": 1e-6}  # in the units of `TrialSearch.costs`
 
 
 @settings(max_retries=(0, MANY), lease_seconds=(POSITIVE, LARGE), rungs=(1, 5), eta=(2, 10), limits=(POSITIVE, LARGE))
@@ -45,9 +44,7 @@ class TrialSearch:
     steps_per_call: int | None = None
 
     def __post_init__(self):
-        for name in (*self.costs, *self.limits, *self.beside):
-            if name not in COSTS:
-                raise ValueError(f"{name!r} is no cost: choose among {', '.join(COSTS)}")
+        check_names((*self.costs, *self.limits, *self.beside))
         if self.costs and self.beside:
             raise ValueError("costs are taken off the score and beside stand next to it: set one of them")
         if (self.objective == "table") != bool(self.table):
