@@ -185,7 +185,7 @@ Entry = TypedDict("Entry", {
 }, total=False)  # fmt: skip
 Level = TypedDict("Level", {
     "trials": Required[list[Trial]], "log": Required[list[Entry]], "space": str, "genotype": str, "mean": Number,
-    "std": Number, "known": Count, "members": Count,
+    "std": Number, "known": Count, "members": Count, "costs": dict[str, Number], "limits": dict[str, Number],
 }, total=False)  # fmt: skip
 Search = TypedDict("Search", {"evaluations": Count, "arch": list[Count], "columns": list[Count], "curve": Numbers})
 Measured = TypedDict("Measured", {

@@ -239,6 +239,10 @@ def beginning(searcher: Searcher, codes: np.ndarray) -> Searcher:
     return Searcher(lambda: (searcher.init(), frozenset()), ask, tell)
 
 
+class NoneAllowed(UserError):
+    """No architecture within the limits was found."""
+
+
 def within(searcher: Searcher, space: Space, allowed: Callable[[np.ndarray], bool], *, objectives: int = 1) -> Searcher:
     """A searcher that asks for allowed architectures only.
 
@@ -253,7 +257,7 @@ def within(searcher: Searcher, space: Space, allowed: Callable[[np.ndarray], boo
       objectives: how many scores the searcher is told.
 
     Returns:
-      The searcher; its `ask` raises a UserError where `REFUSED` more attempts find too few.
+      The searcher; its `ask` raises `NoneAllowed` where `REFUSED` more attempts find too few.
     """
 
     def init():
@@ -278,7 +282,7 @@ def within(searcher: Searcher, space: Space, allowed: Callable[[np.ndarray], boo
             if len(found) == num:
                 return np.array(found, np.int32)
             state = tell(state, codes, np.array([worst * np.nan if one else worst for one in kept]))
-        raise UserError(f"{PATIENCE + REFUSED} architectures in a row are not within the limits: raise one of them")
+        raise NoneAllowed(f"{PATIENCE + REFUSED} architectures in a row are not within the limits: raise one of them")
 
     return Searcher(init, ask, tell)
 

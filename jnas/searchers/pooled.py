@@ -11,7 +11,7 @@ from typing import NamedTuple
 import jax.numpy as jnp
 import numpy as np
 
-from jnas.searchers.base import Observations, Searcher, padded, padded_length
+from jnas.searchers.base import Observations, Searcher, padded, padded_length, within
 from jnas.searchers.gp import regression
 from jnas.searchers.gp.kernels import Kernel
 from jnas.searchers.gp.searcher import Process, Surrogate, by_improvement, by_information, model_of, searcher_of
@@ -28,6 +28,12 @@ class Pooled(NamedTuple):
     model: Surrogate
     # What the targets of the model are made of, `[n]`: the scores of all networks known. None: the known summaries.
     values: Callable[[Observations], np.ndarray] | None = None
+    asker: Searcher | None = None  # asks in the place of `searcher`, which the model goes on with
+    allowed: Callable[[np.ndarray], bool] | None = None  # what it asks for and what may be the answer; None: anything
+
+    def within(self, space: Space, allowed: Callable[[np.ndarray], bool]) -> "Pooled":
+        """Which asks for allowed architectures only, see `base.within`."""
+        return self._replace(asker=within(self.searcher, space, allowed), allowed=allowed)
 
 
 def pooled(
@@ -50,7 +56,8 @@ def pooled(
       kernel: over descriptors.
       features: host function, codes `[n, num_choices]` of spaces -> `[n, num_features]`, the mean of the descriptors of
         a space's networks.
-      evidence: host function, see `Evidence`; asked for the spaces that have a value.
+      evidence: host function, see `Evidence`; asked for the spaces that have a value. Where it has no row, that value
+        counts, at the mean of the descriptors.
       transform: host function of the networks' scores `[n]` to targets of about zero mean and unit variance.
       num_initial: random spaces before the first fit.
       num_candidates: among which the acquisition is maximised; a few hundred with `information`.
@@ -65,8 +72,12 @@ def pooled(
       ValueError: if a number is too small or the family has one member.
     """
 
+    def of_space(code, value):
+        rows, scores = evidence(code)
+        return (rows, scores) if len(scores) else (features(code[None]), np.array([value]))
+
     def known(state):
-        return [evidence(code) for code in state.codes[state.known]]
+        return [of_space(*told) for told in zip(state.codes[state.known], state.values[state.known], strict=True)]
 
     def values(state):
         return np.concatenate([scores for _, scores in known(state)])

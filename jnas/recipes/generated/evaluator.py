@@ -1,9 +1,10 @@
 """Judges of networks of any space: a score for each, larger is better."""
 
+import itertools
 import json
 import pathlib
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 
 import jax
 import numpy as np
@@ -14,12 +15,16 @@ from jnas.files.reading import lines_of
 from jnas.files.schemas import Scored
 from jnas.recipes import chains, train_network, trainer
 from jnas.recipes.classification import evaluate
+from jnas.recipes.costs import Keeps
 from jnas.recipes.settings import Training
 from jnas.searchers.base import Evaluation
 from jnas.spaces import networks
 from jnas.types import Array, Key
 
 Judge = Callable[[networks.NetworkSpace, Array], Evaluation]  # (space, architecture) -> score
+Cost = Callable[[networks.NetworkSpace, np.ndarray], float]  # (space, architecture), see `costs.of_networks`
+REFUSED = 20  # networks of a space outside the limits, after which no more are drawn from it
+_every: Keeps = lambda space, arch: True
 
 
 def from_scratch(
@@ -58,49 +63,63 @@ def from_scratch(
 
 
 class Kept:
-    """A judge that writes down what it said, one line a network, and is not asked twice."""
+    """A judge that writes down what it said, one line a network, and is not asked twice; costs are taken off later.
 
-    def __init__(self, path: pathlib.Path, judge: Judge):
-        self.path, self.judge, self.rows = path, judge, {}
+    Args:
+      path: of the file.
+      judge: of networks.
+      costs: name -> (cost, weight), written down beside the score; None: none.
+      keeps: whether a network is within the limits, for who draws those to be judged.
+    """
+
+    def __init__(
+        self, path: pathlib.Path, judge: Judge, costs: Mapping[str, tuple[Cost, float]] | None = None,
+        keeps: Keeps = _every,
+    ):  # fmt: skip
+        self.path, self.judge, self.costs, self.keeps, self.rows = path, judge, costs or {}, keeps, {}
         self.rows |= {row["genotype"]: row for row in lines_of(path, Scored)[0]}  # what a kill tore is judged again
 
     def __call__(self, space: networks.NetworkSpace, arch) -> float:
-        """The score of a network, from the file if it is there."""
+        """The score of a network, from the file if it is there, less its weighted costs."""
         genotype = networks.to_string(space, arch)
+        costs = {name: cost(space, arch) for name, (cost, _) in self.costs.items()}
         if genotype not in self.rows:
             started = time.monotonic()
             said = self.judge(space, arch)
             seconds = round(time.monotonic() - started, 3)
             row = {"genotype": genotype, "score": said.score, **said.metrics, "seconds": seconds}
+            row |= {"costs": costs} if costs else {}
             self.path.parent.mkdir(parents=True, exist_ok=True)
             torn = self.path.is_file() and self.path.stat().st_size and not self.path.read_bytes().endswith(b"\n")
             with self.path.open("a", encoding="utf-8") as file:
                 file.write("\n" * bool(torn) + json.dumps(row) + "\n")
             self.rows[genotype] = row
-        return self.rows[genotype]["score"]
+        return self.rows[genotype]["score"] - sum(self.costs[name][1] * cost for name, cost in costs.items())
 
 
-def draw(space: networks.NetworkSpace, key: Key, num: int) -> np.ndarray:
+def draw(space: networks.NetworkSpace, key: Key, num: int, keeps: Keeps = _every) -> np.ndarray:
     """Up to `num` different connected architectures, uniformly.
 
     Args:
       space: to draw from.
       key: of the draw.
       num: as many, fewer if the space has no more, or hides them well.
+      keeps: whether one may be drawn, see `costs.keeping`; asked once for each, until `REFUSED` may not.
 
     Returns:
-      `[n, num_choices]` int32, n at least 1.
+      `[n, num_choices]` int32, n at least 1 but for what `keeps` refuses.
 
     Raises:
       ValueError: if none of some hundred draws is connected.
     """
-    found: dict[bytes, np.ndarray] = {}
-    for attempt in range(8):
-        for code in np.asarray(spaces.sample(space, jax.random.fold_in(key, attempt), 4 * num + 16)):
-            if len(found) < num and code.tobytes() not in found and networks.is_connected(space, code):
-                found[code.tobytes()] = code
-        if len(found) == num:
+    found, seen = list[np.ndarray](), set[bytes]()
+    draws = (np.asarray(spaces.sample(space, jax.random.fold_in(key, attempt), 4 * num + 16)) for attempt in range(8))
+    for code in itertools.chain.from_iterable(draws):
+        if len(found) == num or len(seen) - len(found) == REFUSED:
             break
-    if not found:
+        if code.tobytes() not in seen and networks.is_connected(space, code):
+            seen.add(code.tobytes())
+            found += [code] if keeps(space, code) else []
+    if not seen:
         raise ValueError(f"space {space.name!r} seems to hold no connected network: give it other operators")
-    return np.stack(list(found.values()))
+    return np.array(found, np.int32).reshape(-1, len(space.choices))

@@ -6,6 +6,7 @@ when for some iterations in a row neither the hyper-parameters nor the incumbent
 than a tolerance, or at the budget.
 """
 
+import functools
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any, NamedTuple
 
@@ -13,7 +14,7 @@ import jax
 import numpy as np
 
 from jnas.searchers import Observations, Pooled, Surrogate
-from jnas.searchers.base import Objective, deviation
+from jnas.searchers.base import NoneAllowed, Objective, deviation
 from jnas.searchers.gp.regression import Hyperparameters
 from jnas.study import open_study, search
 from jnas.study.ledger import rows_of, trial_of
@@ -41,7 +42,7 @@ class Found(NamedTuple):
     codes: np.ndarray  # [num_evaluations, num_choices] int32, in order
     scores: np.ndarray  # [num_evaluations]
     log: list[dict[str, Any]]  # what the model said after each of the iterations with one
-    converged: bool
+    converged: bool | None  # None: it had nothing left to ask for within the limits
 
 
 def centre_and_scale(values: np.ndarray) -> tuple[float, float]:
@@ -100,7 +101,8 @@ def search_until_settled(
     have. The log is a function of the trials, and is made anew.
 
     Args:
-      by: a searcher and its model, which says what the incumbent is; their targets must be made by `clipped`.
+      by: a searcher and its model, which says what the incumbent is; their targets must be made by `clipped`. Within
+        limits the search ends with what it has where there is nothing new to ask for.
       objective: larger is better.
       key: of the search.
       num_evaluations: the budget, known ones not included; at least 1.
@@ -116,27 +118,35 @@ def search_until_settled(
 
     Raises:
       ValueError: if a number is too small.
-      UserError, Interrupted: as `search`.
+      UserError, Interrupted: as `search`; NoneAllowed if nothing at all is known.
     """
     if criterion.least < 2 or num_evaluations < 1:
         raise ValueError(f"least={criterion.least}, num_evaluations={num_evaluations}: give 2 and 1 at least.")
-    searcher = informed = by.searcher
-    if known is not None:
-        codes, scores = known
-        informed = searcher._replace(init=lambda: searcher.tell(searcher.init(), codes, scores))
+    begun = lambda one: one if known is None else one._replace(init=functools.partial(one.tell, one.init(), *known))
+    informed, told = begun(by.asker or by.searcher), begun(by.searcher)
     log: list[dict[str, Any]] = []
-    settled, converged, state, previous = 0, False, informed.init(), None
+    settled, converged, state, previous = 0, False, told.init(), None
     study = open_study() if study is None else study
     # What the study holds is read and not asked of `search`, which would clear away what waits to be tried again.
     trials = tuple(trial_of(row) for row in rows_of(study) if row.state == "complete")
+    go_on = functools.partial(search, informed, objective, key=key, study=study, describe=describe)
     for count in range(1, num_evaluations + 1):
         if count > len(trials):
-            trials = search(informed, objective, key=key, num_evaluations=count, study=study, describe=describe).trials
+            try:
+                trials = go_on(num_evaluations=count).trials
+            except NoneAllowed:
+                if not state.known.any():
+                    raise
+                converged = None
+                break
         last = trials[count - 1]
-        state = informed.tell(state, last.code[None], np.array(last.scores))
+        if (state.codes[: state.count] == last.code).all(-1).any():  # a searcher repeats itself where nothing is left
+            converged = None
+            break
+        state = told.tell(state, last.code[None], np.array(last.scores))
         if state.known.sum() < criterion.least:
             continue
-        now = incumbent(by.model, state, answers, by.values)
+        now = incumbent(by.model, state, answers, by.values, by.allowed)
         entry = {
             "step": count, "name": describe(now.code) if describe else str(now.code.tolist()), **now.facts,
             **_moved(previous, now),
@@ -171,6 +181,7 @@ def incumbent(
     state: Observations,
     answers: np.ndarray | None = None,
     values: Callable[[Observations], np.ndarray] | None = None,
+    allowed: Callable[[np.ndarray], bool] | None = None,
 ) -> Incumbent:
     """The architecture of largest posterior mean, from the observations alone: the same ones give the same answer.
 
@@ -179,6 +190,7 @@ def incumbent(
       state: the observations.
       answers: `[n, num_choices]` to choose among; None: those observed.
       values: what the model's targets are made of; None: the known scores.
+      allowed: whether one may be chosen, asked of the best ones until it is; None: any.
 
     Returns:
       The incumbent and what the model says.
@@ -189,7 +201,7 @@ def incumbent(
     mean, std = _predict(model, state, hyper, among)
     if answers is None:
         mean = np.where(state.known[: state.count], mean, -np.inf)
-    best = int(np.argmax(mean))
+    best = next(at for at in np.argsort(-mean, kind="stable").tolist() if allowed is None or allowed(among[at]))
     centre, scale = centre_and_scale(state.values[state.known] if values is None else values(state))
     posterior = (centre + scale * float(mean[best]), scale * float(std[best]))
     logs = np.append(np.asarray(hyper.log_kernel, np.float64), float(hyper.log_noise))

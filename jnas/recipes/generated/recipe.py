@@ -14,18 +14,20 @@ from jax.sharding import Mesh
 from jnas import data, distributed, files, searchers, spaces, study
 from jnas.errors import UserError
 from jnas.nets.chain import check_groups
-from jnas.recipes import chains, run_folder, train_network
+from jnas.recipes import chains, costs, run_folder, train_network
+from jnas.recipes.costs import Keeps
 from jnas.recipes.generated.evaluator import Judge, Kept, draw, from_scratch
 from jnas.recipes.generated.model_search import Criterion, Found, clipped, incumbent, search_until_settled
 from jnas.recipes.generated.settings import ModelLevel, SpaceSearch
 from jnas.recipes.generated.strategies import family_of
 from jnas.recipes.settings import held_out
+from jnas.recipes.train_network import REFUSED
 from jnas.searchers.base import Evaluation
 from jnas.spaces import descriptors, networks
 from jnas.spaces.chain import ChainSpace
 from jnas.spaces.descriptors import Descriptor
 from jnas.spaces.families.generated import Family, Member
-from jnas.types import Key
+from jnas.types import Array, Key
 
 KIND: str = "space_search"  # of the run
 OUTER, INNER, EVALUATIONS = "spaces", "networks", "evaluations.jsonl"  # in the folder of a run
@@ -48,43 +50,60 @@ def search(config: SpaceSearch, plan: Plan, path: pathlib.Path) -> dict[str, Any
       path: of the run.
 
     Returns:
-      `genotype`, `space`, `derivation` (in words), `steps` (networks judged) and `seconds`.
+      `genotype`, `space`, `derivation` (in words), `steps` (networks judged) and `seconds`; where costs limit or are
+      weighed `score`, less the weighted ones, and `costs`.
 
     Raises:
       UserError: if the folder cannot be written, or too many evaluations failed.
       Interrupted: after a signal.
     """
     key = jax.random.fold_in(jax.random.key(config.seed), 1)
-    kept = Kept(path / EVALUATIONS, plan.judge)
+    price, priced = costs.of_networks(config.train, plan.splits.train, path), (*config.costs, *config.limits)
+    weighted = {name: (functools.partial(price, name), config.costs.get(name, 0.0)) for name in priced}
+    kept = Kept(path / EVALUATIONS, plan.judge, weighted, costs.keeping(config.limits, price))
     folders, keys = (path / OUTER, path / INNER), [jax.random.fold_in(key, number) for number in range(2)]
     outer = run_folder.kept(folders[0] / "found.json", lambda: _outer(config, plan.family, kept, folders[0], keys[0]))
     inner = run_folder.kept(folders[1] / "found.json", lambda: _inner(config, outer, kept, folders[1], keys[1]))
-    ends = {True: "converged", False: "budget spent"}
+    ends = {True: "converged", False: "budget spent", None: "nothing else within the limits"}
     return {
         "genotype": inner["genotype"], "space": outer["space"],
         "derivation": f"largest posterior mean; spaces: {ends[outer['converged']]} after {len(outer['trials'])}, "
         f"networks: {ends[inner['converged']]} after {len(inner['trials'])}",
         "steps": len(kept.rows), "seconds": round(sum(row["seconds"] for row in kept.rows.values()), 2),
+        **{name: inner[name] for name in ("score", "costs") if priced},
     }  # fmt: skip
 
 
 def finish(
     config: SpaceSearch, plan: Plan, found: dict[str, Any], path: pathlib.Path, mesh: Mesh | None = None
 ) -> dict[str, Any]:
-    """The found network and random ones of random spaces, trained in the same way, see `driver.Recipe`."""
+    """The found network and random ones of random spaces, within the limits, trained in the same way."""
     space = networks.network_space(found["space"])
     named = {"found": (space, networks.from_string(space, found["genotype"]))}
     key = jax.random.fold_in(jax.random.key(config.seed), 2)
-    for number in range(config.random_cells):
-        one, other = jax.random.split(jax.random.fold_in(key, number))
-        space = plan.family.member(np.asarray(spaces.sample(plan.family, one, 1))[0]).space
-        named[f"random-{number}"] = space, draw(space, other, 1)[0]
+    keeps = costs.keeping(config.limits, costs.of_networks(config.train, plan.splits.train, path))
+    beside = _random(plan.family, key, config.random_cells, keeps)
+    if len(beside) < config.random_cells:
+        print(f"{len(beside)} of {config.random_cells} random networks are within the limits", file=sys.stderr)
+    named |= {f"random-{number}": network for number, network in enumerate(beside)}
     prepared = {name: chains.prepare(*of, plan.splits, config.train) for name, of in named.items()}
     trained = train_network.train_each(prepared, plan.splits, config, path / "train", mesh)
     return {
         **found, "method": describe(config), "seed": config.seed, "found": trained.pop("found"),
         "random": list(trained.values()), "data": train_network.describe(plan.splits),
     }  # fmt: skip
+
+
+def _random(family: Family, key: Key, num: int, keeps: Keeps) -> list[tuple[networks.NetworkSpace, Array]]:
+    """Random networks of random spaces, within the limits; fewer where more than `REFUSED` are refused."""
+    found = []
+    for number in range(num + REFUSED):
+        if len(found) < num:
+            one, other = jax.random.split(jax.random.fold_in(key, number))
+            space = family.member(np.asarray(spaces.sample(family, one, 1))[0]).space
+            arch = draw(space, other, 1)[0]
+            found += [(space, arch)] * keeps(space, arch)
+    return found
 
 
 def summary(scores: Sequence[float], config: SpaceSearch) -> float:
@@ -95,7 +114,8 @@ def summary(scores: Sequence[float], config: SpaceSearch) -> float:
 def describe(config: SpaceSearch) -> str:
     """The method in the words of a table."""
     what = "mean" if config.summary == "mean" else f"{config.quantile:g} quantile"
-    return f"model of spaces ({what} of {config.samples}, by {config.outer.acquisition}), then of networks in the best"
+    spaces_by = f"model of spaces ({what} of {config.samples}, by {config.outer.acquisition})"
+    return f"{spaces_by}, then of networks in the best{costs.words(config.costs, config.limits)}"
 
 
 def plan(config: SpaceSearch, mesh: Mesh | None = None) -> Plan:
@@ -122,6 +142,11 @@ def plan(config: SpaceSearch, mesh: Mesh | None = None) -> Plan:
     arch = draw(member.space, jax.random.key(0), 1)[0]
     chains.prepare(member.space, arch, splits, config.train)
     chains.prepare(member.space, arch, splits._replace(train=part), config.judge)
+    key = jax.random.fold_in(jax.random.key(config.seed), 5)
+    keeps = costs.keeping(config.limits, costs.of_networks(config.train, splits.train, None))
+    if config.limits and not _random(family, key, 1, keeps):
+        wanted = ", ".join(f"limits.{name}={most:g}" for name, most in config.limits.items())
+        raise ValueError(f"none of {1 + REFUSED} random networks of the spaces is within {wanted}: raise a limit")
     key = jax.random.fold_in(jax.random.key(config.seed), 4)
     return Plan(family, splits, from_scratch(config.judge, part, held, key, config.steps_per_call))
 
@@ -138,35 +163,35 @@ def _outer(config: SpaceSearch, family: Family, judge: Kept, folder: pathlib.Pat
     kernel, answers = _kernel(descriptor), np.arange(spaces.size(family), dtype=np.int32)[:, None]
     tried: dict[bytes, dict[str, Any]] = {}
 
+    @functools.cache
+    def drawn(index):
+        """Networks of a space, the same ones whenever it is judged; none where the limits refuse them."""
+        return draw(family.member(answers[index]).space, jax.random.fold_in(key, index), config.samples, judge.keeps)
+
     def objective(code, trial_key):
-        del trial_key  # a space is judged by the same networks, whenever
-        member = family.member(code)
-        drawn = draw(member.space, jax.random.fold_in(key, int(code[0])), config.samples)
-        scores = [judge(member.space, arch) for arch in drawn]
-        genotypes = [networks.to_string(member.space, arch) for arch in drawn]
+        del trial_key
+        space, archs = family.member(code).space, drawn(int(code[0]))
+        scores = [judge(space, arch) for arch in archs]
+        genotypes = [networks.to_string(space, arch) for arch in archs]
         return Evaluation(summary(scores, config), {"scores": scores, "genotypes": genotypes})
 
     @functools.cache
     def evidence_of(index):
-        code = answers[index]
-        metrics = objective(code, None).metrics
-        strategy, space = family.member(code)
-        drawn_networks = [networks.fix(space, networks.from_string(space, text)) for text in metrics["genotypes"]]
-        rows = [descriptor.of_space(Member(strategy, network)) for network in drawn_networks]
-        return np.stack(rows), np.array(metrics["scores"])
-
-    def evidence(code):
-        """The networks of a space that was tried; their scores are in the file."""
-        return evidence_of(int(code[0]))
+        """The networks of a space that was tried, whose scores are in the file; none of one that was refused."""
+        (strategy, space), archs = family.member(answers[index]), drawn(index)
+        rows = [descriptor.of_space(Member(strategy, networks.fix(space, arch))) for arch in archs]
+        return np.reshape(rows, (-1, len(descriptor.names))), np.array([judge(space, arch) for arch in archs])
 
     level, informs = config.outer, config.outer.acquisition == "information"
     if config.evidence == "networks":
         by = searchers.pooled(
-            family, kernel=kernel, features=descriptor.of, evidence=evidence, transform=clipped,
-            num_initial=level.initial, num_candidates=_candidates(level), information=informs,
+            family, kernel=kernel, features=descriptor.of, evidence=lambda code: evidence_of(int(code[0])),
+            transform=clipped, num_initial=level.initial, num_candidates=_candidates(level), information=informs,
         )  # fmt: skip
     else:
         by = _by(level, family, kernel, descriptor.of)
+    if config.limits:
+        by = by.within(family, lambda code: len(drawn(int(code[0]))) > 0)
     found = _level(
         folder, by, objective, level, min(level.budget, len(answers)), key, answers=answers,
         describe=lambda code: family.member(code).space.name,
@@ -175,7 +200,7 @@ def _outer(config: SpaceSearch, family: Family, judge: Kept, folder: pathlib.Pat
     for code, score in zip(found.codes, found.scores, strict=True):
         tried[code.tobytes()] = {**_named(family, code), "score": float(score), **objective(code, None).metrics}
     state = by.searcher.tell(by.searcher.init(), found.codes, found.scores)
-    best = incumbent(by.model, state, answers, by.values)
+    best = incumbent(by.model, state, answers, by.values, by.allowed)
     return {
         **_named(family, best.code), "mean": best.posterior[0], "std": best.posterior[1],
         "evaluated": best.facts["evaluated"], "converged": found.converged, "members": len(answers),
@@ -187,17 +212,21 @@ def _inner(config: SpaceSearch, outer: dict[str, Any], judge: Kept, folder: path
     """The network of largest posterior mean in the space that was chosen."""
     space = networks.network_space(outer["space"])
     known = _known(space, outer["trials"])
-    kernel, level = searchers.kernels.default(space), config.inner
+    level, by = config.inner, _by(config.inner, space, searchers.kernels.default(space))
+    if config.limits:
+        by = by.within(space, functools.partial(judge.keeps, space))
     budget = min(level.budget, spaces.size(space) - len(known[0]))
     if budget < 1:  # the whole space is known
         found = Found(known[0][np.argmax(known[1])], *known, [], True)
     else:
         found = _level(
-            folder, _by(level, space, kernel), lambda arch, _: Evaluation(judge(space, arch)), level, budget, key,
+            folder, by, lambda arch, _: Evaluation(judge(space, arch)), level, budget, key,
             known=known, describe=lambda arch: networks.to_string(space, arch), choices=space.choices,
         )  # fmt: skip
     return {
         "genotype": networks.to_string(space, found.code), "converged": found.converged, "known": len(known[0]),
+        "score": judge(space, found.code), "limits": config.limits,
+        "costs": {name: cost(space, found.code) for name, (cost, _) in judge.costs.items()},
         "trials": [
             {"genotype": networks.to_string(space, code), "score": float(score)}
             for code, score in zip(found.codes, found.scores, strict=True)

@@ -1,9 +1,11 @@
 """The settings of a search over generated spaces, and inside the one that it chooses."""
 
+import dataclasses
 import math
 from typing import Literal
 
-from jnas.recipes.settings import MANY, POSITIVE, Training, settings
+from jnas.recipes.costs import check_names
+from jnas.recipes.settings import LARGE, MANY, POSITIVE, Training, settings
 
 _SETS = ("kernels", "widths", "expansions", "groups", "dilations")  # of the strategy convolutions
 _SHORT, _LONG = Training(channels=4, epochs=2), Training()
@@ -57,7 +59,7 @@ class Strategies:
             raise ValueError(f"{', '.join(_SETS)} combine to {count:,} layers: give fewer values")
 
 
-@settings(samples=(1, 2**16), quantile=(0, 1))
+@settings(samples=(1, 2**16), quantile=(0, 1), limits=(POSITIVE, LARGE))
 class SpaceSearch:
     """A search for a space by a model of spaces, then for a network in it by a model of networks."""
 
@@ -76,6 +78,10 @@ class SpaceSearch:
     train_images: int = 1000  # images to train on
     validation: float = 500  # share of the training images that is held out; from 2 on: so many of them
     judge: Training = _SHORT  # the short training
+    # what a network costs as it is trained in the end: millions of parameters, millions of operations an image,
+    # milliseconds an image, megabytes at work
+    costs: dict[str, float] = dataclasses.field(default_factory=dict)  # name -> weight, taken off a network's score
+    limits: dict[str, float] = dataclasses.field(default_factory=dict)  # name -> the most that a network may cost
     # the two levels
     outer: ModelLevel = ModelLevel(4, 10)  # of spaces
     inner: ModelLevel = ModelLevel(4, 10)  # of networks
@@ -85,5 +91,6 @@ class SpaceSearch:
     steps_per_call: int | None = None
 
     def __post_init__(self):
+        check_names((*self.costs, *self.limits))
         if self.summary == "quantile" and self.evidence == "networks":
             raise ValueError("the networks one by one say what their mean is: give evidence=summaries for a quantile")

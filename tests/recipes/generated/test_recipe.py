@@ -1,7 +1,9 @@
 """The search over spaces against a family whose best member is known, its criterion, and a run killed on the way."""
 
+import dataclasses
 import itertools
 import json
+import re
 
 import jax
 import numpy as np
@@ -9,9 +11,10 @@ import pytest
 
 from jnas import searchers, spaces
 from jnas.cli import main
+from jnas.data.arrays import splits_of
 from jnas.data.load import load
 from jnas.errors import UserError
-from jnas.recipes import config, models, own_parts
+from jnas.recipes import config, costs, models, own_parts, run_folder
 from jnas.recipes.generated import model_search
 from jnas.recipes.generated import recipe as generated
 from jnas.recipes.generated.evaluator import Kept, draw
@@ -25,12 +28,42 @@ from jnas.spaces.families.generated import Member, layer_types_and_depth, union
 
 WORTH = {"skip_connect": 0.0, "max_pool_3x3": 0.1, "conv_1x1": 0.4, "conv_3x3": 1.0}
 FAMILY = union("types", {"types": layer_types_and_depth(tuple(WORTH), (2, 3))})  # 22 spaces
+SIZE = {"skip_connect": 0.0, "max_pool_3x3": 0.0, "conv_1x1": 0.5, "conv_3x3": 1.0}  # millions, of a layer
+SPLITS = splits_of([(np.zeros((64, 8, 8, 1), np.uint8), np.arange(64) % 2)] * 2, 2, "black")
 BEST = "chain-3:conv_1x1,conv_3x3"  # on average the best pair in the deepest chain
 
 
 def worth(space, arch):
     layers = networks.fix(space, arch).layers
     return Evaluation(sum(WORTH[word] for (word,) in layers), {"layers": len(layers)})
+
+
+def size(genotype):
+    return sum(SIZE[word] for word in genotype.removeprefix("chain:").split("+"))
+
+
+def name_of(net):
+    return "chain:" + "+".join(word for (word,) in net.space.layers)
+
+
+@pytest.fixture
+def sizes(monkeypatch):
+    """Parameters that are counted in no time."""
+    monkeypatch.setitem(costs.OF_A_NETWORK, "parameters", lambda net, shape: 1e6 * size(name_of(net)))
+
+
+@pytest.fixture
+def quick(monkeypatch):
+    """Random searchers, and models that believe what they saw and think little of the rest: nothing is compiled."""
+
+    def predict(state, hyper, codes):
+        seen = {code.tobytes(): value for code, value in zip(state.codes, state.values, strict=True)}
+        worst = np.nanmin(state.values)
+        return np.array([seen.get(code.tobytes(), worst - 1) for code in codes]), np.full(len(codes), 0.5)
+
+    by = lambda space: searchers.Pooled(searchers.random(space), still([0.0] * 99)._replace(predict=predict))
+    monkeypatch.setattr(generated, "_by", lambda level, space, *_: by(space))
+    monkeypatch.setattr(searchers, "pooled", lambda family, **_: by(family))
 
 
 def settings(**changes):
@@ -48,7 +81,7 @@ def facts(folder):
 def whole(tmp_path_factory):
     folder = tmp_path_factory.mktemp("runs") / "whole"
     with jax.numpy_dtype_promotion("standard"):
-        return folder, generated.search(settings(), generated.Plan(FAMILY, None, worth), folder)
+        return folder, generated.search(settings(), generated.Plan(FAMILY, SPLITS, worth), folder)
 
 
 def test_both_levels_find_the_best_there_is(whole):
@@ -86,11 +119,153 @@ def test_a_search_killed_anywhere_ends_in_the_same_files(whole, tmp_path, standa
 
     while stops:
         with pytest.raises(Killed):
-            generated.search(settings(), generated.Plan(FAMILY, None, judge), tmp_path / "run")
-    again = generated.search(settings(), generated.Plan(FAMILY, None, judge), tmp_path / "run")
+            generated.search(settings(), generated.Plan(FAMILY, SPLITS, judge), tmp_path / "run")
+    again = generated.search(settings(), generated.Plan(FAMILY, SPLITS, judge), tmp_path / "run")
     assert len(calls) == result["steps"]  # nothing was judged twice
     assert facts(tmp_path / "run") == facts(folder)
     assert {**again, "seconds": 0} == {**result, "seconds": 0}
+
+
+def judged(folder):
+    return {
+        (row := json.loads(line))["genotype"]: row for line in (folder / "evaluations.jsonl").read_text().splitlines()
+    }
+
+
+def level(folder, name):
+    return json.loads((folder / name / "found.json").read_text())
+
+
+def test_nothing_above_a_limit_is_judged_found_or_drawn_beside(
+    quick, sizes, tmp_path, monkeypatch, standard_promotion, capsys
+):
+    outer = ModelLevel(4, 22, patience=99)
+    config = dataclasses.replace(settings(limits={"parameters": 1.0}, random_cells=6), outer=outer)
+    plan = generated.Plan(FAMILY, SPLITS, worth)
+    found = generated.search(config, plan, tmp_path)
+    assert "limits: 1 architectures refused, this one for parameters" in capsys.readouterr().err
+    rows, ours = judged(tmp_path), found["genotype"]
+    assert {name: row["costs"]["parameters"] for name, row in rows.items()} == {name: size(name) for name in rows}
+    assert max(map(size, rows)) == 1.0
+    assert (found["costs"], found["score"]) == ({"parameters": size(ours)}, rows[ours]["score"])
+    tried = [trial["space"] for trial in level(tmp_path, "spaces")["trials"]]
+    assert {*tried, BEST} == {member.space.name for member in FAMILY.members()}  # of which each network costs 1.5
+    assert len(tried) == 21
+    assert "spaces: nothing else within the limits after 21" in found["derivation"]
+    untrained = lambda prepared, *_: {name: {"genotype": one.genotype} for name, one in prepared.items()}
+    monkeypatch.setattr(generated.train_network, "train_each", untrained)
+    random = generated.finish(config, plan, found, tmp_path)["random"]
+    assert len(random) == 6
+    assert max(size(one["genotype"]) for one in random) <= 1.0
+    said = words(read_levels(tmp_path))
+    assert "The model of spaces had nothing else within the limits after 21." in said[0]
+    assert said[-1] == f"The network that it found costs parameters {size(ours):.4g} of at most 1."
+    assert generated.describe(config).endswith("then of networks in the best, parameters at most 1")
+
+
+def test_the_models_search_within_the_limits(sizes, tmp_path, standard_promotion):
+    """Most spaces are refused, and the model, to which they are as bad as the worst, does not choose one."""
+    config = dataclasses.replace(settings(limits={"parameters": 0.4}), outer=ModelLevel(3, 5), inner=ModelLevel(2, 2))
+    found = generated.search(config, generated.Plan(FAMILY, SPLITS, worth), tmp_path)
+    assert max(map(size, judged(tmp_path))) == 0.0
+    outer = level(tmp_path, "spaces")
+    chosen = {found["space"], *(entry["name"] for entry in outer["log"]), *(row["space"] for row in outer["trials"])}
+    assert all("skip_connect" in name or "max_pool_3x3" in name for name in chosen)
+
+
+def test_weights_change_the_order_as_the_formula_says(whole, quick, sizes, tmp_path, standard_promotion):
+    config = settings(costs={"parameters": 2.0})
+    found = generated.search(config, generated.Plan(FAMILY, SPLITS, worth), tmp_path)
+    rows = judged(tmp_path)
+    less = {name: row["score"] - 2.0 * size(name) for name, row in rows.items()}
+    for trial in level(tmp_path, "spaces")["trials"]:
+        assert trial["scores"] == [less[name] for name in trial["genotypes"]]
+        assert trial["score"] == np.mean(trial["scores"])
+    inner = level(tmp_path, "networks")["trials"]
+    assert [trial["score"] for trial in inner] == [less[trial["genotype"]] for trial in inner]
+    assert found["score"] == less[found["genotype"]] == max(less.values())
+    assert rows[found["genotype"]]["score"] < max(row["score"] for row in rows.values())
+    assert found["genotype"] != whole[1]["genotype"]
+    assert generated.describe(config).endswith(", less 2 parameters")
+    assert "parameters 0." in words(read_levels(tmp_path))[-1]
+
+
+def test_a_search_goes_on_with_the_times_of_its_folder(quick, tmp_path, monkeypatch, standard_promotion):
+    """Times that differ at every call: the killed search reads those that it had measured, and so do random cells."""
+    measured = []
+
+    def latency(net, shape):
+        measured.append(name_of(net))
+        return 1e-3 * (size(measured[-1]) + len(measured) / 1e6)
+
+    class Killed(BaseException):
+        pass
+
+    def judge(space, arch):
+        calls.append(1)
+        if len(calls) in (4, 9):
+            raise Killed
+        return worth(space, arch)
+
+    calls: list[int] = []
+    monkeypatch.setitem(costs.OF_A_NETWORK, "latency", latency)
+    config, plan = settings(limits={"latency": 2.6}), generated.Plan(FAMILY, SPLITS, judge)
+    for _ in range(2):
+        with pytest.raises(Killed):
+            generated.search(config, plan, tmp_path)
+    generated.search(config, plan, tmp_path)
+    times = json.loads((tmp_path / "latencies.json").read_text())
+    assert len(measured) == len(set(measured)) == len(times)
+    assert {name: row["costs"]["latency"] for name, row in judged(tmp_path).items()} == {
+        name: times[name] for name in judged(tmp_path)
+    }
+    before = facts(tmp_path)
+    for name in ("spaces", "networks"):
+        (tmp_path / name / "found.json").unlink()
+    generated.search(config, plan, tmp_path)
+    assert facts(tmp_path) == before
+    assert len(measured) == len(times)
+
+
+def test_limits_that_nothing_meets_are_refused_before_anything_is_written(images, sizes, tmp_path, monkeypatch, capsys):
+    monkeypatch.setattr(generated, "REFUSED", 9)
+    monkeypatch.setitem(costs.OF_A_NETWORK, "parameters", lambda net, shape: 2e6)
+    words = (f"data={images}", "train_images=40", "validation=40", "judge.batch_size=20", "train.batch_size=20")
+    out = tmp_path / "run"
+    assert main.main(["search", "space-search", *words, "limits.parameters=0.5", "--out", str(out)]) == 2
+    said = "none of 10 random networks of the spaces is within limits.parameters=0.5: raise a limit"
+    assert said in capsys.readouterr().err
+    assert not out.exists()
+
+
+def test_a_search_ends_where_nothing_else_is_within_the_limits(monkeypatch):
+    def search(space, allowed, known=None):
+        by = searchers.Pooled(searchers.random(space), still([0.0])).within(space, allowed)
+        return model_search.search_until_settled(
+            by, lambda arch, key: Evaluation(float(arch.sum())), key=jax.random.key(0), num_evaluations=9,
+            criterion=model_search.Criterion(0.1, 9), known=known,
+        )  # fmt: skip
+
+    monkeypatch.setattr(searchers.base, "REFUSED", 9)
+    found = search(chain(("skip_connect", "conv_1x1"), 4), lambda arch: arch.sum() == 1)
+    assert sorted(found.codes.tolist(), reverse=True) == np.eye(4).tolist()  # a small space is seen to its end
+    assert found.converged is None
+    large, known = chain(tuple(WORTH), 12), (np.ones((1, 12), np.int32), np.ones(1))
+    found = search(large, lambda arch: False, known)
+    assert (found.converged, found.codes.tolist()) == (None, known[0].tolist())
+    with pytest.raises(UserError, match="25 architectures in a row are not within the limits: raise one of them"):
+        search(large, lambda arch: False)
+
+
+def test_a_run_from_before_the_limits_goes_on(tmp_path):
+    run_folder.begin(tmp_path, SpaceSearch(), "space_search")
+    stored = tmp_path / run_folder.CONFIG
+    text = stored.read_text()
+    stored.write_text(re.sub(r"^(costs|limits): \{\}\n", "", text, flags=re.MULTILINE))
+    assert len(stored.read_text().splitlines()) == len(text.splitlines()) - 2
+    run_folder.begin(tmp_path, SpaceSearch(), "space_search")
+    with pytest.raises(UserError, match=r"holds a run with limits.flops=None and not 2"):
+        run_folder.begin(tmp_path, SpaceSearch(limits={"flops": 2.0}), "space_search")
 
 
 def test_the_page_shows_the_spaces_the_model_and_the_network(whole):
@@ -189,6 +364,13 @@ def test_the_model_of_networks_predicts_a_linear_space_from_few_networks(standar
     assert asked.shape == (1, 1)
     assert asked[0, 0] not in known
 
+    without = made.searcher.tell(state, codes[[1]], np.array([-7.0]))  # of which no network was judged
+    nothing = lambda code: evidence(code) if code[0] != 1 else (np.zeros((0, len(weights))), np.zeros(0))
+    values = searchers.pooled(
+        FAMILY, kernel=kernel, features=descriptor.of, evidence=nothing, transform=model_search.clipped
+    ).values  # fmt: skip
+    np.testing.assert_array_equal(values(without), [*made.values(state), -7.0])
+
 
 def test_information_asks_for_what_tells_most(standard_promotion):
     """Among equals in one cluster and one far away, the cluster's member tells about the others."""
@@ -208,6 +390,9 @@ def test_draws_are_different_and_connected():
     space = spaces.branched(("none", "skip_connect"), 1)  # one of two networks is connected
     assert draw(space, jax.random.key(0), 5).tolist() == [[1]]
     assert len(np.unique(draw(chain(tuple(WORTH), 2), jax.random.key(0), 16), axis=0)) == 16
+    few = draw(chain(tuple(WORTH), 2), jax.random.key(0), 16, lambda space, arch: arch.sum() < 2)
+    assert sorted(few.tolist()) == [[0, 0], [0, 1], [1, 0]]
+    assert draw(chain(tuple(WORTH), 6), jax.random.key(0), 2, lambda space, arch: False).shape == (0, 6)
     with pytest.raises(ValueError, match="no connected network"):
         draw(spaces.branched(("none",), 1), jax.random.key(0), 1)
 
@@ -284,6 +469,9 @@ def test_bad_strategies_are_refused(names, words):
         ({"outer": {"initial": 9, "budget": 8}}, "initial is 9"),
         ({"summary": "quantile"}, "evidence=summaries"),
         ({"samples": 0}, "samples is 0"),
+        ({"costs": {"size": 1.0}}, "'size' is no cost: choose among parameters"),
+        ({"limits": {"size": 1.0}}, "'size' is no cost"),
+        ({"limits": {"latency": 0.0}}, "limits is 0.0: give a positive number"),
         ({"outer": {"acquisition": "luck"}}, "improvement"),
     ],
 )
