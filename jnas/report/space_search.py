@@ -63,16 +63,16 @@ def space_table(levels: dict[str, dict[str, Any]]) -> Table | None:
 def words(levels: dict[str, dict[str, Any]]) -> list[str]:
     """How the two levels ended, in sentences."""
     said = []
-    ends = {True: "had converged", None: "had nothing else within the limits"}
+    ends = {"True": "had converged", "None": "had nothing else within the limits"}
     if level := levels.get("spaces"):
-        how = ends.get(level.get("converged", False), "had spent its budget")
+        how = ends.get(str(level.get("converged", False)), "had spent its budget")
         seen = "" if level.get("evaluated") else ", which it had not tried"
         said.append(
             f"The model of spaces {how} after {len(level['trials'])}. It chose "
             f"{_short(level.get('space', '–'))}{seen}: expected score {level['mean']:.4f} ± {level['std']:.4f}."
         )
     if level := levels.get("networks"):
-        how = ends.get(level.get("converged", False), "had spent its budget")
+        how = ends.get(str(level.get("converged", False)), "had spent its budget")
         said.append(
             f"The model of networks in it {how} after {len(level['trials'])}, {level.get('known', 0)} of them known "
             "from the search over spaces."
