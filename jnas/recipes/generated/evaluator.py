@@ -17,6 +17,7 @@ from jnas.recipes import chains, train_network, trainer
 from jnas.recipes.classification import evaluate
 from jnas.recipes.costs import Keeps
 from jnas.recipes.settings import Training
+from jnas.recipes.trials.objectives import Score, score_of
 from jnas.searchers.base import Evaluation
 from jnas.spaces import networks
 from jnas.types import Array, Key
@@ -28,9 +29,10 @@ _every: Keeps = lambda space, arch: True
 
 
 def from_scratch(
-    judge: Training, part: data.Dataset, held: data.Dataset, key: Key, steps_per_call: int | None = None
-) -> Judge:
-    """Accuracy on images held out, after a training from scratch with equal weights, images and batches for all.
+    judge: Training, part: data.Dataset, held: data.Dataset, key: Key, steps_per_call: int | None = None,
+    by: Score = "likelihood",
+) -> Judge:  # fmt: skip
+    """What images held out say after a training from scratch with equal weights, images and batches for all.
 
     Args:
       judge: the training.
@@ -38,6 +40,7 @@ def from_scratch(
       held: the images to measure on.
       key: of weights, order and augmentation.
       steps_per_call: see `train.chunks_of`.
+      by: as for `trials.objectives.short_training`.
 
     Returns:
       A judge. A network that is not connected, or that diverges, scores as a guess does.
@@ -57,7 +60,8 @@ def from_scratch(
         except Diverged:
             return Evaluation(1 / held.num_classes, {"diverged": True})
         measured = evaluate(net, weights, held, augment)
-        return Evaluation(measured["accuracy"], {"parameters": nets.count_parameters(weights["params"])})
+        about = {"accuracy": measured["accuracy"], "parameters": nets.count_parameters(weights["params"])}
+        return Evaluation(score_of(measured, by), about)
 
     return score
 

@@ -148,7 +148,7 @@ def plan(config: SpaceSearch, mesh: Mesh | None = None) -> Plan:
         wanted = ", ".join(f"limits.{name}={most:g}" for name, most in config.limits.items())
         raise ValueError(f"none of {1 + REFUSED} random networks of the spaces is within {wanted}: raise a limit")
     key = jax.random.fold_in(jax.random.key(config.seed), 4)
-    return Plan(family, splits, from_scratch(config.judge, part, held, key, config.steps_per_call))
+    return Plan(family, splits, from_scratch(config.judge, part, held, key, config.steps_per_call, config.score))
 
 
 def _kernel(descriptor: Descriptor) -> searchers.kernels.Kernel:

@@ -74,7 +74,9 @@ class SpaceSearch:
     quantile: float = 0.75  # of their scores; 1: the best
     # What the model of spaces learns from: the score of every network drawn, or only the summary of each space.
     evidence: Literal["networks", "summaries"] = "networks"
-    # the score of a network: accuracy on images held out of the training ones, after a short training on others
+    # The score of a network, of images held out of the training ones after a short training on others: exp(-loss), the
+    # geometric mean of the probability of the true class, or the share that is right.
+    score: Literal["likelihood", "accuracy"] = "likelihood"
     train_images: int = 1000  # images to train on
     validation: float = 500  # share of the training images that is held out; from 2 on: so many of them
     judge: Training = _SHORT  # the short training

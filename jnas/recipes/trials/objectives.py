@@ -95,7 +95,7 @@ def short_training(
         given = job.source._replace(arrays=(job.source.arrays[0], mix))
         weights, about = _trained(job._replace(source=given), code, key, rungs)
         measured = evaluate(net, weights, validation, augment, mix=mix)
-        return Evaluation(_score(measured, by), {**measured, **about})
+        return Evaluation(score_of(measured, by), {**measured, **about})
 
     return objective
 
@@ -131,7 +131,7 @@ def own_training(
         weights, about = _trained(_job(net, train, training, augment, rungs), code, key, rungs)
         measured = evaluate(net, weights, validation, augment)
         size = nets.count_parameters(weights["params"])
-        return Evaluation(_score(measured, by), {**measured, **about, "parameters": size})
+        return Evaluation(score_of(measured, by), {**measured, **about, "parameters": size})
 
     return objective
 
@@ -208,7 +208,7 @@ def shared_weights(
         mix = spaces.one_hot_alpha(net.space, jnp.asarray(arch))
         found = measured(supernet.weights, supernet.variables, mix, images, labels)
         values = {name: float(value) for name, value in found.items()}
-        return Evaluation(_score(values, by), values)
+        return Evaluation(score_of(values, by), values)
 
     return objective
 
@@ -263,7 +263,8 @@ def beside(objective: Objective, costs: Mapping[str, Cost]) -> Objective:
     return combined
 
 
-def _score(measured: Mapping[str, float], by: Score) -> float:
+def score_of(measured: Mapping[str, float], by: Score) -> float:
+    """The likelihood exp(-loss), or the accuracy, of what `classification.evaluate` says."""
     return math.exp(-measured["loss"]) if by == "likelihood" else measured["accuracy"]
 
 
