@@ -6,6 +6,7 @@ import pathlib
 import sys
 from typing import Any
 
+from jnas.cli import words
 from jnas.errors import UserError
 from jnas.files import schemas
 from jnas.files.urls import printable
@@ -59,6 +60,7 @@ def add(commands) -> None:
     measuring.add_argument("zoo", metavar="ZOO")
     measuring.add_argument("names", nargs="*", metavar="NAME", help="default: all")
     measuring.add_argument("--batch", type=int, default=64, metavar="N", help="images of a training step (64)")
+    words.add_quiet(measuring)
     measuring.set_defaults(command=_measure)
 
     records = actions.add_parser("records", help="what fine-tunings came to, from which jnas select predicts")
@@ -172,6 +174,7 @@ def _measure(arguments: argparse.Namespace) -> int:
         raise UserError(f"{folder} holds no network: add one with jnas zoo add {folder} RUN")
     enable_compilation_cache()
     for name in names:
+        print(f"{name}: measuring, with compilation", file=sys.stderr, flush=True)
         alone, step = networks.measure(arguments.zoo, name, batch_size=arguments.batch)
         times = f"{1e3 * alone.seconds:.3f} ms an image alone, {1e3 * step.seconds:.1f} ms a step of {step.batch_size}"
         print(f"{name}: {times} on {alone.device}", flush=True)

@@ -120,6 +120,7 @@ def about(settings: Any, name: str) -> str:
     """
     every = list(explained(settings))
     found = [one for one in every if f"{one.name}.".startswith(f"{name}.")]
+    found = found or [one for one in every if one.name == name.rpartition(".")[0] and one.kind == "table"]
     if not found:
         names = [one.name for one in every]
         near = [one for one in names if one.endswith(f".{name}")] or difflib.get_close_matches(name, names, 1)

@@ -72,8 +72,8 @@ def next_steps(run: Run) -> list[tuple[str, str]]:
     if KINDS[kind].compares:
         if not searches:  # of a recipe of the user's own
             return use
-        seed, other = run.config.get("seed"), f"{folder}-again"
-        change = f"seed={seed + 1 if isinstance(seed, int) else 1}"
+        seed, seeds, other = run.config.get("seed"), run.config.get("num_runs"), f"{folder}-again"
+        change = f"seed={seed + (seeds if isinstance(seeds, int) else 1) if isinstance(seed, int) else 1}"
         why = f"another seed; “{shlex.join(['jnas', 'report', folder, other])}” then judges the cells of both"
         if is_undertrained(run) and isinstance(epochs, int):
             change, why = f"train.epochs={4 * epochs}", "trains all its networks longer"

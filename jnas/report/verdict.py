@@ -117,7 +117,7 @@ def compare(run_folders: Sequence[str | Path]) -> Table:
       UserError: if one of them is no run folder.
     """
     groups: dict[tuple[str, ...], list[Run]] = {}
-    for folder in run_folders:
+    for folder in dict.fromkeys(Path(folder).resolve() for folder in run_folders):  # each once
         run = read_run(folder)
         groups.setdefault(tuple(fact(run, key) for key in ("method", "space", "data", "derivation")), []).append(run)
     rows = [_compared(key, runs) for key, runs in groups.items()]

@@ -48,7 +48,7 @@ def is_numbers(text: str) -> bool:
     >>> is_numbers("naslib:(4, 0, 3, 1, 4, 3)"), is_numbers("|nor_conv_3x3~0|")
     (True, False)
     """
-    return len(text) <= LONGEST and re.fullmatch(r"\s*(\w+:)?[\s(\[]*\d[\d\s,()\[\]]*", text) is not None
+    return len(text) <= LONGEST and re.fullmatch(r"\s*(\w+:)?[\s(\[]*\d[\d\s,()\[\]]*", plain(text)) is not None
 
 
 def from_numbers(space: CellSpace, text: str) -> CellSpace | Genotype:
@@ -73,7 +73,7 @@ def from_numbers(space: CellSpace, text: str) -> CellSpace | Genotype:
       github.com/automl/NASLib, naslib/search_spaces/nasbench201 and nasbench301, `conversions.py`;
       github.com/naszilla/naszilla, naszilla/nas_bench_201/cell_201.py.
     """
-    name, _, body = text.strip().rpartition(":")
+    name, _, body = plain(text).strip().rpartition(":")
     try:
         numbers = np.asarray(ast.literal_eval(body.strip()))
     except (ValueError, SyntaxError, RecursionError, MemoryError, OverflowError):

@@ -93,11 +93,11 @@ def search(
             if finished > reported:
                 worker.report(hooks)
                 reported, pause = finished, FIRST_PAUSE
+            if stop.signal:  # also after the last trial: who called this has more to do
+                raise Interrupted(f"stopped by {stop.signal}: the same command goes on with the other trials")
             if sum(row.state == "complete" for row in rows) >= num_evaluations:
                 worker.drop_waiting()
                 return worker.result()
-            if stop.signal:
-                raise Interrupted(f"stopped by {stop.signal}: the same command goes on with the other trials")
             if worker.work():
                 pause = FIRST_PAUSE
             else:

@@ -90,6 +90,7 @@ def test_the_reference_has_a_row_for_each_setting(kind):
         (["search", "joint", "-h", "reward.size"], ["reward.size = 0.07", "    number, 0 to 100"]),
         (["search", "-h", "joint"], ["usage: jnas search ", "searcher: front  # reinforce | genetic "]),
         (["search", "seed=7", "--help"], ["  --storage URL ", "seed: 7  # of every random draw"]),
+        (["search", "trials", "--help", "limits.latency"], ["limits = {}", "    table, above 0"]),
         (["search", "--help", "weights.coefficient"], ["weights.coefficient.floor = 0.0"]),
         (["train", "--help", "train.epochs"], ["    whole number, 1 to 100,000 epochs"]),
         (["train", "--task", "detection", "--help", "most_overlap"], ["    of two boxes of one class"]),

@@ -110,6 +110,8 @@ def test_the_program_and_python_take_what_the_page_of_a_run_says(finished, image
         f"jnas.load('{run.folder}').export('network.jnas')",
     ]
     assert again == f"jnas search {run.folder}/config.yaml train.epochs=8 --out {run.folder}-again"
+    several = run._replace(config=run.config | {"num_runs": 8}, result=run.result | {"data": {}})  # of seeds 0 to 7
+    assert "'seed=8'" in next_steps(several)[0][0]
     for step in steps[1:]:
         assert eval(step, {"jnas": jnas, "images": pictures})
     (going_on,) = (command for command, _ in next_steps(run._replace(result={})))

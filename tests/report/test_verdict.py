@@ -119,6 +119,7 @@ def test_methods_on_the_same_data_are_compared_with_the_first_and_each_seed_coun
     assert [row["found − found of the first row"] for row in rows] == ["–", f"{interval(told)}: worse", "–"]
     assert rows[1]["found cells, test accuracy [%]"] == "75.33 ± 0.58 (n = 3)"
     assert "found − found of the first row" not in compare(folders[:1]).columns
+    assert compare([folders[0], folders[0]]) == compare(folders[:1])
 
 
 def folder_of(tmp_path, i):

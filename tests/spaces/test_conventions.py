@@ -33,6 +33,7 @@ def by_node(open_, close):
         # NASLib: skip, none, 3x3, 1x1, pooling on the edges 0-1, 0-2, 0-3, 1-2, 1-3, 2-3
         "naslib:(2, 1, 4, 0, 1, 3)",
         "naslib: [2, 1, 4, 0, 1, 3]",
+        "naslib:(np.int64(2), np.int64(1), 4, 0, 1, 3)",
         # naszilla: pooling, 1x1, 3x3, none, skip on the edges 0-1, 0-2, 1-2, 0-3, 1-3, 2-3
         "naszilla:[2, 3, 4, 0, 3, 1]",
         "nasbench201:(3, 0, 1, 4, 0, 2)",

@@ -4,6 +4,7 @@ import io
 import itertools
 import os
 import pathlib
+import signal
 import types
 
 import jax
@@ -11,7 +12,7 @@ import numpy as np
 import optuna
 import pytest
 
-from jnas.errors import UserError
+from jnas.errors import Interrupted, UserError
 from jnas.searchers.base import Evaluation, Searcher
 from jnas.study import hooks, leases, ledger, search
 from jnas.study.ledger import Row
@@ -142,6 +143,16 @@ class TestOneWorker:
         result = search(plain._replace(ask=ask), Counted(), key=KEY, num_evaluations=10, batch_size=4)
         assert asked == [(4, 0), (4, 4), (2, 8)]
         assert len({tuple(trial.code) for trial in result.trials}) == 10
+
+    def test_a_signal_in_the_last_trial_is_obeyed(self):
+        def objective(code, key):
+            signal.raise_signal(signal.SIGTERM)
+            return Evaluation(score_of(code))
+
+        study = open_study()
+        with pytest.raises(Interrupted, match="SIGTERM"):
+            run(1, study, objective)
+        assert len(run(1, study)[0].trials) == 1  # and the trial is kept
 
     def test_hooks_see_every_trial_once(self):
         seen = []

@@ -266,6 +266,7 @@ def _level(folder, by, objective, level, budget, key, *, describe, choices, **re
     """One level in its folder: the trials in `study.journal`, the model's word after each in `model.jsonl`."""
     files.prepare_folder(folder)
     lines: list[str] = []
+    print(f"{folder.name} 0 of at most {budget}  compiling", file=sys.stderr, flush=True)
 
     def look(entry):
         lines.append(json.dumps(entry))

@@ -80,10 +80,12 @@ class SpaceSearch:
     train_images: int = 1000  # images to train on
     validation: float = 500  # share of the training images that is held out; from 2 on: so many of them
     judge: Training = _SHORT  # the short training
-    # what a network costs as it is trained in the end: millions of parameters, millions of operations an image,
-    # milliseconds an image, megabytes at work
-    costs: dict[str, float] = dataclasses.field(default_factory=dict)  # name -> weight, taken off a network's score
-    limits: dict[str, float] = dataclasses.field(default_factory=dict)  # name -> the most that a network may cost
+    # what a network costs, as it is trained in the end
+    # Name -> weight, taken off a network's score: of a million parameters or flops (operations an image), of a
+    # millisecond of latency (an image), of a megabyte of memory (at work).
+    costs: dict[str, float] = dataclasses.field(default_factory=dict)
+    # Name -> the most that a network may cost, in the units of costs.
+    limits: dict[str, float] = dataclasses.field(default_factory=dict)
     # the two levels
     outer: ModelLevel = ModelLevel(4, 10)  # of spaces
     inner: ModelLevel = ModelLevel(4, 10)  # of networks

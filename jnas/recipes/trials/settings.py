@@ -30,9 +30,12 @@ class TrialSearch:
     validation: float = 1000  # share of the training images that judges, none of those; from 2 on: so many of them
     table: str = ""  # a CSV file, see `truth_table.table`
     table_column: str = "score"  # of that file, larger is better
-    # what it costs: millions of parameters, millions of operations an image, milliseconds an image, megabytes at work
-    costs: dict[str, float] = dataclasses.field(default_factory=dict)  # name -> weight, taken off the score
-    limits: dict[str, float] = dataclasses.field(default_factory=dict)  # name -> the most that what is tried may cost
+    # what it costs
+    # Name -> weight, taken off the score: of a million parameters or flops (operations an image), of a millisecond of
+    # latency (an image), of a megabyte of memory (at work).
+    costs: dict[str, float] = dataclasses.field(default_factory=dict)
+    # Name -> the most that what is tried may cost, in the units of costs.
+    limits: dict[str, float] = dataclasses.field(default_factory=dict)
     beside: list[str] = dataclasses.field(default_factory=list)  # names, minimised beside it: there is a Pareto front
     # trials that go wrong
     max_failures: int = 10  # at which the search ends
