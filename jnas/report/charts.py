@@ -88,7 +88,7 @@ def search_charts(search: Metrics) -> list[Chart]:
 
 
 def training_charts(run: Run) -> list[Chart]:
-    """Draw the training of the found networks (bold, each in a colour of its own) and of the random ones (thin).
+    """Draw the training of the found networks (bold, each in a look of its own) and of the random ones (thin).
 
     Args:
       run: from `read_run`.
@@ -97,8 +97,8 @@ def training_charts(run: Run) -> list[Chart]:
       Charts of the training loss, of the accuracy on the training batches and of the test accuracy, as far as the run
       logs them.
     """
-    charts, colours = [], itertools.cycle(COLOURS)
-    own = {name: QUIET if name.startswith("random") else next(colours) for name in run.train}
+    charts, looks = [], itertools.cycle(itertools.product(((), (4, 1.5), (1, 1)), COLOURS))
+    own = {name: ((), QUIET) if name.startswith("random") else next(looks) for name in run.train}
     for spec in _TRAINING:
         lines, first_random = [], True
         for name, trained in run.train.items():
@@ -106,7 +106,8 @@ def training_charts(run: Run) -> list[Chart]:
             random = name.startswith("random")
             label = NAMES.get(name, name) if not random else "random cells" if first_random else ""
             first_random = first_random and not random
-            lines.append(Line(label, steps, spec.scale * values, own[name], 0.8 if random else 1.8))
+            dash, colour = own[name]
+            lines.append(Line(label, steps, spec.scale * values, colour, 0.8 if random else 1.8, dash))
         lines.sort(key=lambda line: line.width)  # the found network is drawn over the random ones
         charts += _chart(spec, lines, "training step")
     return charts

@@ -10,6 +10,7 @@ import contextlib
 import html
 import io
 import re
+import zlib
 from collections.abc import Iterator, Sequence
 from typing import Any, NamedTuple
 
@@ -38,13 +39,14 @@ _KINDS = (
     ("avg_pool", "average pooling", "#E69F00"),
 )
 _OTHER = ("other", "#000000")
+_DASHES_OF_OTHERS = ((), (8, 2), (3, 2), (8, 2, 2, 2), (3, 1, 1, 1))
 _DASHES = (("1x1", (1, 2)), ("5x5", (5, 2)), ("7x7", (5, 2, 1, 2)))
 
 
 def style(op: str) -> Style:
     """Return the kind, the colour and the dashes of an operator.
 
-    Use it wherever an operator is drawn; an operator with an unknown name is black.
+    Use it wherever an operator is drawn; an operator with an unknown name is black, with dashes by its name.
 
     Args:
       op: name of the operator, such as `"sep_conv_3x3"`.
@@ -62,7 +64,9 @@ def style(op: str) -> Style:
     Reference: M. Okabe and K. Ito, "Color Universal Design", 2008.
     """
     kind, colour = next(((kind, colour) for prefix, kind, colour in _KINDS if op.startswith(prefix)), _OTHER)
-    dash = next((dash for size, dash in _DASHES if op.endswith(size)), ())
+    dash = next((dash for size, dash in _DASHES if op.endswith(size)), None)
+    if dash is None:
+        dash = _DASHES_OF_OTHERS[zlib.crc32(op.encode()) % len(_DASHES_OF_OTHERS)] if kind == "other" else ()
     return Style(kind, colour, dash)
 
 
@@ -99,6 +103,7 @@ class Line(NamedTuple):
     y: np.ndarray  # [n]
     colour: str = FIRST
     width: float = 1.6
+    dash: tuple[float, ...] = ()  # lengths in line widths, on and off in turn; empty: solid
 
 
 class Chart(NamedTuple):
@@ -191,9 +196,11 @@ def line_chart(lines: Sequence[Line], *, title: str, xlabel: str, ylabel: str, l
             note = f"means of {window} points" if window > 1 else ""
             label = f"{line.label} ({note})" if line.label and note else line.label or note or "_"
             mark = "o" if len(x) < 30 else None
+            dash = (0, line.dash) if line.dash else "-"
             axes.plot(
-                x, y, color=line.colour, linewidth=line.width, label=label, marker=mark, markersize=1.8 * line.width
-            )
+                x, y, color=line.colour, linestyle=dash, linewidth=line.width, label=label, marker=mark,
+                markersize=1.8 * line.width,
+            )  # fmt: skip
             labelled |= label != "_" and not (label == line.label and len(lines) == 1)
             smallest = min([smallest, *y[np.isfinite(y)]])
         if log and 0 < smallest < np.inf:

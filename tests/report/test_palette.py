@@ -36,6 +36,11 @@ def test_the_kinds_can_be_told_apart_with_any_cones(seen):
         assert np.linalg.norm(lab(a, SEEN[seen]) - lab(b, SEEN[seen])) > 12  # about 2 is a just noticeable difference
 
 
+def test_operators_of_the_users_own_differ_in_their_dashes():
+    assert len({style(op).dash for op in ("squeeze_excite", "blur", "lstm")}) > 1
+    assert {style(op).colour for op in ("squeeze_excite", "blur", "lstm")} == {style("noise").colour}
+
+
 def test_operators_of_one_kind_differ_in_their_dashes():
     for space in (spaces.darts(), spaces.nasbench201()):
         assert len({style(op)[1:] for op in space.ops}) == len(space.ops)

@@ -5,6 +5,7 @@ import numpy as np
 import pytest
 
 from jnas import spaces
+from jnas.report import charts
 from jnas.report.charts import accuracy_chart, search_charts, training_charts
 from jnas.report.plots import FIRST, Line, line_chart, style, thinned
 from jnas.report.reading import read_run
@@ -66,6 +67,14 @@ def test_an_unknown_metric_gets_a_chart_of_its_own_and_no_metrics_give_none():
     charts = search_charts({"step": np.arange(3.0), "dominant_eigenvalue": np.ones(3), "time": np.arange(3.0)})
     assert [chart.title for chart in charts] == ["Dominant eigenvalue"]
     assert search_charts({}) == []
+
+
+def test_found_networks_of_many_runs_look_different(made, monkeypatch):
+    drawn = []
+    monkeypatch.setattr(charts, "line_chart", lambda lines, **options: drawn.append(lines))
+    run = read_run(made.folder)
+    training_charts(run._replace(train={f"run-{n}": run.train["found"] for n in range(12)}))
+    assert [len({(line.colour, line.dash) for line in lines}) for lines in drawn] == [12] * 3
 
 
 def test_training_charts_name_the_random_cells_once(made):
