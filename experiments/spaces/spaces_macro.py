@@ -63,7 +63,7 @@ import jax
 import numpy as np
 
 from jnas import searchers, spaces
-from jnas.recipes.generated.model_search import clipped, incumbent
+from jnas.searchers.gp.incumbent import clipped, incumbent
 from jnas.spaces import descriptors
 from jnas.spaces.chain import ChainSpace
 from jnas.spaces.families.generated import Family, Member

@@ -5,10 +5,10 @@ import numpy as np
 import pytest
 
 from jnas import searchers, spaces
-from jnas.recipes.generated.model_search import centre_and_scale
 from jnas.searchers import base, predictor
 from jnas.searchers.front import estimates, undominated
 from jnas.searchers.gp import kernels, regression
+from jnas.searchers.gp.incumbent import centre_and_scale
 
 SPACE = spaces.nasbench201()
 FEW = {"cell": [["skip_connect", "nor_conv_3x3"]] * 3 + [["none"]] * 3}

@@ -16,8 +16,8 @@ from jnas.files.schemas import Scored
 from jnas.recipes import chains, train_network, trainer
 from jnas.recipes.classification import evaluate
 from jnas.recipes.costs import Keeps
+from jnas.recipes.scores import Score, score_of
 from jnas.recipes.settings import Training
-from jnas.recipes.trials.objectives import Score, score_of
 from jnas.searchers.base import Evaluation
 from jnas.spaces import networks
 from jnas.types import Array, Key
@@ -40,7 +40,7 @@ def from_scratch(
       held: the images to measure on.
       key: of weights, order and augmentation.
       steps_per_call: see `train.chunks_of`.
-      by: as for `trials.objectives.short_training`.
+      by: "likelihood", exp(-loss), the geometric mean of the probability of the true class; or "accuracy".
 
     Returns:
       A judge. A network that is not connected, or that diverges, scores as a guess does.

@@ -17,12 +17,13 @@ from jnas.nets.chain import check_groups
 from jnas.recipes import chains, costs, run_folder, train_network
 from jnas.recipes.costs import Keeps
 from jnas.recipes.generated.evaluator import Judge, Kept, draw, from_scratch
-from jnas.recipes.generated.model_search import Criterion, Found, clipped, incumbent, search_until_settled
+from jnas.recipes.generated.model_search import Criterion, Found, search_until_settled
 from jnas.recipes.generated.settings import ModelLevel, SpaceSearch
 from jnas.recipes.generated.strategies import family_of
 from jnas.recipes.settings import held_out
 from jnas.recipes.train_network import REFUSED
 from jnas.searchers.base import Evaluation
+from jnas.searchers.gp.incumbent import clipped, incumbent
 from jnas.spaces import descriptors, networks
 from jnas.spaces.chain import ChainSpace
 from jnas.spaces.descriptors import Descriptor

@@ -1,11 +1,10 @@
 """What an architecture is worth, a short training or the shared weights of a supernet, less what it costs."""
 
 import functools
-import math
 import pathlib
 import shutil
 from collections.abc import Callable, Mapping
-from typing import Any, Literal, NamedTuple
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -16,6 +15,7 @@ from jnas.files.locks import exclusive
 from jnas.files.writing import prepare_folder
 from jnas.recipes import trainer
 from jnas.recipes.classification import accuracy, cross_entropy, evaluate, training_loss
+from jnas.recipes.scores import Score, score_of
 from jnas.recipes.settings import Training
 from jnas.searchers.base import Evaluation, Objective
 from jnas.study import Progress
@@ -25,7 +25,6 @@ from jnas.types import Array, Aux, Context, Examples, Key, PyTree
 
 LONGEST = 600  # steps of a training that is not worth a program of its own, measured: see experiments/trials
 Cost = Callable[[np.ndarray], float]  # of an architecture [num_choices]
-Score = Literal["likelihood", "accuracy"]
 
 
 class MixedBatch(NamedTuple):
@@ -261,11 +260,6 @@ def beside(objective: Objective, costs: Mapping[str, Cost]) -> Objective:
         return Evaluation((score, *(float(cost(arch)) for cost in costs.values())), metrics)
 
     return combined
-
-
-def score_of(measured: Mapping[str, float], by: Score) -> float:
-    """The likelihood exp(-loss), or the accuracy, of what `classification.evaluate` says."""
-    return math.exp(-measured["loss"]) if by == "likelihood" else measured["accuracy"]
 
 
 def _network(space: spaces.CellSpace, train: data.Dataset, training: Training, **options: Any) -> nets.Network:

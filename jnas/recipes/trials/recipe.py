@@ -19,11 +19,11 @@ from jnas import data, files, searchers, spaces, study
 from jnas.files import own
 from jnas.files.locks import exclusive
 from jnas.recipes import costs
-from jnas.recipes.generated.model_search import clipped, incumbent
 from jnas.recipes.settings import held_out
 from jnas.recipes.trials import objectives, truth_table
 from jnas.recipes.trials.settings import TrialSearch
 from jnas.searchers.base import Objective, Searcher, no_observations, record
+from jnas.searchers.gp.incumbent import clipped, incumbent
 from jnas.searchers.halving import latest
 from jnas.spaces.base import Space
 

@@ -22,6 +22,7 @@ from jnas.recipes.generated.settings import ModelLevel, SpaceSearch, Strategies
 from jnas.recipes.generated.strategies import family_of
 from jnas.report.space_search import chain_chart, level_charts, read_levels, space_table, words
 from jnas.searchers.base import Evaluation
+from jnas.searchers.gp import incumbent
 from jnas.spaces import descriptors, networks
 from jnas.spaces.chain import chain
 from jnas.spaces.families.generated import Member, layer_types_and_depth, union
@@ -329,11 +330,11 @@ def test_the_search_stops_when_the_hyperparameters_and_the_incumbent_stand_still
 
 def test_clipped_targets_are_in_units_of_the_scores():
     values = np.array([10.0, 91.0, 92.0, 93.0, 95.0])
-    centre, scale = model_search.centre_and_scale(values)
-    np.testing.assert_allclose(model_search.clipped(values)[1:] * scale + centre, values[1:])
-    assert model_search.clipped(values)[0] == -3
-    assert model_search.centre_and_scale(np.array([1.0, 1.0, 1.0, 5.0])) == (1.0, np.std([1, 1, 1, 5]))
-    assert model_search.centre_and_scale(np.array([2.0])) == (2.0, 1.0)
+    centre, scale = incumbent.centre_and_scale(values)
+    np.testing.assert_allclose(incumbent.clipped(values)[1:] * scale + centre, values[1:])
+    assert incumbent.clipped(values)[0] == -3
+    assert incumbent.centre_and_scale(np.array([1.0, 1.0, 1.0, 5.0])) == (1.0, np.std([1, 1, 1, 5]))
+    assert incumbent.centre_and_scale(np.array([2.0])) == (2.0, 1.0)
 
 
 def test_the_model_of_networks_predicts_a_linear_space_from_few_networks(standard_promotion):
@@ -351,14 +352,14 @@ def test_the_model_of_networks_predicts_a_linear_space_from_few_networks(standar
 
     kernel = searchers.descriptors.of_descriptors(descriptor.groups)
     made = searchers.pooled(
-        FAMILY, kernel=kernel, features=descriptor.of, evidence=evidence, transform=model_search.clipped,
+        FAMILY, kernel=kernel, features=descriptor.of, evidence=evidence, transform=incumbent.clipped,
         num_initial=5, num_candidates=32,
     )  # fmt: skip
     known = codes[[0, 5, 10, 15, 20, 21]]
     state = made.searcher.tell(made.searcher.init(), known, truth[known[:, 0]])
     fitted = made.model.fit(state, jax.random.key(0))
     mean, _ = made.model.predict(state, fitted.hyper, codes)
-    centre, scale = model_search.centre_and_scale(made.values(state))
+    centre, scale = incumbent.centre_and_scale(made.values(state))
     assert np.corrcoef(centre + scale * np.asarray(mean), truth)[0, 1] > 0.99
     asked = made.searcher.ask(state, jax.random.key(1), 1)
     assert asked.shape == (1, 1)
@@ -367,7 +368,7 @@ def test_the_model_of_networks_predicts_a_linear_space_from_few_networks(standar
     without = made.searcher.tell(state, codes[[1]], np.array([-7.0]))  # of which no network was judged
     nothing = lambda code: evidence(code) if code[0] != 1 else (np.zeros((0, len(weights))), np.zeros(0))
     values = searchers.pooled(
-        FAMILY, kernel=kernel, features=descriptor.of, evidence=nothing, transform=model_search.clipped
+        FAMILY, kernel=kernel, features=descriptor.of, evidence=nothing, transform=incumbent.clipped
     ).values  # fmt: skip
     np.testing.assert_array_equal(values(without), [*made.values(state), -7.0])
 
