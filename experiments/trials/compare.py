@@ -7,7 +7,7 @@ Needs:    nothing else: the embedded images, all 10,000 test images of which mea
 Result, hardware, time: README.md beside this file.
 
 For each seed two runs of the preset `trials`, one as it is and one with `searcher=random` and twice as many trials of
-the same rungs, images and promotions, which take as long: the model's own time, and that its cells are heavier, count.
+the same rungs, images and promotions: a model costs time, and its cells are heavier. The rows have their seconds.
 What each ends with is trained for 12 epochs, as `jnas search` trains what it finds; so were the 60 cells drawn at
 random, in advance (experiments/main_job). Killed, it goes on: finished rows are left out, and an unfinished run resumes
 in its folder of --runs.
@@ -23,7 +23,7 @@ from scipy import stats
 
 import jnas
 
-ROWS = {"model": (), "random search": ("searcher=random", "num_evaluations=96")}  # as long
+ROWS = {"model": (), "random search": ("searcher=random", "num_evaluations=96")}
 PROOF = ("random_cells=0", "train.epochs=12")
 COLUMNS = ("model", "random search", "random cells")
 
