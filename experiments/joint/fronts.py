@@ -200,8 +200,8 @@ def show(lines, figure):
             print(f"| {row} | " + " | ".join(shown(by[row, seed]["networks"]) for seed in seeds) + " |")
         print("\n| seed | best uniform network | smallest of the joint row that is not worse | its share of the size |")
         print("|---|---|---|---|")
-        for seed in seeds:
-            uniform = [one for row in set(ROWS[1:4]) & set(rows) for one in by[row, seed]["networks"]]
+        for seed in (seed for seed in seeds if any((row, seed) in by for row in ROWS[1:4])):
+            uniform = [one for row in ROWS[1:4] if (row, seed) in by for one in by[row, seed]["networks"]]
             best = max(uniform, key=lambda one: (one["test_accuracy"], -one["size"]))
             fine = [one for one in by["joint", seed]["networks"] if one["test_accuracy"] >= best["test_accuracy"]]
             small = min(fine, key=lambda one: one["size"], default=None)
@@ -222,7 +222,8 @@ def draw(lines, path):
             for row, marker in zip(ROWS, "o234^vx", strict=True):
                 mine = [line for line in lines if (line["data"], line["row"]) == (name, row)]
                 points = [(one["size"] / 1e3, 100 * one["test_accuracy"]) for line in mine for one in line["networks"]]
-                axis.scatter(*np.transpose(points), marker=marker, label=row, alpha=0.8)
+                if points:
+                    axis.scatter(*np.transpose(points), marker=marker, label=row, alpha=0.8)
             axis.set(xscale="log", xlabel="kilobytes of weights", ylabel="test accuracy [%]", title=name)
             axis.set_xticks((4, 8, 16, 32), ("4", "8", "16", "32"))
             axis.minorticks_off()
