@@ -13,6 +13,7 @@ import json
 import os
 import pathlib
 import re
+import shlex
 import signal
 import subprocess
 import sys
@@ -176,6 +177,8 @@ def run(
             emit(line, out)
     skipped = len(cases) - len(todo)
     tell(f"{len(todo) - failed} measured, {failed} failed, {skipped} already in the file")
+    if out is not None:
+        tell(f"next, a page: {shlex.join(['jnas', 'report', os.fspath(out)])}")
     return failed
 
 

@@ -2,9 +2,12 @@
 
 import argparse
 import os
+import shlex
+import sys
 
 from jnas.cli import tasks
 from jnas.cli.words import add_quiet
+from jnas.files.urls import printable
 
 
 def add(commands) -> None:
@@ -26,4 +29,6 @@ def _run(arguments: argparse.Namespace) -> int:
     shown = ("task", "input", "outputs", "platforms", "class_names", "space", "genotype", "jax", "weights_bytes")
     said = {"file": arguments.out, **{name: header[name] for name in shown}}
     print(models.as_json({**said, "file_bytes": os.path.getsize(arguments.out)}))
+    asks = shlex.join(["jnas", "predict", arguments.out])
+    print(printable(f"next      {asks} IMAGE...  # or without jnas, see jnas.exported"), file=sys.stderr)
     return 0

@@ -125,7 +125,11 @@ def test_predict_writes_boxes_in_pixels_of_the_photo(detector, photos, tmp_path,
 
     # the exported file says the same
     assert main(["export", str(detector), "--out", str(tmp_path / "net.jnas")]) == 0
-    header = json.loads(capsys.readouterr().out)
+    told = capsys.readouterr()
+    assert told.err.endswith(
+        f"next      jnas predict {tmp_path / 'net.jnas'} IMAGE...  # or without jnas, see jnas.exported\n"
+    )
+    header = json.loads(told.out)
     assert header["input"] == {"shape": ["batch", 16, 24, 3], "dtype": "uint8"}
     assert header["class_names"] == ["disc", "square"]
     assert main(["predict", str(tmp_path / "net.jnas"), *words[2:6]]) == 0
