@@ -174,7 +174,6 @@ def _measure(arguments: argparse.Namespace) -> int:
         raise UserError(f"{folder} holds no network: add one with jnas zoo add {folder} RUN")
     enable_compilation_cache()
     for name in names:
-        print(f"{name}: measuring, with compilation", file=sys.stderr, flush=True)
         alone, step = networks.measure(arguments.zoo, name, batch_size=arguments.batch)
         times = f"{1e3 * alone.seconds:.3f} ms an image alone, {1e3 * step.seconds:.1f} ms a step of {step.batch_size}"
         print(f"{name}: {times} on {alone.device}", flush=True)

@@ -165,11 +165,11 @@ KINDS = {  # file -> how it is damaged, and who reads it
     "run/train/found/result.json": (mutations.damaged_json, (READS[0], ["zoo", "add", "new", "run"])),
     "run/train/found/network.json": (
         mutations.damaged_json,
-        (READS[2], ["evaluate", "run"], ["export", "run", "--out", "x"], ["zoo", "add", "new", "run"]),
+        (READS[2], ["evaluate", "run"], ["export", "run", "--out", "x", "--quiet"], ["zoo", "add", "new", "run"]),
     ),
     "run/train/found/weights.npz": (mutations.damaged_archive, (READS[2], ["evaluate", "run"])),
     "images.npz": (mutations.damaged_archive, (["evaluate", "run"],)),
-    "zoo/networks/one/entry.json": (sealed_json, (*LISTS[:2], ["zoo", "measure", "zoo"])),
+    "zoo/networks/one/entry.json": (sealed_json, (*LISTS[:2], ["zoo", "measure", "zoo", "--quiet"])),
     "zoo/costs/one/cpu.json": (sealed_json, LISTS[:2]),
     "zoo/tables/theirs/entry.json": (sealed_json, LISTS),
     "zoo/tables/theirs/models.jsonl": (mutations.damaged_lines, LISTS[:1]),

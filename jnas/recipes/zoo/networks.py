@@ -6,6 +6,7 @@ import hashlib
 import json
 import os
 import pathlib
+import sys
 import tempfile
 from typing import Any, NamedTuple
 
@@ -131,6 +132,7 @@ def measure(
     if keep:
         zoo_place.to_write(zoo_folder)
     facts, model = load(zoo_folder, name)
+    print(f"{name}: measuring, with compilation", file=sys.stderr, flush=True)
     device = str(environment()["device"])
     alone = costs.latency(model.net, model.shape, weights=model.weights, repeats=repeats)
     seconds = {(candidates.INFERENCE, 1): alone}
