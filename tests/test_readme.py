@@ -11,6 +11,7 @@ import jax
 import numpy as np
 import pytest
 
+import jnas
 from jnas import nets
 from jnas.recipes import commands
 
@@ -45,6 +46,18 @@ def lines_of_code(example):
 
 def test_readme_is_short(readme):
     assert len(readme.splitlines()) <= 120
+
+
+def test_every_file_that_says_the_version_says_the_same():
+    lines = {
+        "pyproject.toml": r'^version = "(.+)"$',
+        "CITATION.cff": r"^version: (.+)$",
+        "jnas/CHANGELOG.md": r"^## (\d.+)$",
+        "docs/peers.md": r"^\| version, last release \| ([\d.]+),",
+    }
+    for name, line in lines.items():
+        said = re.search(line, (ROOT / name).read_text(encoding="utf-8"), re.MULTILINE)
+        assert said and said[1] == jnas.__version__, name
 
 
 def test_every_example_of_the_documents_has_a_test():
