@@ -23,7 +23,7 @@ import numpy as np
 from scipy.stats import kendalltau, pearsonr
 
 from jnas import spaces
-from jnas.recipes import config, run_folder, train_network
+from jnas.recipes import config, costs, run_folder, train_network
 from jnas.recipes.trials import recipe
 from jnas.recipes.trials.settings import TrialSearch
 
@@ -75,7 +75,8 @@ def score(arguments):
         done = {(line["settings"], line["seed"], line["cell"]) for line in lines(arguments.out)}
         with tempfile.TemporaryDirectory() as folder:
             plan = recipe.plan(settings, splits, space)
-            objective = recipe._objective(settings, plan, pathlib.Path(folder), {})
+            price = costs.of_networks(settings.train, plan.train, None)  # of nothing: no cost is set
+            objective = recipe._objective(settings, plan, pathlib.Path(folder), price)
             for n, arch in enumerate(cells(space)):
                 if (name, seed, n) in done:
                     continue
