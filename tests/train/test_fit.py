@@ -80,6 +80,14 @@ def test_one_trace_and_one_compilation_for_chunks_of_all_lengths(traces, learner
     fit(learner, source, key=KEY, num_steps=STEPS, hooks=[*chunks_of(6), Hook(every=4)])  # 4 4 4 1
     fit(learner, source, key=jax.random.key(9), num_steps=STEPS, hooks=[*chunks_of(6), Hook(every=5)])  # 5 5 3
     assert len(traces) == 1
+
+
+def test_a_longer_fit_of_the_same_learner_is_not_compiled_again(traces, learner, source):
+    """As each rung of successive halving is."""
+    traces.clear()
+    for num_steps in (3, STEPS, 5 * STEPS):
+        fit(learner, source, key=KEY, num_steps=num_steps)
+    assert len(traces) == 1
     program = compile_steps(learner, source.batch, False, 6, Place())
     assert program.run._cache_size() == 1
 

@@ -20,7 +20,6 @@ from jnas.recipes.settings import Training
 from jnas.searchers.base import Evaluation, Objective
 from jnas.study import Progress
 from jnas.train import Saving
-from jnas.train.fit import MOST_STEPS_PER_CALL
 from jnas.types import Array, Aux, Context, Examples, Key, PyTree
 
 LONGEST = 600  # steps of a training that is not worth a program of its own, measured: see experiments/trials
@@ -282,9 +281,7 @@ def _trained(job: trainer.Job, code: np.ndarray, key: Key, rungs: Rungs | None) 
     job = job._replace(num_steps=lengths[rung])
     with exclusive(rungs.folder / f".{folder.name}"):
         beyond = any(path.name.isdigit() and int(path.name) > job.num_steps for path in folder.glob("*"))
-        # One length of the calls, and one program for all rungs.
-        calls = min(lengths[0], MOST_STEPS_PER_CALL)
-        weights = trainer.train(job, rungs.key, saving=None if beyond else Saving(folder), steps_per_call=calls)
+        weights = trainer.train(job, rungs.key, saving=None if beyond else Saving(folder))
     return weights, {"epochs": rungs.epochs[rung]}
 
 

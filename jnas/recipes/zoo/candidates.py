@@ -46,6 +46,7 @@ class Candidate(NamedTuple):
     costs: tuple[Cost, ...]
     size: float | None = None  # bytes of the weights, of a quantised network at its widths
     memory: float | None = None  # bytes at work of one image alone, on the machine that added it
+    data: str | None = None  # that it was trained on: its source
 
 
 class Limits(NamedTuple):
@@ -242,7 +243,7 @@ def from_facts(facts: Mapping[str, Any], costs: Sequence[Mapping[str, Any]] = ()
     times = tuple(Cost(*(cost[field] for field in Cost._fields)) for cost in costs)
     return Candidate(
         facts["name"], "", facts["accuracy"], facts["parameters"], facts["flops"], facts["shape"][0], times,
-        facts.get("size"), facts.get("memory"),
+        facts.get("size"), facts.get("memory"), facts["data"],
     )  # fmt: skip
 
 

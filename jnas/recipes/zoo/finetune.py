@@ -63,8 +63,14 @@ def prepare(
     still = frozen_parts(model, settings.frozen)
     # Last in the chain, or weight decay would move what stands still.
     held = optax.transforms.freeze(bilevel.Point({name: name in still for name in model.weights["params"]}, ()))
+    whole = trainer.classifier_loss(net, beside=quantised.while_training(one))
+
+    def loss(params, *rest):
+        """Without gradients of what stands still: they need not be computed, and do not count in the norm to clip."""
+        return whole({n: jax.lax.stop_gradient(p) if n in still else p for n, p in params.items()}, *rest)
+
     learner = bilevel.supervised(
-        trainer.classifier_loss(net, beside=quantised.while_training(one)),
+        loss,
         lambda key: start(model, net, key, train.shape),
         optax.chain(trainer.sgd_of(as_training(settings), *np.diff(ends, prepend=0).tolist()), held),
     )

@@ -8,12 +8,13 @@ import numpy as np
 from scipy.stats import rankdata
 
 from jnas.recipes.zoo import candidates
-from jnas.recipes.zoo.records import LOGME, NAMES, SOURCE, STEPS, as_read, matrix
+from jnas.recipes.zoo.records import LOGME, NAMES, STANDING, STEPS, as_read, matrix
 from jnas.recipes.zoo.settings import FineTuning, Selection
 from jnas.searchers import hedge, importance, predictor
 
 INTERVAL = 1.6449  # deviations on either side of the mean: 90 % of a normal distribution
-PRIORS = {"source": (SOURCE,), "probe": (LOGME,), "both": (SOURCE, LOGME)}
+PRIOR_TASKS = 3  # on record, as much as which the order without records counts
+PRIORS = {"source": (STANDING,), "probe": (LOGME,), "both": (STANDING, LOGME)}
 
 
 class Choice(NamedTuple):
@@ -47,10 +48,11 @@ def ranked(
 ) -> tuple[np.ndarray, list[list[Expected]] | None]:
     """The choices in order, the first first, and what is expected of each.
 
-    Where the records suffice (`enough`) the order is that of the predicted mean; with a target accuracy the choices
-    that reach it on the mean come first, the cheapest first. Else nothing is predicted: whole networks with the middle
-    learning rate come first, one network after the other in the order of `prior_ranks`, and then the same networks with
-    the other hyper-parameters.
+    Without records whole networks with the middle learning rate come first, one network after the other in the order of
+    `prior_ranks`, and then the same networks with the other hyper-parameters. Where the records suffice (`enough`) the
+    order is that of two ranks, of the predicted mean and of the order without records, which counts as much as
+    `PRIOR_TASKS` tasks on record; with a target accuracy the choices that reach it on the mean come before the others,
+    the cheapest first.
 
     Args:
       config: the settings.
@@ -60,12 +62,9 @@ def ranked(
     Returns:
       `(indices of the choices, what is expected of each at the end of every rung, or None)`.
     """
+    before = _beforehand(config, choices)
     if not enough(config, records):
-        rates = sorted(config.learning_rates)
-        middle = rates[len(rates) // 2]
-        rank = prior_ranks(config.prior, choices).mean(0)
-        keys = [(c.settings.frozen, c.settings.learning_rate != middle, r) for c, r in zip(choices, rank, strict=True)]
-        return np.array(sorted(range(len(choices)), key=keys.__getitem__)), None
+        return before, None
     model, known = predictor_of(config.predictor), as_read(records)
     asked = matrix([choice.row(rung) for choice in choices for rung in range(len(choice.steps))])
     asked = np.where(np.isfinite(asked), asked, known.x.mean(0)[None])
@@ -73,8 +72,20 @@ def ranked(
     each = np.stack([mean, mean - INTERVAL * std, mean + INTERVAL * std], -1).reshape(len(choices), -1, 3)
     last, cost = each[:, -1, 0], np.nan_to_num(np.array([choice.seconds(-1) for choice in choices]), nan=np.inf)
     unlikely = last < (np.inf if config.target_accuracy is None else config.target_accuracy)
-    order = np.lexsort((-last, np.where(unlikely, 0.0, cost), unlikely))
+    tasks = len({record["task"] for record in records})
+    rank = tasks * rankdata(-last) + PRIOR_TASKS * np.argsort(before)
+    order = np.lexsort((rank, np.where(unlikely, 0.0, cost), unlikely))
     return order, [[Expected(*values) for values in rungs] for rungs in each.tolist()]
+
+
+def _beforehand(config: Selection, choices: Sequence[Choice]) -> np.ndarray:
+    """The order without records."""
+    rates = sorted(config.learning_rates)
+    middle = rates[len(rates) // 2]
+    ranks = prior_ranks(config.prior, choices)
+    rank = (ranks / ranks.max(1, keepdims=True)).mean(0)
+    keys = [(c.settings.frozen, c.settings.learning_rate != middle, r) for c, r in zip(choices, rank, strict=True)]
+    return np.array(sorted(range(len(choices)), key=keys.__getitem__))
 
 
 def enough(config: Selection, records: Sequence[dict[str, Any]]) -> bool:
@@ -82,11 +93,25 @@ def enough(config: Selection, records: Sequence[dict[str, Any]]) -> bool:
     return len(records) >= config.least_records and len({record["task"] for record in records}) > 1
 
 
+def standings(offered: Sequence[candidates.Candidate]) -> list[float]:
+    """Of each network the share of those of the same source that are less accurate there; half of it and its equals.
+
+    Accuracies on different data are not compared: the best of ten digits' networks and the best of ten birds' stand
+    alike. A network that is alone with its source has .5, one of unknown accuracy stands behind the others.
+    """
+    accuracy = np.array([-np.inf if one.accuracy is None else one.accuracy for one in offered])
+    found = np.zeros(len(offered))
+    for source in {one.data for one in offered}:
+        there = [one.data == source for one in offered]
+        found[there] = (rankdata(accuracy[there]) - 0.5) / sum(there)
+    return found.tolist()
+
+
 def prior_ranks(prior: str, choices: Sequence[Choice]) -> np.ndarray:
     """The ranks of the choices before anything was fine-tuned, 1 the best; equal ones, as those of one network, share.
 
     Args:
-      prior: a key of `PRIORS`; LogME is that of the frozen features on the task's training images.
+      prior: a key of `PRIORS`: `standings`, and LogME of the frozen features on the task's training images.
       choices: to be ordered by the mean over the parts.
 
     Returns:

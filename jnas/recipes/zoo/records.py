@@ -21,10 +21,11 @@ from jnas.searchers import predictor
 
 TASK = tuple(f"task: {name}" for name in Description._fields if name not in ("nearest_centroid", "logme"))
 REMEDY = "correct it, see jnas zoo records import --help"
-SOURCE, CENTROID, LOGME = "model: accuracy at its source", "fit: nearest centroid", "fit: LogME"
+SOURCE, STANDING = "model: accuracy at its source", "model: standing at its source"
+CENTROID, LOGME = "fit: nearest centroid", "fit: LogME"
 FROZEN, RATE, STEPS = "setting: frozen", "setting: log learning rate", "setting: log steps"
 NAMES = (
-    "model: log parameters", "model: log operations", SOURCE, CENTROID, LOGME, FROZEN, RATE, STEPS, *TASK,
+    "model: log parameters", "model: log operations", SOURCE, STANDING, CENTROID, LOGME, FROZEN, RATE, STEPS, *TASK,
 )  # fmt: skip
 
 # A row of a table of records; `cli.zoo.COLUMNS` says what each column is.

@@ -24,7 +24,7 @@ from jnas.recipes.classification import evaluate
 from jnas.recipes.settings import share
 from jnas.recipes.zoo import candidates, entries, finetune, networks, records
 from jnas.recipes.zoo.place import writable
-from jnas.recipes.zoo.ranking import PRIORS, Choice, Expected, carrying, enough, prior_ranks, ranked
+from jnas.recipes.zoo.ranking import PRIORS, Choice, Expected, carrying, enough, prior_ranks, ranked, standings
 from jnas.recipes.zoo.rungs import Done, next_step
 from jnas.recipes.zoo.settings import Selection
 
@@ -250,11 +250,12 @@ def list_choices(config: Selection, plan: Plan, known: Sequence[dict[str, Any]])
     choices, device = [], device_of(config)
     look = config.prior != "source" or enough(config, known)
     task = None if look else describe(plan.train)
-    for number, candidate in enumerate(plan.kept, 1):
+    for number, (candidate, standing) in enumerate(zip(plan.kept, standings(plan.kept), strict=True), 1):
         features = {
             records.NAMES[0]: math.log10(max(candidate.parameters or 1, 1)),
             records.NAMES[1]: math.log10(max(candidate.flops or 1, 1)),
             records.SOURCE: candidate.accuracy or 0.0,
+            records.STANDING: standing,
         }
         if look:
             say(f"network {number} of {len(plan.kept)}, {candidate.name}, looks at the training images")
@@ -278,16 +279,15 @@ def describer(
 ) -> Callable[[int, int], dict[str, Any]]:
     """A function of a choice and a rung, to which it may be fine-tuned, to both in words and numbers, for the page."""
     ranks = prior_ranks(config.prior, choices)
-    total = len({choice.candidate.name for choice in choices})
     words = {
-        records.SOURCE: lambda accuracy: f"{100 * accuracy:.1f} % at its source",
-        records.LOGME: lambda evidence: f"LogME {evidence:.3g} of its frozen features",
+        records.STANDING: lambda features: f"{100 * features[records.SOURCE]:.1f} % at its source",
+        records.LOGME: lambda features: f"LogME {features[records.LOGME]:.3g} of its frozen features",
     }
 
     def about(at: int, rung: int) -> dict[str, Any]:
         choice = choices[at]
         parts = [
-            f"{words[name](choice.features[name])}, rank {rank[at]} of {total}"
+            f"{words[name](choice.features)}, rank {rank[at]} of {max(rank)}"
             for name, rank in zip(PRIORS[config.prior], ranks, strict=True)
         ]
         seconds = choice.seconds(rung, max(rung, 0) - 1)

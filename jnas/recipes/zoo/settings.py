@@ -67,7 +67,7 @@ class Selection:
     validation: float = 0.2  # share of the training images that chooses among the trials; from 2 on: so many of them
     # in which order: by records of fine-tunings, and by the prior where there are too few
     prior: Literal["source", "probe", "both"] = (
-        "both"  # accuracy at its source, LogME on frozen features, mean of ranks
+        "both"  # accuracy among those of its source, LogME on frozen features, mean of ranks
     )
     predictor: Literal["ridge", "trees", "gp", "hedge"] = "ridge"  # of the accuracy after a fine-tuning
     least_records: int = 20  # in the zoo, of two tasks at least, from which on there is a prediction

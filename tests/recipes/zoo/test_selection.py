@@ -7,11 +7,13 @@ from types import SimpleNamespace
 
 import fsspec
 import jax
+import jax.numpy as jnp
 import numpy as np
 import pytest
 
 from jnas import data, train
 from jnas.cli.main import main
+from jnas.data.load import load
 from jnas.distributed.environment import environment
 from jnas.errors import Diverged, UserError
 from jnas.recipes import models, run_folder, trainer
@@ -20,6 +22,7 @@ from jnas.recipes.zoo import candidates, entries, finetune, networks, ranking, r
 from jnas.recipes.zoo.settings import FineTuning, Selection
 from jnas.report.reading import read_run
 from jnas.report.selection import carried_by, ending, front, selection_section
+from jnas.types import Examples
 
 GRID = (
     "frozen=[0.5]",
@@ -84,6 +87,23 @@ def test_fine_tuning_moves_what_it_may(place, chosen):
         assert all(same) if name in still else not any(same), name
     stats = [m.weights["batch_stats"]["stem"] for m in (old, new)]
     assert not np.array_equal(*(jax.tree.leaves(s)[0] for s in stats))
+
+
+def test_gradients_of_what_stands_still_are_not_computed(place, images, monkeypatch, tmp_path):
+    model, jobs = networks.load(place, "only").model, []
+    train = models.as_read_by(model, load(str(images)).train)
+    monkeypatch.setattr(finetune.trainer, "train", lambda job, key, **_: jobs.append(job))
+    monkeypatch.setattr(finetune.train_network, "once", lambda folder, fit, *_: fit())
+    monkeypatch.setattr(finetune.run_folder, "kept", lambda path, make: make())
+    flops = []
+    for frozen in (0.0, 1.0):
+        folder = tmp_path / str(frozen)
+        finetune.prepare(model, train, train, FineTuning(frozen=frozen, batch_size=20), (1,), folder, 0)(0)
+        batch = jax.eval_shape(lambda: Examples(jnp.zeros((20, *train.shape)), jnp.zeros(20, int)))
+        learner = jobs[-1].learner
+        step = jax.jit(learner.update).lower(jax.eval_shape(learner.init, jax.random.key(0)), batch, jax.random.key(0))
+        flops.append(step.cost_analysis()["flops"])
+    assert flops[1] < 0.6 * flops[0]
 
 
 def test_costs_and_record_are_kept(place, chosen):
@@ -180,8 +200,10 @@ def choices(accuracies=(0.5, 0.4), logmes=(0.1, 0.3), frozen=(0.0, 1.0)):
     for model, (accuracy, logme) in enumerate(zip(accuracies, logmes, strict=True)):
         one = candidates.Candidate(f"m{model}", "", accuracy, 1000, 1e6, 8, ())
         for share in frozen:
-            own = {records.SOURCE: accuracy, records.LOGME: logme, records.CENTROID: logme, records.FROZEN: share}
-            features = dict.fromkeys(records.NAMES, 0.0) | own
+            own = {records.LOGME: logme, records.CENTROID: logme, records.FROZEN: share}
+            features = (
+                dict.fromkeys(records.NAMES, 0.0) | own | dict.fromkeys([records.SOURCE, records.STANDING], accuracy)
+            )
             yield ranking.Choice(one, FineTuning(frozen=share), features, (10, 30), float(1 + model))
 
 
@@ -206,24 +228,35 @@ def test_the_order_without_records(prior, order):
     assert expected is None
 
 
+def test_networks_stand_among_those_of_their_source():
+    """Birds are harder than digits: the best network of either has the same standing."""
+    digits, birds = ("digits", (0.98, 0.95, 0.95, None)), ("birds", (0.5, 0.6))
+    offered = [
+        candidates.Candidate(f"{data}-{at}", "", accuracy, 1000, 1e6, 8, (), data=data)
+        for data, accuracies in (digits, birds)
+        for at, accuracy in enumerate(accuracies)
+    ]
+    assert ranking.standings(offered) == [3.5 / 4, 2 / 4, 2 / 4, 0.5 / 4, 0.25, 0.75]
+    assert ranking.standings(offered[:1]) == [0.5]
+
+
 def test_the_order_with_records():
     config = build(Selection, {"data": "x"})
     rows, offered = list(known()), list(choices())
     order, expected = ranking.ranked(config, offered, rows)
-    assert order.tolist() == [1, 3, 0, 2]
+    means = [rungs[-1].mean for rungs in expected]
+    assert np.argsort(means).tolist() == [2, 0, 3, 1]
+    # The order without records, 0 2 1 3, counts as 3 of the 8 tasks: 3 * 0 + 8 * 3 against 3 * 3 + 8 * 2.
+    assert order.tolist() == [1, 0, 3, 2]
     assert all(one.low < one.mean < one.high for rungs in expected for one in rungs)
     assert [len(rungs) for rungs in expected] == [2] * 4
     # With a target those come first that reach it on the mean, the cheapest of them first.
-    middle = float(np.mean([expected[at][-1].mean for at in (3, 0)]))
+    middle = float(np.mean([means[at] for at in (3, 0)]))
     slow_first = [choice._replace(step_seconds=9.0 - choice.step_seconds) for choice in offered]
     aimed = dataclasses.replace(config, target_accuracy=middle)
     assert ranking.ranked(aimed, slow_first, rows)[0].tolist() == [3, 1, 0, 2]
-    assert ranking.ranked(dataclasses.replace(config, target_accuracy=1.0), slow_first, rows)[0].tolist() == [
-        1,
-        3,
-        0,
-        2,
-    ]
+    missed = dataclasses.replace(config, target_accuracy=1.0)
+    assert ranking.ranked(missed, slow_first, rows)[0].tolist() == [1, 0, 3, 2]
     # Too few, or all of one task: nothing is predicted.
     for few in (rows[:19], [{**record, "task": "t"} for record in rows]):
         assert ranking.ranked(config, offered, few)[1] is None
