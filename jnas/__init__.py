@@ -11,15 +11,17 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from jnas import bilevel, data, nets, searchers, spaces
     from jnas.recipes.commands import Run, evaluate, load, search_architecture, train_architecture
+    from jnas.recipes.zoo.commands import select_network
     from jnas.study import search
     from jnas.train import fit
 
 __version__ = "0.17.0"
 _ROOMS = ("bilevel", "data", "distributed", "exported", "files", "nets", "searchers", "spaces", "study", "train")
 _COMMANDS = ("Run", "evaluate", "load", "search_architecture", "train_architecture")
-_HOMES = {"fit": "train", "search": "study", **dict.fromkeys(_COMMANDS, "recipes.commands")}
+_HOMES = {"fit": "train", "search": "study", **dict.fromkeys(_COMMANDS, "recipes.commands"),
+          "select_network": "recipes.zoo.commands"}  # fmt: skip
 __all__ = ["Run", "bilevel", "data", "evaluate", "fit", "load", "nets", "search", "search_architecture", "searchers",
-           "spaces", "train_architecture"]  # fmt: skip
+           "select_network", "spaces", "train_architecture"]  # fmt: skip
 
 
 def __dir__() -> list[str]:

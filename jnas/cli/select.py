@@ -1,11 +1,9 @@
 """`jnas select`: a network of a zoo for a new task, fine-tuned."""
 
 import argparse
-import dataclasses
 
 from jnas.cli import zoo
 from jnas.cli.words import add_quiet, closing
-from jnas.files.urls import masked
 
 
 def add(commands) -> None:
@@ -26,22 +24,15 @@ def add(commands) -> None:
 
 
 def _run(arguments: argparse.Namespace) -> int:
-    from jnas.distributed.cache import enable_compilation_cache
-    from jnas.recipes import commands, config, driver
-    from jnas.recipes.folders import folder_of
-    from jnas.recipes.zoo import selection
-    from jnas.recipes.zoo.settings import Selection
+    from jnas.recipes.zoo.commands import select_network
     from jnas.report.selection import ending
 
     zoo.limits_of(arguments)  # says what is wrong with them
     limits = ("max_params", "max_flops", "max_latency", "max_memory", "min_throughput", "min_training", "device")
     names = (*limits, "target_accuracy", "budget")
     given = {name: value for name in names if (value := getattr(arguments, name)) is not None}
-    layers = ({"data": arguments.data, "zoo": arguments.zoo}, *arguments.words, given)
-    settings = config.build(Selection, *commands.settings_of(*layers))
-    folder = folder_of(arguments.out, dataclasses.replace(settings, zoo=masked(settings.zoo)), "select", "select")
-    enable_compilation_cache()
-    result = driver.run(selection, settings, folder)
+    run = select_network(arguments.data, *arguments.words, zoo=arguments.zoo, out=arguments.out, **given)
+    result = run.result
     selection, found = result["selection"], result["found"]
     for line in selection["ranking"]:
         interval = (
@@ -55,5 +46,5 @@ def _run(arguments: argparse.Namespace) -> int:
     for sentence in ending(selection):
         print(f"end       {sentence}")
     print(f"chosen    {found['model']}, {100 * found['test_accuracy']:.2f} % on {result['data']['test']} test images")
-    closing(folder)
+    closing(run.folder)
     return 0

@@ -100,8 +100,7 @@ def fit(
     keys, place = _keys(key, runs), _place(mesh, runs)
     ends = [every for every in (checkpoints and checkpoints.every, *(hook.every for hook in hooks)) if every]
     fixed = min((hook.steps_per_call for hook in hooks if hook.steps_per_call), default=None)
-    # Not the number of steps: a longer fit with the same learner, as the next rung of a search, has the same program.
-    most = 1 if num_steps <= 1 else fixed or MOST_STEPS_PER_CALL
+    most = 1 if num_steps <= 1 else fixed or MOST_STEPS_PER_CALL  # however many: the rungs of a search share a program
     program = compile_steps(learner, source.batch, own_key, most if source.fetch is None else 1, place)
     given = source.arrays if runs is None else Each(source.arrays, runs.settings, source.per_run)
 

@@ -11,6 +11,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
+import jnas
 from jnas import data, train
 from jnas.cli.main import main
 from jnas.data.load import load
@@ -135,6 +136,13 @@ def test_the_page_and_the_second_run(chosen, capsys):
     assert main([*words, "--out", str(folder)]) == 0
     assert (folder / "result.json").read_bytes() == before
     assert "chosen    only" in capsys.readouterr().out
+
+
+def test_the_same_from_python(chosen, place, images):
+    run = jnas.select_network(str(images), *GRID, zoo=str(place), max_latency=1e9, budget=1e9, out=chosen[1])
+    assert run.result == run_folder.read_json(chosen[1] / "result.json")
+    assert run.metrics["test_accuracy"] == run.result["found"]["test_accuracy"]
+    assert run.predict(np.zeros((2, *run.model.shape), np.uint8))["probability"].shape == (2, 4)
 
 
 class Killed(BaseException):
