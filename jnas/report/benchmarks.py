@@ -1,5 +1,6 @@
 """Files of `jnas bench` as a table and a page: time, compilation, memory, and distance from the machine's ceilings."""
 
+import math
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -10,7 +11,7 @@ from jnas.report.page import document
 from jnas.report.plots import Chart, figures
 from jnas.report.reading import dotted
 from jnas.report.rooflines import bar_chart, roofline_chart
-from jnas.report.tables import MISSING, Table, as_html, escaped, halves, number, significant, warning
+from jnas.report.tables import MISSING, Table, as_html, cards, escaped, halves, number, significant, warning
 
 ASSUMPTIONS = (
     "Each program was compiled by the accelerator's own compiler on a machine without one; nothing was run. A time is "
@@ -71,7 +72,6 @@ def prediction_section(cases: Sequence[Measured]) -> str:
         return ""
     titles = ("Time", "Memory, work and collectives")
     tables = halves(prediction_table(cases), 1, "memory a chip [GB]", titles)
-    failures = (f"{case.label} ({case.file}) failed: {case.record['error']}." for case in cases if case.failed)
     moved = (
         f"{case.label} ({case.file}) moves data between chips other than by sums: with replicated weights and a split "
         "batch that means activations."
@@ -80,7 +80,8 @@ def prediction_section(cases: Sequence[Measured]) -> str:
     )
     return (
         tables
-        + "".join(map(warning, (*failures, *moved)))
+        + _failures(cases)
+        + "".join(map(warning, moved))
         + "".join(f"<p>{escaped(words)}</p>" for words in ASSUMPTIONS)
     )
 
@@ -142,7 +143,8 @@ def render_benchmarks(found: Benchmarks) -> str:
     """Return the page as HTML text; the same measurements give the same text."""
     good = [case for case in found.cases if not case.failed]
     parts = [
-        ("cases", "Measurements", lambda: _tables(found) + _failures(found) if found.cases else ""),
+        ("summary", "Summary", lambda: _cards(found)),
+        ("cases", "Measurements", lambda: _tables(found) + _failures(found.cases) if found.cases else ""),
         ("charts", "Charts", lambda: figures(_charts(found, good)) if good else ""),
         ("machine", "Machine", lambda: _machine(found) if found.cases else ""),
         ("predictions", "Predictions", lambda: prediction_section(found.predictions)),
@@ -156,9 +158,33 @@ def render_benchmarks(found: Benchmarks) -> str:
     )
 
 
+def _cards(found: Benchmarks) -> str:
+    """Of every program the fastest and the slowest case, and what later files take of the time of the first."""
+    every = found.cases or found.predictions
+    timed = sorted((case for case in every if "step_s" in case.record), key=lambda case: case.record["step_s"])
+    shown = []
+    for what in dict.fromkeys(case.record.get("what") for case in timed):
+        these = [case for case in timed if case.record.get("what") == what]
+        for word, case in zip(("fastest", "slowest"), (these[0], *these[1:][-1:]), strict=False):
+            seconds = case.record["step_s"]
+            time = f"{significant(seconds)} s" if seconds >= 1 else f"{significant(seconds, 1e3)} ms"
+            shown.append((time, f"{word}: {_named(found, case)}" if these[1:] else case.label))
+    first, *others = ({case.label: case.record["step_s"] for case in timed if case.file == f} for f in found.files)
+    for file, times in zip(found.files[1:], others, strict=True):
+        if logs := [math.log(times[label] / first[label]) for label in times if label in first]:
+            mean, over = math.exp(sum(logs) / len(logs)), f"{len(logs)} case{'s' * (len(logs) > 1)}"
+            shown.append((f"× {significant(mean)}", f"time of {file} over {found.files[0]}, geometric mean of {over}"))
+    if failed := sum(case.failed for case in every):
+        shown.append((f"{failed} of {len(every)}", "failed"))
+    return cards(shown)
+
+
+def _named(found: Benchmarks, case: Measured) -> str:
+    return f"{case.label} · {case.file}" if found.cases and len(found.files) > 1 else case.label
+
+
 def _charts(found: Benchmarks, cases: list[Measured]) -> list:
-    many = len(found.files) > 1
-    labels = [f"{case.label} · {case.file}" if many else case.label for case in cases]
+    many, labels = len(found.files) > 1, [_named(found, case) for case in cases]
     groups = [found.files.index(case.file) for case in cases]
     values = lambda name, scale=1.0: [_scaled(case.record.get(name), scale) for case in cases]
     return [
@@ -220,8 +246,8 @@ def _tables(found: Benchmarks) -> str:
     return said + halves(_table(found), named, "peak memory [MB]", titles)
 
 
-def _failures(found: Benchmarks) -> str:
-    failed = (case for case in found.cases if case.failed)
+def _failures(cases: Sequence[Measured]) -> str:
+    failed = (case for case in cases if case.failed)
     return "".join(warning(f"{case.label} ({case.file}) failed: {case.record['error']}.") for case in failed)
 
 

@@ -11,7 +11,7 @@ from jnas.report.findings import findings
 from jnas.report.next_steps import KINDS, name_of_kind
 from jnas.report.reading import Run, found_results, random_results, series
 from jnas.report.reference import RANDOM, reference_cells, reference_words
-from jnas.report.tables import accuracies, escaped, fact, spread, warning
+from jnas.report.tables import accuracies, cards, escaped, fact, spread, warning
 from jnas.report.verdict import difference, verdict
 from jnas.spaces import CellSpace, networks
 from jnas.spaces.chain import ChainSpace
@@ -169,20 +169,20 @@ _CARDS = (
 
 
 def _cards(run: Run, ours: list[dict[str, Any]], theirs: list[float]) -> str:
-    cards, kind = [], name_of_kind(run)
+    shown, kind = [], name_of_kind(run)
     ours = [run.result.get("quantised", {}).get("joint", {}) | one for one in ours[:1]] + ours[1:]
     for name, scale, digits, unit, what in _CARDS:
         if values := [one[name] for one in ours if isinstance(one.get(name), int | float)]:
             several = f"{len(values)} {KINDS[kind].network}s" if len(values) > 1 else f"the {KINDS[kind].network}"
-            cards.append((f"{spread(values, scale, digits)}{unit}", what.replace("the {}", several)))
+            shown.append((f"{spread(values, scale, digits)}{unit}", what.replace("the {}", several)))
     if theirs:
         n = len(theirs)
-        cards.append((f"{spread(theirs, 100, 2)} %", f"test accuracy of {n} random cell{'s' * (n > 1)}"))
+        shown.append((f"{spread(theirs, 100, 2)} %", f"test accuracy of {n} random cell{'s' * (n > 1)}"))
     for result in ours[:1]:
         if isinstance(result.get("parameters"), int | float):
-            cards.append((count(result["parameters"]), "parameters of its network"))
+            shown.append((count(result["parameters"]), "parameters of its network"))
         if run.result and "seconds" not in run.result and isinstance(result.get("seconds"), int | float):
-            cards.append((duration(result["seconds"]), "training time"))
+            shown.append((duration(result["seconds"]), "training time"))
     seconds, steps = run.result.get("seconds"), run.result.get("steps")
     if seconds is None and len(run.search.get("time", ())):
         seconds = run.search["time"][-1] - run.search["time"][0]
@@ -191,11 +191,8 @@ def _cards(run: Run, ours: list[dict[str, Any]], theirs: list[float]) -> str:
     if isinstance(seconds, int | float):
         what = "time of the selection" if kind == "select" else "search time"
         what += f", {steps:,} {KINDS[kind].unit}" if isinstance(steps, int) else ""
-        cards.append((duration(seconds), what))
-    shown = "".join(
-        f'<div class="card"><b>{escaped(big)}</b><span>{escaped(small)}</span></div>' for big, small in cards
-    )
-    return f'<div class="cards">{shown}</div>' if shown else ""
+        shown.append((duration(seconds), what))
+    return cards(shown)
 
 
 def _space_words(run: Run, found: Found) -> str:

@@ -186,6 +186,14 @@ def escaped(value: Any) -> str:
     return html.escape(str(value))
 
 
+def cards(shown: Iterable[tuple[str, str]]) -> str:
+    """Numbers in large type, each over what it is, as HTML; empty where there are none."""
+    every = "".join(
+        f'<div class="card"><b>{escaped(big)}</b><span>{escaped(small)}</span></div>' for big, small in shown
+    )
+    return f'<div class="cards">{every}</div>' if every else ""
+
+
 def warning(text: Any) -> str:
     """A sentence that the reader should not miss, as HTML."""
     return f'<p class="note warn">{escaped(text)}</p>'

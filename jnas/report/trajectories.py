@@ -108,9 +108,9 @@ def _panel(axes, space: CellSpace, edge: Edge, kept: tuple[str, ...] | None, epo
     """Draw one edge; `kept` is None while nothing is derived and empty where the found cell drops the edge."""
     if len(epochs) == 1:  # no line: how high the weights stand
         at = [space.ops.index(op) for op in edge.ops]
-        looks = [INK if kept is not None and op in kept else "none" for op in edge.ops]
+        frames = [1.4 if kept is not None and op in kept else 0 for op in edge.ops]
         colours = [style(op).colour for op in edge.ops]
-        axes.bar(at, weights[0, at], color=colours, edgecolor=looks, linewidth=1.4, alpha=0.35 if kept == () else 1)
+        axes.bar(at, weights[0, at], color=colours, edgecolor=INK, linewidth=frames, alpha=0.35 if kept == () else 1)
     for op in edge.ops if len(epochs) > 1 else ():
         x, y, _ = thinned(epochs, weights[:, space.ops.index(op)], _MAX_POINTS)
         wide, pale = kept is not None and op in kept, kept == ()

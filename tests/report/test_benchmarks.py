@@ -1,11 +1,13 @@
 import json
 import pathlib
+import re
 
 import pytest
+from matplotlib.colors import to_rgba
 
 from jnas.cli.main import main
 from jnas.errors import UserError
-from jnas.report import as_text, benchmark_table, write_benchmarks
+from jnas.report import as_text, benchmark_table, rooflines, write_benchmarks
 from jnas.report.measurements import read_benchmarks
 
 from .test_page import images, parsed
@@ -103,9 +105,46 @@ def test_the_page_draws_every_chart_and_names_what_failed(write, capsys):
     assert pathlib.Path(page).read_text() == text
 
 
+def shown_on_cards(paths):
+    return re.findall("<b>(.*?)</b><span>(.*?)</span>", write_benchmarks(paths).read_text())
+
+
+def test_cards_say_of_each_program_what_is_fastest_and_slowest_and_how_files_compare(write):
+    steps = case(0.5), case(2.0, estimator="first_order"), case(0.25, what="hvp"), case(space="s2", error="killed")
+    before = write("before.jsonl", *steps)
+    assert shown_on_cards([before]) == [
+        ("250 ms", "hvp, darts, neumann"),
+        ("500 ms", "fastest: step, darts, neumann"),
+        ("2.00 s", "slowest: step, darts, first_order"),
+        ("1 of 4", "failed"),
+    ]
+    after = write("after.jsonl", case(0.125), case(4.0, estimator="first_order"))
+    cards = shown_on_cards([before, after])
+    assert ("125 ms", "fastest: step, darts, neumann · after") in cards
+    assert ("4.00 s", "slowest: step, darts, first_order · after") in cards
+    assert ("× 0.707", "time of after over before, geometric mean of 2 cases") in cards  # sqrt(1/4 * 2)
+    other = write("other.jsonl", case(estimator="implicit"))
+    assert not any("time of other" in words for _, words in shown_on_cards([before, other]))
+
+
+def test_the_legend_of_two_bars_has_the_colour_of_the_bars(monkeypatch):
+    kept = []
+    monkeypatch.setattr(rooflines, "to_svg", lambda figure: kept.append(figure) or "")
+    for groups in ([0, 0], [0, 1]):
+        rooflines.bar_chart("Memory", "bytes", ["a", "b"], groups, {"peak": [2.0, 1.0], "temporary": [1.0, 0.5]})
+    for figure, file in zip(kept, (True, False), strict=True):
+        bars = [patch.get_facecolor() for patch in figure.axes[0].patches]
+        shades = [patch.get_facecolor() for patch in figure.legends[0].get_patches()]
+        assert [shade[3] for shade in shades] == [bars[0][3], bars[2][3]] == [1.0, 0.4]
+        of_no_file = {to_rgba(rooflines.QUIET)[:3]}
+        assert {shade[:3] for shade in shades} == ({bar[:3] for bar in bars} if file else of_no_file)
+        assert len({bar[:3] for bar in bars}) == (1 if file else 2)
+
+
 def test_a_page_of_failures_alone(write):
     reader = parsed(write_benchmarks([write("a.jsonl", case(error="killed"))]).read_text())
     assert not images(reader)
+    assert "1 of 1" in reader.text
 
 
 def test_other_files_are_refused(write, tmp_path, capsys):

@@ -3,9 +3,10 @@ import xml.etree.ElementTree as ET
 
 import numpy as np
 import pytest
+from matplotlib.colors import to_hex
 
 from jnas import spaces
-from jnas.report import charts
+from jnas.report import charts, trajectories
 from jnas.report.charts import accuracy_chart, search_charts, training_charts
 from jnas.report.plots import FIRST, Line, line_chart, style, thinned
 from jnas.report.reading import read_run
@@ -136,3 +137,17 @@ def test_an_absent_edge_has_no_panel():
     weights = np.full((2, 6, 5), 0.5)
     root = ET.fromstring(trajectory_chart(narrow, "cell", np.arange(2.0), weights).svg)
     assert sum(g.get("id", "").startswith("axes_") for g in root.iter(f"{SVG}g")) == 5
+
+
+def test_a_single_epoch_is_drawn_as_bars_with_the_kept_operator_framed(monkeypatch):
+    space, kept = spaces.nasbench201(), []
+    monkeypatch.setattr(trajectories, "to_svg", lambda figure: kept.append(figure) or "")
+    weights = np.random.default_rng(0).dirichlet(np.ones(5), size=(1, 6))
+    trajectory_chart(space, "cell", np.ones(1), weights, spaces.fix(space, [3] * 6))
+    panels = [axes for axes in kept[0].axes if axes.patches]
+    for row, axes in enumerate(panels):
+        assert not axes.lines
+        np.testing.assert_allclose([bar.get_height() for bar in axes.patches], weights[0, row])
+        assert [to_hex(bar.get_facecolor()) for bar in axes.patches] == [style(op).colour.lower() for op in space.ops]
+        assert [bar.get_linewidth() > 0 for bar in axes.patches] == [op == space.ops[3] for op in space.ops]
+    assert len(panels) == 6

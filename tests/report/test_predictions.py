@@ -68,6 +68,8 @@ def test_the_page_states_its_assumptions_and_names_what_failed(write, capsys):
     reader = parsed(write_benchmarks([path]).read_text())
     text = " ".join(" ".join(reader.text).split())
     assert all(words in text for words in ASSUMPTIONS)
+    assert "25.0 ms fastest: v5e:2x4, float32" in text
+    assert "1 of 4 failed" in text
     assert "v4:2x2x4, float32 (a) failed: Ran out of memory on HBM." in text
     titles = [attrs["alt"].split(" in ")[0] for tag, attrs in reader.tags if tag == "img"]
     assert titles == ["Predicted time of a step", "Memory of a chip"]
