@@ -1,5 +1,6 @@
 """Looks at the result of the main job as its user would: a genotype, accuracies, a page. Prints what it saw; fails if a
-part is missing. Where Chromium is installed the page is opened in it, as wide as a telephone and as a desk's screen.
+part is missing. Where Chromium is installed the page is opened in it, and with it a page of every kind that the tests
+left in a folder, as wide as a telephone and as a desk's screen.
 """
 
 import json
@@ -10,24 +11,27 @@ import subprocess
 import sys
 import tempfile
 
-# A frame around the page says how much wider it came out; the page itself runs no script.
-FRAME = """<iframe src="{page}" style="width:{width}px;height:900px;border:0"></iframe><p id="said"></p><script>
-onload = () => {{
-  const page = document.querySelector("iframe").contentDocument;
-  const bare = [...page.images].filter(image => !image.naturalWidth).length;
-  document.getElementById("said").textContent = JSON.stringify({{
-    over: page.documentElement.scrollWidth - page.documentElement.clientWidth, images: page.images.length, bare,
+# Frames around the pages say how much wider than they each page came out; the pages themselves run no script.
+FRAME = """<iframe src="{page}" style="width:{width}px;height:900px;border:0"></iframe>"""
+SCRIPT = """<p id="said"></p><script>
+onload = () => {
+  const look = ({contentDocument: page}) => ({
+    over: page.documentElement.scrollWidth - page.documentElement.clientWidth, images: page.images.length,
+    bare: [...page.images].filter(image => !image.naturalWidth).length,
     dark: matchMedia("(prefers-color-scheme: dark)").matches, background: getComputedStyle(page.body).backgroundColor,
-  }});
-}};
+  });
+  const said = [...document.querySelectorAll("iframe")].map(look);
+  document.getElementById("said").textContent = JSON.stringify(said);
+};
 </script>"""
 
 
-def open_in_browser(browser: str, page: pathlib.Path, width: int, dark: bool) -> dict:
-    """Opens a page, and returns what the frame around it says; what the console says is an error."""
+def open_in_browser(browser: str, pages: list[pathlib.Path], width: int, dark: bool) -> list[dict]:
+    """Opens pages, and returns what the frames around them say; what the console says is an error."""
     with tempfile.TemporaryDirectory() as folder:
         frame = pathlib.Path(folder, "frame.html")
-        frame.write_text(FRAME.format(page=page.resolve().as_uri(), width=width))
+        frames = (FRAME.format(page=page.resolve().as_uri(), width=width) for page in pages)
+        frame.write_text("".join(frames) + SCRIPT)
         command = [
             browser, "--headless", "--no-sandbox", "--disable-gpu", "--disable-background-networking",
             "--allow-file-access-from-files", "--enable-logging=stderr", f"--user-data-dir={folder}/profile",
@@ -37,28 +41,38 @@ def open_in_browser(browser: str, page: pathlib.Path, width: int, dark: bool) ->
         done = subprocess.run(command, capture_output=True, text=True, timeout=300)
     console = [line for line in done.stderr.splitlines() if ":CONSOLE" in line]
     assert not console, console
-    found = re.search(r'<p id="said">(\{.*?\})</p>', done.stdout)
-    assert found, f"the page did not load: {done.stderr[-2000:]}"
+    found = re.search(r'<p id="said">(\[.*?\])</p>', done.stdout)
+    assert found, f"the pages did not load: {done.stderr[-2000:]}"
     return json.loads(found[1])
 
 
-def look_at_page(page: pathlib.Path) -> None:
+def pages_below(folder: pathlib.Path) -> list[pathlib.Path]:
+    """Of the pages that the tests left, the largest of every title with the same parts."""
+    kinds = {}
+    for page in sorted(folder.rglob("*.html"), key=lambda page: page.stat().st_size):
+        title, *parts = re.findall(r'<h1>(.*?)(?: on .*)?</h1>|<section id="(\w+)"', page.read_text(encoding="utf-8"))
+        kinds[(title, *parts)] = page
+    return list(kinds.values())
+
+
+def look_at_pages(pages: list[pathlib.Path]) -> None:
     """Light and dark, 360 pixels wide and 1,200."""
     browser = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
     if browser is None:
-        print("no Chromium here: the page was not opened")
+        print("no Chromium here: the pages were not opened")
         return
     looks = {}
     for width in (360, 1200):
         for dark in (False, True):
-            said = open_in_browser(browser, page, width, dark)
-            assert said["over"] <= 0, f"{page} is {said['over']} pixels wider than its window of {width}"
-            assert said["images"] > 0, said
-            assert not said["bare"], said
-            assert said["dark"] == dark, said
-            looks[dark] = said["background"]
-            print(f"{page}, {width} pixels, {'dark' if dark else 'light'}: {said}")
-    assert looks[False] != looks[True], looks
+            every = open_in_browser(browser, pages, width, dark)
+            for page, said in zip(pages, every, strict=True):
+                assert said["over"] <= 0, f"{page} is {said['over']} pixels wider than its window of {width}"
+                assert not said["bare"], (page, said)
+                assert said["dark"] == dark, (page, said)
+                looks.setdefault(page, {})[dark] = said["background"]
+            assert every[0]["images"] > 0, every[0]
+            print(f"{len(pages)} pages, {width} pixels, {'dark' if dark else 'light'}, the first: {every[0]}")
+    assert all(look[False] != look[True] for look in looks.values()), looks
 
 
 def look_at_run(run: pathlib.Path) -> None:
@@ -89,5 +103,6 @@ def look_at_run(run: pathlib.Path) -> None:
 
 
 if __name__ == "__main__":
-    look_at_run(pathlib.Path(sys.argv[1]))
-    look_at_page(pathlib.Path(sys.argv[1]) / "report.html")
+    run, *tests = map(pathlib.Path, sys.argv[1:])
+    look_at_run(run)
+    look_at_pages([run / "report.html", *(page for folder in tests for page in pages_below(folder))])
