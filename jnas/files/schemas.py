@@ -66,6 +66,7 @@ Cell = TypedDict("Cell", {"kind": str, "genotype": str, "test_accuracy": Number,
 Reference = TypedDict("Reference", {"cells": list[Cell], "versions": dict[str, str]})
 Described = TypedDict("Described", {
     "name": str, "train": Count, "validation": Count, "test": Count, "shape": list[Count], "num_classes": Count,
+    "largest_class": Number,
 }, total=False)  # fmt: skip
 Found = TypedDict("Found", {
     "genotype": Required[str], "space": str, "steps": Count, "seconds": Number, "derivation": str, "connected": bool,

@@ -221,9 +221,10 @@ def random_cells(
 def describe(splits: data.Splits, validation: int = 0, shrink: int = 1) -> dict[str, Any]:
     """What the report says about the data, `validation` of its training images the upper level's, shrunk for search."""
     train, test = splits
-    height, width, channels = train.shape
+    searched = (*(side // shrink for side in train.shape[:2]), train.shape[2])
     return {
         "name": train.name, "train": len(train) - validation, **({"validation": validation} if validation else {}),
         "test": len(test), "shape": train.shape, "num_classes": train.num_classes,
-        **({"searched_shape": (height // shrink, width // shrink, channels)} if shrink > 1 else {}),
+        "largest_class": float(np.bincount(test.labels).max() / len(test)),  # share of the test images
+        **({"searched_shape": searched} if shrink > 1 else {}),
     }  # fmt: skip

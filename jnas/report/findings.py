@@ -1,5 +1,7 @@
 """What makes the result of a run doubtful: findings at the head of its page, with the numbers that they rest on."""
 
+from typing import Any
+
 import numpy as np
 
 from jnas.report.reading import Run, found_results, random_results, series
@@ -34,14 +36,26 @@ def is_undertrained(run: Run) -> bool:
     Returns:
       True where their mean training accuracy is less than half way from guessing to no error.
     """
-    trained, chance = _fitted(run), _chance(run)
-    return chance is not None and bool(trained) and _skill(float(np.mean(trained)), chance) < UNDERTRAINED
+    trained, (chance, _) = _fitted(run), guessing(run.result.get("data"))
+    return chance < 1 and bool(trained) and _skill(float(np.mean(trained)), chance) < UNDERTRAINED
 
 
-def _chance(run: Run) -> float | None:
-    data = run.result.get("data")
-    classes = data.get("num_classes") if isinstance(data, dict) else None
-    return 1 / classes if isinstance(classes, int) and classes > 1 else None
+def guessing(data: Any) -> tuple[float, str]:
+    """What a classifier reaches that never looks at an image.
+
+    Args:
+      data: what the result of a run says about it.
+
+    Returns:
+      The share of the largest class of the test images, or of a run that does not say it one in so many classes (1:
+      nothing can be learned, or it is not known), and the words for it.
+    """
+    facts = data if isinstance(data, dict) else {}
+    classes, largest = facts.get("num_classes"), facts.get("largest_class")
+    chance = 1 / classes if isinstance(classes, int) and classes > 1 else 1.0
+    if isinstance(largest, int | float) and chance <= largest <= 1:
+        return largest, f"always saying the largest class has {100 * largest:.1f} %"
+    return chance, f"guessing has {100 * chance:.1f} %"
 
 
 def _skill(accuracy: float, chance: float) -> float:
@@ -54,23 +68,23 @@ def _fitted(run: Run) -> list[float]:
 
 
 def _supernet(run: Run) -> list[str]:
-    seen, chance = [series(run.search, name)[1] for name in ("outer_accuracy", "accuracy")], _chance(run)
+    seen = [series(run.search, name)[1] for name in ("outer_accuracy", "accuracy")]
     values = next((values for values in seen if len(values)), np.empty(0))
     reached = float(np.mean(values[-max(1, len(values) // 10) :])) if len(values) else 1.0
-    if chance is None or _skill(reached, chance) >= CHANCE:
+    chance, guess = guessing(run.result.get("data"))
+    if chance == 1 or _skill(reached, chance) >= CHANCE:
         return []
     return [
-        f"The supernet is at chance level: {100 * reached:.1f} % over the last tenth of its steps, where guessing has "
-        f"{100 * chance:.1f} %. Its mixtures say little about the operators."
+        f"The supernet is at chance level: {100 * reached:.1f} % over the last tenth of its steps, where {guess}. Its "
+        "mixtures say little about the operators."
     ]
 
 
 def _networks(run: Run) -> list[str]:
-    every, chance = [*found_results(run), *random_results(run)], _chance(run)
+    every, (chance, guess) = [*found_results(run), *random_results(run)], guessing(run.result.get("data"))
     tested = accuracies(every)
-    if chance is not None and tested and _skill(max(tested), chance) < CHANCE:
-        guess = f"where guessing has {100 * chance:.1f} %"
-        return [f"The trained networks are at chance level: at most {100 * max(tested):.1f} %, {guess}."]
+    if chance < 1 and tested and _skill(max(tested), chance) < CHANCE:
+        return [f"The trained networks are at chance level: at most {100 * max(tested):.1f} %, where {guess}."]
     if not is_undertrained(run):
         return []
     return [

@@ -7,7 +7,7 @@ from jnas import spaces
 from jnas.errors import UserError
 from jnas.files import own
 from jnas.report import quantised, selection
-from jnas.report.findings import findings
+from jnas.report.findings import findings, guessing
 from jnas.report.next_steps import KINDS, name_of_kind
 from jnas.report.reading import Run, found_results, random_results, series
 from jnas.report.reference import RANDOM, reference_cells, reference_words
@@ -224,7 +224,7 @@ def _data_words(data: dict[str, Any]) -> str:
     if isinstance(searched := data.get("searched_shape"), list | tuple):
         words.append("in the search " + " × ".join(map(str, searched)))
     if isinstance(classes, int) and classes > 0:
-        words.append(f"{classes} classes (guessing: {100 / classes:.1f} %)")
+        words.append(f"{classes} classes ({guessing(data)[1]})")
     return ", ".join(words)
 
 

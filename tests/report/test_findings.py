@@ -6,6 +6,8 @@ import numpy as np
 import pytest
 
 from jnas import spaces
+from jnas.data import Dataset, Splits
+from jnas.recipes.train_network import describe
 from jnas.report.findings import findings, is_undertrained
 from jnas.report.next_steps import next_steps
 from jnas.report.page import render
@@ -86,3 +88,24 @@ def test_networks_that_guess_are_at_chance_level(folder):
         one.update(train_accuracy=0.13, test_accuracy=0.12)
     edit(folder / "result.json", found=result["found"], random=result["random"])
     assert found_in(folder) == ["The trained networks are at chance level: at most 12.0 %, where guessing has 10.0 %."]
+
+
+@pytest.mark.parametrize(("images", "level"), [([9, 1], 0.9), ([5, 5], 0.5)])
+def test_chance_level_is_the_share_of_the_largest_class_of_the_test_images(folder, images, level):
+    labels = np.repeat([0, 1], images).astype(np.int32)
+    part = Dataset(np.zeros((10, 4), np.uint8), labels, (2, 2, 1), 2, "skewed")
+    edit(folder / "result.json", data=describe(Splits(part, part)))
+    result = json.loads((folder / "result.json").read_text())
+    for one in (result["found"], *result["random"]):
+        one.update(train_accuracy=0.9, test_accuracy=0.9)
+    edit(folder / "result.json", found=result["found"], random=result["random"])
+    words = f"always saying the largest class has {100 * level:.1f} %"
+    said = [f"The trained networks are at chance level: at most 90.0 %, where {words}."] * (level > 0.5)
+    assert [text for text in found_in(folder) if "networks" in text] == said
+    page = render(read_run(folder))
+    assert f"2 classes ({words})" in page
+    data = json.loads((folder / "result.json").read_text())["data"]
+    del data["largest_class"]  # of a version that did not write it
+    edit(folder / "result.json", data=data)
+    assert not any("networks" in text for text in found_in(folder))
+    assert "2 classes (guessing has 50.0 %)" in render(read_run(folder))

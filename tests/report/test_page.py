@@ -102,7 +102,7 @@ def test_the_page_says_what_was_searched_and_what_came_of_it(page):
     assert "2 min 3 s" in text
     assert "8 operators, 14 edges a cell, about 1.1 × 10¹⁸ architectures" in text
     assert "tiny, 800 train, 800 validation, 400 test, images 8 × 8 × 1, in the search 4 × 4 × 1, 10 classes" in text
-    assert "(guessing: 10.0 %)" in text
+    assert "10 classes (guessing has 10.0 %)" in text
     assert "+3.00 points, 95 % interval −6.94 to +12.94" in text
     assert "better than 3 of 3" in text
     assert "argmax of the mixture without none" in text
