@@ -16,6 +16,7 @@ from jnas.searchers import Pooled
 from jnas.searchers.base import NoneAllowed, Objective
 from jnas.searchers.gp.incumbent import Incumbent, incumbent
 from jnas.study import open_study, search
+from jnas.study.hooks import TrialHook
 from jnas.study.ledger import rows_of, trial_of
 from jnas.types import Key
 
@@ -53,6 +54,7 @@ def search_until_settled(
     known: tuple[np.ndarray, np.ndarray] | None = None,
     describe: Callable[[np.ndarray], str] | None = None,
     look: Callable[[dict[str, Any]], None] | None = None,
+    hook: TrialHook | None = None,
 ) -> Found:
     """Search, and stop when the model has converged.
 
@@ -71,6 +73,7 @@ def search_until_settled(
       known: `(codes, scores)` that were evaluated before; they enter the model and not the study.
       describe: the name of an architecture.
       look: called with each entry of the log.
+      hook: of `search`, called for every trial that this call evaluates.
 
     Returns:
       What was found.
@@ -88,7 +91,8 @@ def search_until_settled(
     study = open_study() if study is None else study
     # What the study holds is read and not asked of `search`, which would clear away what waits to be tried again.
     trials = tuple(trial_of(row) for row in rows_of(study) if row.state == "complete")
-    go_on = functools.partial(search, informed, objective, key=key, study=study, describe=describe)
+    hooks = [] if hook is None else [_whole(hook, {trial.number for trial in trials}, num_evaluations)]
+    go_on = functools.partial(search, informed, objective, key=key, study=study, describe=describe, hooks=hooks)
     for count in range(1, num_evaluations + 1):
         if count > len(trials):
             try:
@@ -123,6 +127,18 @@ def search_until_settled(
     code = previous.code if previous is not None else state.codes[np.nanargmax(state.values[: state.count])]
     rows = state.known
     return Found(np.asarray(code), state.codes[rows], state.values[rows], log, converged)
+
+
+def _whole(hook: TrialHook, shown: set[int], budget: int) -> TrialHook:
+    """A hook of `search`, which is asked for one trial more each time: it sees every trial once, and the budget."""
+
+    def report(progress):
+        new = tuple(trial for trial in progress.new if trial.number not in shown)
+        shown.update(trial.number for trial in new)
+        if new:
+            hook(progress._replace(new=new, num_evaluations=budget))
+
+    return report
 
 
 def _moved(before: Incumbent | None, now: Incumbent) -> dict[str, Any]:

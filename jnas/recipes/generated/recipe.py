@@ -267,19 +267,19 @@ def _level(folder, by, objective, level, budget, key, *, describe, choices, **re
     """One level in its folder: the trials in `study.journal`, the model's word after each in `model.jsonl`."""
     files.prepare_folder(folder)
     lines: list[str] = []
-    print(f"{folder.name} 0 of at most {budget}  compiling", file=sys.stderr, flush=True)
 
     def look(entry):
         lines.append(json.dumps(entry))
         files.atomic_write(folder / "model.jsonl", "\n".join(lines) + "\n")
         print(
-            f"{folder.name} {entry['step']} of at most {budget}: {entry['mean']:.4f} +- {entry['std']:.4f} expected of "
-            f"{entry['name']}", file=sys.stderr, flush=True,
+            f"{folder.name} settled {entry['settled']} of {level.patience}: {entry['mean']:.4f} +- {entry['std']:.4f} "
+            f"expected of {entry['name']}", file=sys.stderr, flush=True,
         )  # fmt: skip
 
     return search_until_settled(
         by, objective, key=key, num_evaluations=budget,
         criterion=Criterion(level.tolerance, level.patience, level.initial), describe=describe, look=look,
+        hook=study.trials_progress(f"{folder.name}, at most"),
         study=study.open_study(folder / "study.journal", name=folder.name, choices=choices), **rest,
     )  # fmt: skip
 

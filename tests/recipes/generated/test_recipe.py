@@ -9,7 +9,7 @@ import jax
 import numpy as np
 import pytest
 
-from jnas import searchers, spaces
+from jnas import searchers, spaces, study
 from jnas.cli import main
 from jnas.data.arrays import splits_of
 from jnas.data.load import load
@@ -328,6 +328,21 @@ def test_the_search_stops_when_the_hyperparameters_and_the_incumbent_stand_still
     assert stops_after([0.2 * n for n in range(12)], 1) == 12  # never
 
 
+def test_what_looks_on_sees_every_trial_once_of_the_whole_budget():
+    def go_on(budget, hook=None):
+        model_search.search_until_settled(
+            searchers.Pooled(searchers.random(space), still([0.0])), lambda arch, key: Evaluation(float(arch.sum())),
+            key=jax.random.key(0), num_evaluations=budget, criterion=model_search.Criterion(0.1, 9), study=kept,
+            hook=hook,
+        )  # fmt: skip
+
+    space, kept, seen = chain(("skip_connect", "conv_1x1"), 5), study.open_study(), []
+    go_on(2)
+    go_on(5, seen.append)
+    assert [[trial.number for trial in progress.new] for progress in seen] == [[2], [3], [4]]
+    assert [(len(progress.trials), progress.num_evaluations) for progress in seen] == [(3, 5), (4, 5), (5, 5)]
+
+
 def test_clipped_targets_are_in_units_of_the_scores():
     values = np.array([10.0, 91.0, 92.0, 93.0, 95.0])
     centre, scale = incumbent.centre_and_scale(values)
@@ -508,6 +523,10 @@ def test_the_command_searches_trains_reports_and_puts_its_network_to_work(images
     )  # fmt: skip
     done = command("search", "space-search", *tiny, "--out", tmp_path / "run")
     assert done.returncode == 0, done.stderr
+    for level in ("spaces", "networks"):
+        lines = [line for line in done.stderr.splitlines() if line.startswith(f"{level}, at most")]
+        assert [line.split()[3] for line in lines] == ["compiling", "1/2", "2/2"]
+        assert lines[-1].endswith("0:00:00 left")
     result = json.loads((tmp_path / "run" / "result.json").read_text())
     assert result["found"]["space"] == result["space"]
     assert result["genotype"].startswith("chain:")
