@@ -71,7 +71,7 @@ Described = TypedDict("Described", {
 Found = TypedDict("Found", {
     "genotype": Required[str], "space": str, "steps": Count, "seconds": Number, "derivation": str, "connected": bool,
     "runs": list[OneOfSeveral], "chosen": Whole, "agreement": Agreement, "edge_ops": dict[str, list[Texts]],
-    "stages": list[Mapping],
+    "stages": list[Mapping], "evaluations": Count,
 }, total=False)  # fmt: skip
 
 

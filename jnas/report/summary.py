@@ -183,7 +183,7 @@ def _cards(run: Run, ours: list[dict[str, Any]], theirs: list[float]) -> str:
             shown.append((count(result["parameters"]), "parameters of its network"))
         if run.result and "seconds" not in run.result and isinstance(result.get("seconds"), int | float):
             shown.append((duration(result["seconds"]), "training time"))
-    seconds, steps = run.result.get("seconds"), run.result.get("steps")
+    seconds, steps = run.result.get("seconds"), run.result.get("steps", run.result.get("evaluations"))
     if seconds is None and len(run.search.get("time", ())):
         seconds = run.search["time"][-1] - run.search["time"][0]
     if steps is None and len(run.search.get("step", ())):

@@ -5,6 +5,7 @@ import dataclasses
 import itertools
 import json
 import os
+import re
 import signal
 import time
 
@@ -76,6 +77,7 @@ def test_the_best_of_the_trials_is_trained_and_shown(settings, tmp_path):
     assert (result["evaluations"], result["score"]) == (30, best["scores"][0])
     page = (folder / "report.html").read_text()
     assert "30 complete trials, 0 failed" in page
+    assert re.search("<b>[^<]*s</b><span>search time, 30 evaluations</span>", page)
     assert f"the best, {result['score']:.4g}, is number {rows.index(best) + 1}" in page
     assert list((folder / "search").glob("events.out.tfevents.*"))
     assert driver.run(trials, settings, folder) == json.loads(json.dumps(result))  # done, and read
