@@ -28,6 +28,9 @@ WHOLE = spaces.extend(spaces.branched(("none", "skip_connect"), 2), spaces.Opera
 # One edge has no other candidate, so that whatever is found holds the operator.
 SPACE = spaces.narrow(WHOLE, {"cell": [WHOLE.ops, (NAME,), WHOLE.ops]})
 
+PLAIN = spaces.branched(("none", "skip_connect", "nor_conv_1x1"), 2)
+BUILT_IN = spaces.narrow(PLAIN, {"cell": [PLAIN.ops, ("nor_conv_1x1",), PLAIN.ops]})  # found by no name
+
 LABELS = np.arange(120) % 4
 IMAGES = (60 * LABELS[:, None, None] + np.random.default_rng(0).integers(0, 60, (120, 7, 7))).astype(np.uint8)
 ARRAYS = IMAGES[:80], LABELS[:80], IMAGES[80:], LABELS[80:]

@@ -21,6 +21,7 @@ from jnas.errors import UserError
 from jnas.files import own
 from jnas.recipes import config, own_parts
 from jnas.recipes.gradient.settings import Search
+from jnas.recipes.joint import recipe as joint
 from jnas.recipes.zoo.settings import Selection
 from jnas.report import next_steps, read_run
 
@@ -113,6 +114,36 @@ def test_it_is_evaluated_trained_asked_and_exported(searched, capsys, tmp_path):
     assert not [name for name in sys.modules if name.startswith("_jnas_own_")]
     np.testing.assert_allclose(answer.max(), said["probability"], atol=1e-5)
     assert str(answer.argmax()) == said["class"]
+
+
+def test_a_joint_search_over_built_in_operators_is_evaluated_and_exported(tmp_path, capsys, monkeypatch):
+    """What is found is trained; only the scores of candidates, which are no part of it, are made up."""
+    score = lambda *_, **__: lambda archs, columns: np.mean(archs, axis=1)
+    monkeypatch.setattr(joint, "supernet", lambda *_: score)
+    monkeypatch.chdir(tmp_path)
+    shutil.copy(OPS, "ops.py")
+    words = (
+        "operators=", "methods=w5a8", "units=shared", "searcher=random", "beside=[]", "num_evaluations=2",
+        "networks=1", "compare=false", "supernet.channels=2", "supernet.depth=1", "train.channels=2", "train.depth=1",
+        "train.epochs=6", "train.batch_size=20", "train.learning_rate=0.1", "train.augmentation.crop=0",
+    )  # fmt: skip
+    assert run("search", "joint", "space=ops.py:BUILT_IN", "data=ops.py:images", *words, "--out", "run") == 0
+    stored = json.loads(pathlib.Path("run/result.json").read_text())
+    assert stored["space"].startswith("ops.py:BUILT_IN@sha256:")
+    assert set(stored["found"]["policy"].values()) == {"w5a8"}
+    assert stored["found"]["test_accuracy"] > 0.3  # guessing: a quarter
+    capsys.readouterr()
+    assert run("evaluate", "run", "--space", "ops.py:BUILT_IN", "--data", "ops.py:images") == 0
+    assert json.loads(capsys.readouterr().out)["accuracy"] == stored["found"]["test_accuracy"]
+    assert run("export", "run", "--space", "ops.py:BUILT_IN", "--out", "net.jnas") == 0
+    *_, images, labels = own.read("ops.py:images").part()
+    for command in (("evaluate", "run", "--data", "ops.py:images"), ("export", "run", "--out", "x")):
+        capsys.readouterr()
+        assert f"{ASKED}space=PATH/ops.py:" in refused(capsys, *command)
+    forget()
+    answers = exported.load("net.jnas")(images[..., None])["probability"].argmax(1)
+    assert np.mean(answers == labels) == pytest.approx(stored["found"]["test_accuracy"], abs=0.06)  # two images
+    assert not [name for name in sys.modules if name.startswith("_jnas_own_")]
 
 
 def test_what_to_do_next_names_the_parts(searched, tmp_path, monkeypatch):
