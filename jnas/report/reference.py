@@ -41,9 +41,11 @@ def reference_words(result: Mapping[str, Any]) -> str:
         text += f"; the {alike.count} with as many 3x3 convolutions, {size}, reach {_percent(alike.mean)} on average"
     most = max(row["parameters"] for row in reference_cells(result))
     largest = summarise(accuracies(row for row in reference_cells(result) if row["parameters"] == most))
+    stricter = "; they were drawn without the operator none, which this search may derive: a stricter comparison"
     return (
         f"{text}; the largest cell reaches {_percent(largest.mean)} with {most:,} parameters, "
         f"the found one has {found.get('parameters', 0):,}"
+        f"{stricter if 'none included' in str(result.get('derivation')) else ''}"
     )
 
 

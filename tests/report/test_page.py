@@ -15,6 +15,7 @@ import yaml
 
 from jnas import spaces
 from jnas.errors import Interrupted, UserError
+from jnas.recipes.gradient.recipe import _rule
 from jnas.report.page import render, write_report
 from jnas.report.reading import read_run
 from jnas.report.reference import reference_words
@@ -282,6 +283,9 @@ def test_a_found_cell_stands_among_the_cells_trained_in_advance(tmp_path, write_
     assert "6 nor_conv_3x3 1 90.00 5,000" in text
     assert words.capitalize() in page  # beside the picture, for those who cannot see it
     assert reference_words(result) == words
+    own = {"derivation": _rule(spaces.nasbench201(), ())}
+    assert reference_words(result | own).removeprefix(words).startswith("; they were drawn without the operator none")
+    assert reference_words(result | {"derivation": _rule(spaces.nasbench201(), ("none",))}) == words
     assert reference_words({**result, "reference": None}) == ""
 
 
