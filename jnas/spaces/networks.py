@@ -120,9 +120,9 @@ def to_string(space: NetworkSpace, arch) -> str:
 def from_string(space: NetworkSpace, words: str) -> Array:
     """As `spaces.from_string`; also a chain as `to_string` writes it, a published cell's name, and other codes' text.
 
-    That is `Genotype(...)` of DARTS' forks, with pairs node by node, NumPy's numbers or a module before it,
-    `Structure(4 nodes with |...|)` of NAS-Bench-201, and numbers after the name of their convention, such as NASLib's
-    `naslib:(4, 0, 3, 1, 4, 3)`.
+    That is `Genotype(...)` of DARTS' forks, with pairs node by node, NumPy's numbers or a module before it, the dict
+    `{'normal': [...], ...}` of AutoDL-Projects, `Structure(4 nodes with |...|)` of NAS-Bench-201, and numbers after the
+    name of their convention, such as NASLib's `naslib:(4, 0, 3, 1, 4, 3)`.
 
     >>> from jnas import spaces
     >>> spaces.to_genotype(spaces.darts(), from_string(spaces.darts(), "DARTS_V2")).normal[:2]

@@ -27,6 +27,17 @@ def by_node(open_, close):
     return text.replace("[(", open_ + "(").replace(")]", ")" + close)
 
 
+def autodl(number="{}"):
+    """As searches of D-X-Y/AutoDL-Projects print it, see `genotype` of lib/models/cell_searchs: the larger first."""
+    names = {"sep_conv": "dua_sepc", "dil_conv": "dil_sepc"}
+    weights, cells = iter(("0.13160914", "0.12849186", "1.2e-05", "9e-06") * 4), {}
+    for cell, pairs in (("normal", DARTS_V2.normal), ("reduce", DARTS_V2.reduce)):
+        of = [f"('{op}', {source}, {number.format(next(weights))})" for op, source in pairs]
+        cells[cell] = ", ".join(f"({', '.join(of[i : i + 2])})" for i in range(0, 8, 2))
+    text = ", ".join(f"'{cell}': [{nodes}], '{cell}_concat': [2, 3, 4, 5]" for cell, nodes in cells.items())
+    return re.sub("sep_conv|dil_conv", lambda name: names[name[0]], f"{{{text}}}")
+
+
 @pytest.mark.parametrize(
     "text",
     [
@@ -57,6 +68,9 @@ def test_cells_of_the_benchmark(text):
         by_node("(", ")"),
         by_node("[", "]").replace("[[(", "[\n  [ (").replace(", [(", ",\n  [("),
         f"naslib:{COMPACT}",
+        autodl(),
+        f" autodl: {autodl('np.float32({})')}\n",
+        autodl().replace("], '", "],\n '").replace("dua_sepc", "sep_conv"),
     ],
 )
 def test_cells_of_darts(text):
@@ -81,7 +95,32 @@ def test_numbers_of_no_convention_are_refused(space, text):
         networks.from_string(spaces.by_name(space), text)
 
 
+@pytest.mark.parametrize(
+    ("change", "said"),
+    [
+        (lambda text: text[:-1], "is no genotype: write Genotype"),
+        (lambda text: text.replace("'reduce_concat': [2, 3, 4, 5]", ""), "must give normal, normal_concat, reduce,"),
+        (
+            lambda text: text.replace("'skip_connect', 0", "'conv_3x1_1x3', 0"),
+            "'conv_3x1_1x3' in 'normal' is no operator",
+        ),
+        (lambda text: text.replace("'dil_sepc_3x3', 2", "'dil_sepc_3x3', 7"), "has no source 7: node 5 takes 0 to 4"),
+        (lambda text: text.replace("0.13160914", "nan", 1), "is no pair: write (operator, source)"),
+        (lambda text: text.replace("(('", "('"), "is no genotype: write Genotype"),
+    ],
+)
+def test_what_is_damaged_is_said_in_one_sentence(change, said):
+    with pytest.raises(UserError) as error:
+        networks.from_string(spaces.darts(), change(autodl()))
+    assert said in str(error.value)
+    assert "\n" not in str(error.value)
+
+
 def test_the_command_takes_them(capsys):
-    for text, space in ((f"naslib:{COMPACT}", "darts"), ("naslib:[2, 1, 4, 0, 1, 3]", "nasbench201")):
+    for text, space in (
+        (autodl(), "darts"),
+        (f"naslib:{COMPACT}", "darts"),
+        ("naslib:[2, 1, 4, 0, 1, 3]", "nasbench201"),
+    ):
         assert main(["train", text, "--show"]) == 0
         assert f"space: {space}" in capsys.readouterr().out
