@@ -168,7 +168,7 @@ def _cards(found: Benchmarks) -> str:
         for word, case in zip(("fastest", "slowest"), (these[0], *these[1:][-1:]), strict=False):
             seconds = case.record["step_s"]
             time = f"{significant(seconds)} s" if seconds >= 1 else f"{significant(seconds, 1e3)} ms"
-            shown.append((time, f"{word}: {_named(found, case)}" if these[1:] else case.label))
+            shown.append((time, f"{word}: " * bool(these[1:]) + _named(found, case)))
     first, *others = ({case.label: case.record["step_s"] for case in timed if case.file == f} for f in found.files)
     for file, times in zip(found.files[1:], others, strict=True):
         if logs := [math.log(times[label] / first[label]) for label in times if label in first]:

@@ -120,6 +120,7 @@ def test_cards_say_of_each_program_what_is_fastest_and_slowest_and_how_files_com
     ]
     after = write("after.jsonl", case(0.125), case(4.0, estimator="first_order"))
     cards = shown_on_cards([before, after])
+    assert ("250 ms", "hvp, darts, neumann · before") in cards
     assert ("125 ms", "fastest: step, darts, neumann · after") in cards
     assert ("4.00 s", "slowest: step, darts, first_order · after") in cards
     assert ("× 0.707", "time of after over before, geometric mean of 2 cases") in cards  # sqrt(1/4 * 2)
