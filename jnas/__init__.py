@@ -15,11 +15,10 @@ if TYPE_CHECKING:
     from jnas.study import search
     from jnas.train import fit
 
-__version__ = "0.17.0"
+__version__ = "0.18.0"
 _ROOMS = ("bilevel", "data", "distributed", "exported", "files", "nets", "searchers", "spaces", "study", "train")
-_COMMANDS = ("Run", "evaluate", "load", "search_architecture", "train_architecture")
-_HOMES = {"fit": "train", "search": "study", **dict.fromkeys(_COMMANDS, "recipes.commands"),
-          "select_network": "recipes.zoo.commands"}  # fmt: skip
+_HOMES = {"fit": "train", "search": "study", "select_network": "recipes.zoo.commands"}
+_HOMES |= dict.fromkeys(("Run", "evaluate", "load", "search_architecture", "train_architecture"), "recipes.commands")
 __all__ = ["Run", "bilevel", "data", "evaluate", "fit", "load", "nets", "search", "search_architecture", "searchers",
            "select_network", "spaces", "train_architecture"]  # fmt: skip
 

@@ -144,7 +144,7 @@ Carried = TypedDict("Carried", {
 Selected = TypedDict("Selected", {
     "candidates": list[Offered], "ranking": list[Predicted], "trials": list[Tried],
     "records": Annotated[list[Count], Len(2, 2)], "carried by": Carried | None, "stopped": str,
-    "next": Predicted | None, "target": Number | None,
+    "next": Predicted | None, "target": Number | None, "chosen": str,
 }, total=False)  # fmt: skip
 InIntegers = TypedDict("InIntegers", {
     "test_accuracy": Number, "agreement": Number, "latency": Number, "refused": str,

@@ -34,11 +34,13 @@ def words(found: dict[str, Any]) -> list[str]:
     trials = found.get("trials", [])
     if not trials:
         return []
-    best = max(last_of_each(trials), key=lambda trial: trial["test_accuracy"])
+    last = last_of_each(trials)
+    chosen = [trial for trial in last if "chosen" in found and trial.get("name") == found["chosen"]]
+    best = max(chosen or last, key=lambda trial: trial["test_accuracy"])
     among, tried = len(found.get("candidates", [])), len({trial.get("model") for trial in trials})
     return [
-        f"Networks within the limits: {among}; fine-tuned: {tried}, in {len(trials)} steps. {best.get('model')} does "
-        f"best on the validation images, {100 * best['test_accuracy']:.2f} %."
+        f"Networks within the limits: {among}; fine-tuned: {tried}, in {len(trials)} steps. Chosen was "
+        f"{best.get('model')}, with {100 * best['test_accuracy']:.2f} % of the validation images."
     ]
 
 

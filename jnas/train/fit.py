@@ -140,8 +140,9 @@ def fit(
             every = num_steps if checkpoints is None else checkpoints.every or num_steps
             if saver is not None and (stopped or enough or step == num_steps or step % every == 0):
                 _check_state(began_finite, state, step)
-                kept = [(hook.name, hook.save(step)) for hook in called]
-                saver.save(step, state, {"key": _key_numbers(keys), "enough": enough, "hooks": _named(kept)})
+                saved = [(hook.name, hook.save(step)) for hook in called]
+                kept = {name: plain(memory) for name, memory in saved if name is not None}
+                saver.save(step, state, {"key": _key_numbers(keys), "enough": enough, "hooks": kept})
         if saver is not None:
             saver.wait()
 
@@ -169,10 +170,6 @@ def _called(hooks: Sequence[Hook]) -> list[Hook]:
 def _is_enough(answer: Any) -> bool:
     """Whether a hook said so: True, of Python or of NumPy, and not whatever else a function may return."""
     return isinstance(answer, bool | np.bool_) and bool(answer)
-
-
-def _named(kept: list[tuple[str | None, Any]]) -> dict[str, Any]:
-    return {name: plain(memory) for name, memory in kept if name is not None}
 
 
 def _span(steps: int, seconds: float, most: int) -> int:

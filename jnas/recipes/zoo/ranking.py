@@ -13,7 +13,7 @@ from jnas.recipes.zoo.settings import FineTuning, Selection
 from jnas.searchers import hedge, importance, predictor
 
 INTERVAL = 1.6449  # deviations on either side of the mean: 90 % of a normal distribution
-PRIOR_TASKS = 3  # on record, as much as which the order without records counts
+PRIOR_TASKS = 10  # on record, as much as which the order without records counts, see experiments/zoo
 PRIORS = {"source": (STANDING,), "probe": (LOGME,), "both": (STANDING, LOGME)}
 
 

@@ -35,14 +35,16 @@ def next_step(
 ) -> tuple[Step | None, str]:  # fmt: skip
     """What comes next: the first of these that the budget allows.
 
-    1. The next one of the order begins, as long as fewer than `trials` have begun.
-    2. Of n that began the best max(1, n // eta) at the end of the first rung go on to the second, of those the best
+    1. With a target: the best of all at the end of a rung goes on, for it may be enough, and programs to be compiled
+       are what the next one costs before its first step.
+    2. The next one of the order begins, as long as fewer than `trials` have begun.
+    3. Of n that began the best max(1, n // eta) at the end of the first rung go on to the second, of those the best
        max(1, n // eta^2) to the third, and so on.
-    3. With a target: the others go on, those on the highest rung first and the best of them first.
-    4. With a target: further ones of the order begin.
+    4. With a target: the others go on, those on the highest rung first and the best of them first.
+    5. With a target: further ones of the order begin.
 
-    What 2 may take at most is reserved when one begins by 1, so that a small budget begins fewer candidates and not
-    ones that come to no end; in 3 and 4 what a candidate takes to its end.
+    What 3 may take at most is reserved when one begins by 2, so that a small budget begins fewer candidates and not
+    ones that come to no end; in 4 and 5 what a candidate takes to its end.
 
     Args:
       order: the candidates, the first first; it may change from step to step.
@@ -83,12 +85,18 @@ def _proposed(
     reached = {one.choice: one.rung for one in done}
     score = {(one.choice, one.rung): one.score for one in done}
     new = [int(at) for at in order if at not in reached]
+    ranked = [
+        sorted((at for at in reached if reached[at] >= rung), key=lambda at: -score[at, rung]) for rung in range(last)
+    ]
+    for rung, there in enumerate(ranked):
+        if go_on and there and reached[there[0]] == rung:
+            yield Step(there[0], rung + 1, _more(costs, there[0], rung + 1), f"goes on, the best on rung {rung + 1}")
     if len(reached) < trials:
         spent = sum(costs[at, rung] for at, rung in reached.items())
         for at in new:
-            yield Step(at, 0, _most(costs[[*reached, at]], eta) - spent, "begins, the next in the order")
-    for rung in range(last):
-        there = sorted((at for at in reached if reached[at] >= rung), key=lambda at: -score[at, rung])
+            needed = max(_most(costs[[*reached, at]], eta) - spent, costs[at, 0])
+            yield Step(at, 0, float(needed), "begins, the next in the order")
+    for rung, there in enumerate(ranked):
         for at in there[: max(1, len(reached) // eta ** (rung + 1))]:
             if reached[at] == rung:
                 why = f"goes on, {1 + there.index(at)} of {len(there)} on rung {rung + 1}"

@@ -103,14 +103,23 @@ def search(config: Selection, plan: Plan, path: pathlib.Path) -> dict[str, Any]:
 def finish(
     config: Selection, plan: Plan, found: dict[str, Any], path: pathlib.Path, mesh: Mesh | None = None
 ) -> dict[str, Any]:
-    """The best trial measured on the test images, once, see `driver.Recipe`.
+    """The chosen trial measured on the test images, once, see `driver.Recipe`.
+
+    It is one that reached the target, else the best of those trained for longest.
 
     Raises:
       Diverged: if every fine-tuning did.
     """
     seconds = found.pop("seconds")
     last = {trial["name"]: trial for trial in found["trials"]}.values()  # of each the longest, whose weights are kept
-    best = max(last, key=lambda trial: trial["test_accuracy"])
+    aim = math.inf if config.target_accuracy is None else config.target_accuracy
+
+    def worth(trial):
+        """Of few images the best score is the luckiest as well: what was trained for longest comes before it."""
+        score = trial["test_accuracy"]
+        return "diverged" not in trial, score >= aim, trial["epochs"], score
+
+    best = max(last, key=worth)
     if "diverged" in best:
         raise Diverged(best["diverged"])
     best["validation_accuracy"] = best["test_accuracy"]
@@ -126,7 +135,7 @@ def finish(
         "seconds": seconds, "random": [],
         "found": {**best, "test_accuracy": measured["accuracy"], "test_loss": measured["loss"]},
         "data": train_network.describe(plan.splits, len(plan.validation)),
-        "selection": {**found, "candidates": front,
+        "selection": {**found, "candidates": front, "chosen": best["name"],
                       "ended": datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds")},
     }  # fmt: skip
 

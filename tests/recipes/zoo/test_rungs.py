@@ -77,15 +77,19 @@ def test_no_budget_is_exceeded_and_what_begins_can_end():
 
 def test_a_target_ends_it_at_whatever_rung_and_a_missed_one_tries_everybody():
     final = np.array([0.5, 0.6, 0.95, 0.7])
-    done, _, end = followed(final, target=0.6)
+    done, _, end = followed(final, target=0.65)
     assert done[-1] == Done(2, 0, pytest.approx(0.95 * 0.7))
     assert end == "the target is reached"
     done, after, end = followed(final, target=0.99, trials=2)
     assert {(one.choice, one.rung) for one in done} == set(itertools.product(range(4), range(3)))
     assert after is None
     assert end == "the target is missed and every candidate has come to its end"
-    # After the halving of two the other one goes to its end, and only then a third begins.
-    assert [one.choice for one in done] == [0, 1, 1, 1, 0, 0, 2, 2, 2, 3, 3, 3]
+    # The best so far goes to its end before the next one begins; the last one is never the best.
+    assert [one.choice for one in done] == [0, 0, 0, 1, 1, 1, 2, 2, 2, 3, 3, 3]
+    done, _, _ = followed(final[::-1], target=0.99, trials=3)
+    assert [one.choice for one in done] == [0, 0, 0, 1, 1, 1, 2, 2, 2, 3, 3, 3]
+    done, _, _ = followed(final[[2, 3, 0, 1]], target=0.99, trials=3)
+    assert [one.choice for one in done] == [0, 0, 0, 1, 2, 1, 1, 2, 2, 3, 3, 3]
     done, after, end = followed(final, target=0.99, trials=2, budget=20.0)
     assert end == "the target is missed and the budget has 2 s left"
     assert (after.choice, after.rung) == (2, 0)

@@ -90,7 +90,7 @@ def test_fine_tuning_moves_what_it_may(place, chosen):
     assert not np.array_equal(*(jax.tree.leaves(s)[0] for s in stats))
 
 
-def test_gradients_of_what_stands_still_are_not_computed(place, images, monkeypatch, tmp_path):
+def test_gradients_of_what_stands_still_are_not_computed(place, images, monkeypatch, tmp_path, standard_promotion):
     model, jobs = networks.load(place, "only").model, []
     train = models.as_read_by(model, load(str(images)).train)
     monkeypatch.setattr(finetune.trainer, "train", lambda job, key, **_: jobs.append(job))
@@ -254,8 +254,8 @@ def test_the_order_with_records():
     order, expected = ranking.ranked(config, offered, rows)
     means = [rungs[-1].mean for rungs in expected]
     assert np.argsort(means).tolist() == [2, 0, 3, 1]
-    # The order without records, 0 2 1 3, counts as 3 of the 8 tasks: 3 * 0 + 8 * 3 against 3 * 3 + 8 * 2.
-    assert order.tolist() == [1, 0, 3, 2]
+    # The order without records, 0 2 1 3, counts as 10 tasks beside 8: 8 * 3 + 10 * 0, 8 * 1 + 10 * 2, ...
+    assert order.tolist() == [0, 1, 2, 3]
     assert all(one.low < one.mean < one.high for rungs in expected for one in rungs)
     assert [len(rungs) for rungs in expected] == [2] * 4
     # With a target those come first that reach it on the mean, the cheapest of them first.
@@ -264,7 +264,7 @@ def test_the_order_with_records():
     aimed = dataclasses.replace(config, target_accuracy=middle)
     assert ranking.ranked(aimed, slow_first, rows)[0].tolist() == [3, 1, 0, 2]
     missed = dataclasses.replace(config, target_accuracy=1.0)
-    assert ranking.ranked(missed, slow_first, rows)[0].tolist() == [1, 0, 3, 2]
+    assert ranking.ranked(missed, slow_first, rows)[0].tolist() == [0, 1, 2, 3]
     # Too few, or all of one task: nothing is predicted.
     for few in (rows[:19], [{**record, "task": "t"} for record in rows]):
         assert ranking.ranked(config, offered, few)[1] is None
@@ -275,7 +275,7 @@ def test_what_the_predictor_rests_on():
     config, rows = build(Selection, {"data": "x"}), list(known())
     carried = ranking.carrying(config, rows)
     assert {one["name"] for one in carried["features"][:2]} == {records.FROZEN, records.CENTROID}
-    assert carried["error"] < 0.5 * carried["guess"]
+    assert carried["error"] < 0.6 * carried["guess"]
     first, second, third = (one["rise"] for one in carried["features"][:3])
     assert first > second > 3 * third
     assert 0.7 < carried["coverage"] <= 1
@@ -358,8 +358,8 @@ def test_a_target_that_is_reached_ends_it_and_a_missed_one_is_told(pretended):
 def test_records_of_others_change_the_order_and_their_own_join_them(pretended):
     """Elsewhere low accuracy at the source went with high accuracy after it, as it does here."""
     random, rows = np.random.default_rng(0), []
-    for task in range(4):
-        for _ in range(8):
+    for task in range(16):
+        for _ in range(2):
             features = dict.fromkeys(records.NAMES, 0.0) | {records.SOURCE: float(random.uniform(0.1, 0.9))}
             score = 1 - 0.5 * features[records.SOURCE]
             rows.append({"task": f"t{task}", "features": features, "score": score, "model": "m", "seconds": 1.0})
