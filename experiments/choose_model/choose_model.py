@@ -62,11 +62,11 @@ SETTINGS = {
 RESULTS = "experiments/choose_model/choose_model.jsonl"
 RESULTS_OF_TEST = "experiments/choose_model/choose_model_kept_back.jsonl"
 COLUMNS = (
-    ("predictor", "predictor"), ("regret none", "regret, no limit"), ("gain none", "gain on best single"),
+    ("predictor", "predictor"), ("regret none", "regret, no limit"), ("gain none", "gain on best single [95 %]"),
     ("won none", "tasks won-lost"), ("p none", "p"), ("wilcoxon none", "Wilcoxon p"),
-    ("regret all", "regret, mean over limits"), ("gain all", "gain"), ("won all", "won-lost"), ("p all", "p"),
-    ("wilcoxon all", "Wilcoxon p"), ("of 3", "regret of the best of 3, over limits"), ("rank", "rank correlation"),
-    ("top", "top 3 hold the best"), ("covered", "90 % interval covers"),
+    ("regret all", "regret, mean over limits"), ("gain all", "gain [95 %]"), ("won all", "won-lost"), ("p all", "p"),
+    ("wilcoxon all", "Wilcoxon p"), ("of 3", "regret of the best of 3, over limits"),
+    ("rank", "rank correlation [95 %]"), ("top", "top 3 hold the best"), ("covered", "90 % interval covers"),
 )  # fmt: skip
 MEASURES = ("regret", "regret of 3", "rank correlation", "top-3 hit")
 
@@ -143,7 +143,7 @@ def limited(grid, score, limit):
 
 
 def paired(ours, theirs):
-    """One-sided tests that the first has less regret, over tasks; and the mean difference."""
+    """One-sided tests that the first has less regret, over tasks; the mean difference, and its bootstrap interval."""
     gain = np.asarray(theirs) - np.asarray(ours)
     if len(gain) <= 16:
         signs = np.array(list(itertools.product((1, -1), repeat=len(gain))))
@@ -152,9 +152,16 @@ def paired(ours, theirs):
     flips = float(np.mean(signs @ gain >= gain.sum() - 1e-12))
     wilcoxon = float(stats.wilcoxon(gain, alternative="greater").pvalue) if np.any(gain) else 1.0
     return {
-        "gain": float(gain.mean()), "wins": int((gain > 1e-9).sum()), "losses": int((gain < -1e-9).sum()),
+        "gain": float(gain.mean()), "interval": interval_of(gain),
+        "wins": int((gain > 1e-9).sum()), "losses": int((gain < -1e-9).sum()),
         "sign flips p": flips, "wilcoxon p": wilcoxon,
     }  # fmt: skip
+
+
+def interval_of(values):
+    """The 95 % interval of a mean over tasks, from a bootstrap."""
+    again = np.random.default_rng(0).integers(0, len(values), (10_000, len(values)))
+    return np.percentile(values[again].mean(1), [2.5, 97.5]).tolist()
 
 
 def score_all(name, arguments, grid, x, regret, train, test, key):
@@ -335,8 +342,10 @@ def summarise(lines):
             regret, theirs = (by_task(of, "regret", where) for of in (ours, single))
             both = np.isfinite(regret) & np.isfinite(theirs)
             test = paired(regret[both], theirs[both])
+            low, high = test["interval"]
             cells |= {
-                f"regret {short}": f"{np.nanmean(regret):.4f}", f"gain {short}": f"{test['gain']:+.4f}",
+                f"regret {short}": f"{np.nanmean(regret):.4f}",
+                f"gain {short}": f"{test['gain']:+.4f} [{low:+.4f}, {high:+.4f}]",
                 f"won {short}": f"{test['wins']}-{test['losses']}",
                 f"p {short}": f"{test['sign flips p']:.3f}", f"wilcoxon {short}": f"{test['wilcoxon p']:.3f}",
             }  # fmt: skip
@@ -344,6 +353,8 @@ def summarise(lines):
             f"{np.nanmean(by_task(ours, key, slice(None))):.4f}"[: 6 if key == "regret of 3" else 5]
             for key in MEASURES[1:]
         )
+        low, high = interval_of(by_task(ours, "rank correlation", slice(None)))
+        cells["rank"] += f" [{low:.3f}, {high:.3f}]"
         covered = [line["covered at 90 %"] for line in ours if line.get("covered at 90 %") is not None]
         cells["covered"] = f"{np.mean(covered):.3f}" if covered else "–"
         print("".join(f"| {cells[key]} " for key, _ in COLUMNS) + "|")
