@@ -47,9 +47,12 @@ def open_in_browser(browser: str, pages: list[pathlib.Path], width: int, dark: b
 
 
 def pages_below(folder: pathlib.Path) -> list[pathlib.Path]:
-    """Of the pages that the tests left, the largest of every title with the same parts."""
+    """Of the pages that the tests left, the largest of every title with the same parts; without those of damaged files,
+    whose pictures are made up.
+    """
     kinds = {}
-    for page in sorted(folder.rglob("*.html"), key=lambda page: page.stat().st_size):
+    pages = (page for page in folder.rglob("*.html") if not any("damaged" in part for part in page.parts))
+    for page in sorted(pages, key=lambda page: page.stat().st_size):
         title, *parts = re.findall(r'<h1>(.*?)(?: on .*)?</h1>|<section id="(\w+)"', page.read_text(encoding="utf-8"))
         kinds[(title, *parts)] = page
     return list(kinds.values())
