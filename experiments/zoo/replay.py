@@ -106,7 +106,7 @@ class Outcome:
 
     def __init__(self, offered, done, costs, look, target):
         last = {one.choice: one for one in done}.values()
-        best = max(last, key=lambda one: (target is not None and one.score >= target, one.rung, one.score))
+        best = max(last, key=lambda one: rungs.worth(one.score, one.rung, target))
         self.test = offered[best.choice]["test"][best.rung]
         self.seconds = look + float(sum(costs[one.choice, one.rung] for one in last))
         self.reached = target is not None and any(one.score >= target for one in done)

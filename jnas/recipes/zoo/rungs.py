@@ -77,6 +77,14 @@ def next_step(
     return first, reason
 
 
+def worth(score: float, length: int, target: float | None) -> tuple[bool, int, float]:
+    """By what the chosen one is the largest: it reached the target, it was trained for longest, it has the best score.
+
+    Of few images the best score is the luckiest as well, so that what was trained for longest comes before it.
+    """
+    return target is not None and score >= target, length, score
+
+
 def _proposed(
     order: Sequence[int], costs: np.ndarray, done: Sequence[Done], trials: int, eta: int, go_on: bool
 ) -> Iterator[Step]:

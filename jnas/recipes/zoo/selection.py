@@ -25,7 +25,7 @@ from jnas.recipes.settings import share
 from jnas.recipes.zoo import candidates, entries, finetune, networks, records
 from jnas.recipes.zoo.place import writable
 from jnas.recipes.zoo.ranking import PRIORS, Choice, Expected, carrying, enough, prior_ranks, ranked, standings
-from jnas.recipes.zoo.rungs import Done, next_step
+from jnas.recipes.zoo.rungs import Done, next_step, worth
 from jnas.recipes.zoo.settings import Selection
 
 KIND: str = "select"  # of the run
@@ -105,21 +105,15 @@ def finish(
 ) -> dict[str, Any]:
     """The chosen trial measured on the test images, once, see `driver.Recipe`.
 
-    It is one that reached the target, else the best of those trained for longest.
+    It is one that reached the target, else the best of those trained for longest, see `rungs.worth`.
 
     Raises:
       Diverged: if every fine-tuning did.
     """
     seconds = found.pop("seconds")
     last = {trial["name"]: trial for trial in found["trials"]}.values()  # of each the longest, whose weights are kept
-    aim = math.inf if config.target_accuracy is None else config.target_accuracy
-
-    def worth(trial):
-        """Of few images the best score is the luckiest as well: what was trained for longest comes before it."""
-        score = trial["test_accuracy"]
-        return "diverged" not in trial, score >= aim, trial["epochs"], score
-
-    best = max(last, key=worth)
+    sound = [trial for trial in last if "diverged" not in trial] or list(last)
+    best = max(sound, key=lambda trial: worth(trial["test_accuracy"], trial["epochs"], config.target_accuracy))
     if "diverged" in best:
         raise Diverged(best["diverged"])
     best["validation_accuracy"] = best["test_accuracy"]

@@ -5,7 +5,7 @@ import itertools
 import numpy as np
 import pytest
 
-from jnas.recipes.zoo.rungs import Done, next_step
+from jnas.recipes.zoo.rungs import Done, next_step, worth
 
 EPOCHS = np.array([1, 3, 9])
 
@@ -93,6 +93,12 @@ def test_a_target_ends_it_at_whatever_rung_and_a_missed_one_tries_everybody():
     done, after, end = followed(final, target=0.99, trials=2, budget=20.0)
     assert end == "the target is missed and the budget has 2 s left"
     assert (after.choice, after.rung) == (2, 0)
+
+
+def test_chosen_is_what_reached_the_target_or_was_trained_for_longest():
+    tried = [(0.95, 2), (0.91, 9), (0.92, 9), (0.93, 6)]
+    for target, chosen in ((None, (0.92, 9)), (0.99, (0.92, 9)), (0.94, (0.95, 2))):
+        assert max(tried, key=lambda one: worth(*one, target)) == chosen
 
 
 def test_halving_finds_the_best_for_a_quarter_of_trying_all():
