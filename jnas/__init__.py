@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from jnas.study import search
     from jnas.train import fit
 
-__version__ = "0.18.0"
+__version__ = "0.19.0"
 _ROOMS = ("bilevel", "data", "distributed", "exported", "files", "nets", "searchers", "spaces", "study", "train")
 _HOMES = {"fit": "train", "search": "study", "select_network": "recipes.zoo.commands"}
 _HOMES |= dict.fromkeys(("Run", "evaluate", "load", "search_architecture", "train_architecture"), "recipes.commands")

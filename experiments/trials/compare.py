@@ -1,13 +1,14 @@
 """What searches by trials find, beside random search with the same trainings and cells drawn at random.
 
-Command:  python experiments/trials/compare.py [key=value ...] [--seeds 28 29 ...] [--data NAME] [--out F.jsonl]
+Command:  python experiments/trials/compare.py [key=value ...] [--seeds 20 21 ...] [--data NAME] [--out F.jsonl]
+          python experiments/trials/compare.py trial.epochs=12 rungs=1 num_evaluations=20 --random 27 --seeds 28 29 ...
           python experiments/trials/compare.py --table F.jsonl
 Needs:    nothing else: the embedded images, all 10,000 test images of which measure. Settings are chosen with --data of
           other images and --seeds from 100 on.
 Result, hardware, time: README.md beside this file.
 
-For each seed two runs of the preset `trials`, one as it is and one with `searcher=random` and 27 trials in place of 20,
-for as much time: the cells that a model proposes are heavier, and it costs time itself. The rows have their seconds.
+For each seed two runs of the preset `trials`, one as it is and one with `searcher=random` and more trials of the same
+rungs, images and promotions, --random: a model costs time, and its cells are heavier. The rows have their seconds.
 What each ends with is trained for 12 epochs, as `jnas search` trains what it finds; so were the 60 cells drawn at
 random, in advance (experiments/main_job). Killed, it goes on: finished rows are left out, and an unfinished run resumes
 in its folder of --runs.
@@ -23,7 +24,7 @@ from scipy import stats
 
 import jnas
 
-ROWS = {"model": (), "random search": ("searcher=random", "num_evaluations=27")}
+ROWS = ("model", "random search")
 PROOF = ("random_cells=0", "train.epochs=12")
 COLUMNS = ("model", "random search", "random cells")
 
@@ -31,7 +32,8 @@ COLUMNS = ("model", "random search", "random cells")
 def main():
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("words", nargs="*", metavar="key=value", help="settings over those of the preset trials")
-    parser.add_argument("--seeds", type=int, nargs="+", default=list(range(28, 36)))
+    parser.add_argument("--seeds", type=int, nargs="+", default=list(range(20, 28)))
+    parser.add_argument("--random", type=int, default=96, help="trials of random search")
     parser.add_argument("--data", default="fashion-mnist-5k")
     parser.add_argument("--out", type=pathlib.Path, default=pathlib.Path(__file__).with_name("compare.jsonl"))
     parser.add_argument("--runs", type=pathlib.Path, default=pathlib.Path("runs"), help="folders of the runs")
@@ -45,11 +47,12 @@ def main():
 def race(arguments):
     data = pathlib.Path(arguments.data).stem
     for seed in arguments.seeds:
-        for row, own in ROWS.items():
+        for row in ROWS:
             kept = arguments.out.read_text().splitlines() if arguments.out.exists() else []
             if (data, seed, row) in {(line["data"], line["seed"], line["row"]) for line in map(json.loads, kept)}:
                 continue
-            words = (f"data={arguments.data}", f"seed={seed}", *PROOF, *own, *arguments.words)
+            words = [f"data={arguments.data}", f"seed={seed}", *PROOF, *arguments.words]
+            words += [] if row == "model" else ["searcher=random", f"num_evaluations={arguments.random}"]
             started = time.process_time()
             run = jnas.search_architecture("trials", *words, out=arguments.runs / f"{data}-{row}-{seed}")
             known = run.result.get("reference", {}).get("cells", ())

@@ -83,7 +83,7 @@ def finish(
     named = {"found": (space, networks.from_string(space, found["genotype"]))}
     key = jax.random.fold_in(jax.random.key(config.seed), 2)
     keeps = costs.keeping(config.limits, costs.of_networks(config.train, plan.splits.train, path))
-    beside = _random(plan.family, key, config.random_cells, keeps)
+    beside = random_networks(plan.family, key, config.random_cells, keeps)
     if len(beside) < config.random_cells:
         print(f"{len(beside)} of {config.random_cells} random networks are within the limits", file=sys.stderr)
     named |= {f"random-{number}": network for number, network in enumerate(beside)}
@@ -95,7 +95,7 @@ def finish(
     }  # fmt: skip
 
 
-def _random(family: Family, key: Key, num: int, keeps: Keeps) -> list[tuple[networks.NetworkSpace, Array]]:
+def random_networks(family: Family, key: Key, num: int, keeps: Keeps) -> list[tuple[networks.NetworkSpace, Array]]:
     """Random networks of random spaces, within the limits; fewer where more than `REFUSED` are refused."""
     found = []
     for number in range(num + REFUSED):
@@ -145,7 +145,7 @@ def plan(config: SpaceSearch, mesh: Mesh | None = None) -> Plan:
     chains.prepare(member.space, arch, splits._replace(train=part), config.judge)
     key = jax.random.fold_in(jax.random.key(config.seed), 5)
     keeps = costs.keeping(config.limits, costs.of_networks(config.train, splits.train, None))
-    if config.limits and not _random(family, key, 1, keeps):
+    if config.limits and not random_networks(family, key, 1, keeps):
         wanted = ", ".join(f"limits.{name}={most:g}" for name, most in config.limits.items())
         raise ValueError(f"none of {1 + REFUSED} random networks of the spaces is within {wanted}: raise a limit")
     key = jax.random.fold_in(jax.random.key(config.seed), 4)
