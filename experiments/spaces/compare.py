@@ -22,7 +22,7 @@ import numpy as np
 from scipy import stats
 
 import jnas
-from jnas.recipes import chains, config, train_network
+from jnas.recipes import chains, config, costs, train_network
 from jnas.recipes.generated import recipe
 from jnas.recipes.generated.evaluator import Kept
 from jnas.recipes.generated.settings import SpaceSearch
@@ -72,7 +72,8 @@ def by_chance(words, folder, count, seed):
     """The network of the best score among so many random ones, and its accuracy after training."""
     settings = config.build(SpaceSearch, config.read_preset("space-search"), config.read_words(words))
     plan = recipe.plan(settings)
-    drawn = recipe.random_networks(plan.family, jax.random.fold_in(jax.random.key(seed), 6), count, lambda *_: True)
+    keeps = costs.keeping(settings.limits, costs.of_networks(settings.train, plan.splits.train, None))
+    drawn = recipe.random_networks(plan.family, jax.random.fold_in(jax.random.key(seed), 6), count, keeps)
     judge = Kept(folder / "evaluations.jsonl", plan.judge)
     space, arch = max(drawn, key=lambda one: judge(*one)) if count > 1 else drawn[0]
     prepared = chains.prepare(space, arch, plan.splits, settings.train)
